@@ -1,0 +1,78 @@
+"""The schema of odm-agent.toml. docs/configuration.md describes each key; a test compares them."""
+
+from typing import Literal
+
+import msgspec
+
+TypeWord = Literal["fixed", "session-lasting", "nonpersistent", "graceful-replacement"]
+ModeWord = Literal["enforce", "audit", "off"]
+FailureWord = Literal["open", "closed"]
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[agent]`: where the agent keeps its things, and which numbers it may use in the kernel."""
+
+    state_dir: str = "/var/lib/odm-agent"
+    socket: str = "/run/odm-agent/control.sock"
+    pin_dir: str = "/sys/fs/bpf/odm"
+    #: Where the programs are attached; empty: the cgroup v2 root, found by its mount.
+    cgroup: str = ""
+    #: The bits of a socket's mark that are ours: one run of 4 to 16 set bits.
+    mark_mask: int = 0xFF000000
+    #: Prefix number N uses routing table `table_base` + N.
+    table_base: int = 865300
+    #: Our three kinds of rules stand at this priority and the two after it.
+    rule_priority: int = 8653
+    #: rtm_protocol, fra_protocol and IFA_PROTO of all that we make (8 bits).
+    protocol: int = 186
+    #: "address:port" of the Prometheus endpoint; empty: none.
+    metrics: str = "127.0.0.1:9653"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class UnclassifiedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[unclassified]`: what happens to sockets of no class that use typed addresses."""
+
+    mode: ModeWord = "enforce"
+
+
+class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[classes.NAME]`: which cgroups belong to an application class, and what it may use."""
+
+    #: Paths or globs below `agent.cgroup`, e.g. "system.slice/ssh.service".
+    cgroups: list[str] = []
+    allow: list[TypeWord] = []
+    default: TypeWord | None = None
+    mode: ModeWord = "enforce"
+    strict: bool = False
+    #: None: "closed" if the class may use fixed or session-lasting, else "open".
+    on_failure: FailureWord | None = None
+    #: Lets the globs match below cgroups that others than root may write.
+    delegated: bool = False
+
+
+class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[prefixes.NAME]`: a static typed prefix."""
+
+    type: TypeWord
+    prefix: str
+    interface: str
+    #: Next hop of packets from this prefix; None: the interface itself (point-to-point).
+    gateway: str | None = None
+    #: Optional cross-check of `prefix`.
+    family: Literal["ipv4", "ipv6"] | None = None
+    placement: Literal["delegated", "on-link"]
+    #: IPv4: "first-last", the addresses that are ours. Required on-link, else the whole prefix.
+    range: str | None = None
+    pool: int = 1
+    preference: int = 0
+    untyped: Literal["refuse", "allow"] = "refuse"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole file."""
+
+    agent: AgentConfig = AgentConfig()
+    unclassified: UnclassifiedConfig = UnclassifiedConfig()
+    classes: dict[str, ClassConfig] = {}
+    prefixes: dict[str, PrefixConfig] = {}

@@ -1,0 +1,1 @@
+"""The eBPF side: loading, pinning, adopting and reading the programs and maps of bpf/."""

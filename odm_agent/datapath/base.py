@@ -1,0 +1,30 @@
+"""What the agent needs of the maps."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from odm_agent.model import AddressType, DatapathAction, Projection
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictKey:
+    """What a verdict is counted by; words as in metrics (`verdict` accept, assign, audit, refuse)."""
+
+    class_id: int
+    type: AddressType
+    verdict: str
+    reason: str
+    hook: str
+
+
+class Datapath(Protocol):
+    """The maps. The real one is `maps.PinnedDatapath`, the fake `memory.MemoryDatapath`."""
+
+    def read(self) -> Projection:
+        """The rows that are in the maps now (kernel parts of the projection stay empty)."""
+
+    def apply(self, action: DatapathAction) -> None:
+        """Write or drop one row; dropping what is not there counts as done."""
+
+    def verdicts(self) -> dict[VerdictKey, int]:
+        """All verdicts counted since the maps were made."""

@@ -1,0 +1,1 @@
+"""Adapters to the kernel's own tables: addresses, routes, rules, cgroups, sockets."""

@@ -1,0 +1,15 @@
+"""What the agent needs of the kernel's addresses, routes and rules."""
+
+from typing import Protocol
+
+from odm_agent.model import HostState, KernelAction
+
+
+class Kernel(Protocol):
+    """One network namespace. The real one is `netlink.NetlinkKernel`, the fake `memory`."""
+
+    def read(self) -> HostState:
+        """Everything as it is now; raises KernelError."""
+
+    def apply(self, action: KernelAction) -> None:
+        """Carry out one action; already done counts as done. Raises KernelError."""

@@ -1,0 +1,1 @@
+"""Application classes: what the configuration says, as rows and as cgroup patterns (pure)."""

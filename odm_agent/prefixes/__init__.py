@@ -1,0 +1,1 @@
+"""The typed prefix table and the addresses made from its prefixes (pure)."""

@@ -1,0 +1,1 @@
+"""Where typed prefixes come from."""

@@ -1,0 +1,1 @@
+"""Tests of odm-agent; their layout mirrors the source."""

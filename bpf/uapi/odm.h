@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * On-demand source addresses for applications (RFC 8653): header only, C99 and C++.
+ *
+ * A socket asks for a type of source address before it connects, binds or sends:
+ *
+ *	if (odm_set_type(fd, SESSION_LASTING_IP_ADDRESS) == -1)
+ *		warn("no session-lasting address, going on without");
+ *	connect(fd, ...);
+ *
+ * IPv6 and IPv4 sockets, TCP, UDP and MPTCP. Nothing has to be linked: the type travels in a
+ * field of the socket option IPV6_ADDR_PREFERENCES, which odm-agent adds to the running kernel.
+ * Where no agent enforces, the functions say ENOTSUP and the socket is as it was.
+ */
+#ifndef ODM_H
+#define ODM_H
+
+#include <asm/socket.h> /* SO_DOMAIN and SO_PROTOCOL, which strict C99 hides in sys/socket.h */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The types of RFC 8653, section 3.2, by the names of its appendix A. */
+enum odm_address_type {
+	UNSPECIFIED_IP_ADDRESS = 0,
+	FIXED_IP_ADDRESS = 1,
+	SESSION_LASTING_IP_ADDRESS = 2,
+	NON_PERSISTENT_IP_ADDRESS = 3,
+	GRACEFUL_REPLACEMENT_IP_ADDRESS = 4
+};
+
+/*
+ * The option: level IPPROTO_IPV6 (on AF_INET and MPTCP sockets too), one 32-bit value.
+ * Bits 0-11 are the preferences of RFC 5014, which a type overrides (RFC 8653, appendix A).
+ */
+#define ODM_SOCKOPT 72 /* IPV6_ADDR_PREFERENCES */
+#define ODM_ON_DEMAND_SHIFT 16
+#define ODM_ON_DEMAND_MASK UINT32_C(0x00070000)
+#define ODM_RFC5014_MASK UINT32_C(0x00000fff)
+/* Reserved for requests to the network; refused with EINVAL until they are served. */
+#define ODM_ON_NET UINT32_C(0x00080000)
+#define ODM_FRESH UINT32_C(0x00100000)
+
+/* True if the error means "nobody here knows the option", as a stock kernel says it. */
+static inline int odm_is_unsupported_(int error)
+{
+	return error == ENOPROTOOPT || error == EOPNOTSUPP;
+}
+
+/* The whole option; 0 where the kernel has none for this socket, -1 with errno on real errors. */
+static inline int odm_read_(int fd, uint32_t *value)
+{
+	socklen_t size = sizeof(*value);
+
+	*value = 0;
+	if (getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, value, &size) == 0 ||
+	    odm_is_unsupported_(errno))
+		return 0;
+	return -1;
+}
+
+/*
+ * The type that the socket asked for: one of enum odm_address_type, or -1 with errno.
+ * UNSPECIFIED_IP_ADDRESS: it asked for none, whether or not types are supported.
+ */
+static inline int odm_get_type(int fd)
+{
+	uint32_t value;
+
+	if (odm_read_(fd, &value) == -1)
+		return -1;
+	return (int)((value & ODM_ON_DEMAND_MASK) >> ODM_ON_DEMAND_SHIFT);
+}
+
+/*
+ * Ask for a type and make sure that somebody heard it. It holds for the next connect(), bind() or
+ * sendto(). UNSPECIFIED_IP_ADDRESS takes the request back, and the RFC 5014 preferences with it.
+ *
+ * 0 on success. -1 with errno:
+ *	ENOTSUP	no agent enforces types for this socket: use it as it is, it is unchanged
+ *	EACCES	the application's class may not use this type: use it as it is, or give up
+ *	EINVAL	no such type
+ *	other	as setsockopt(2): EBADF, ENOTSOCK, ...
+ * Whether an address of the type exists shows at connect(), bind() or sendto(): EADDRNOTAVAIL.
+ */
+static inline int odm_set_type(int fd, int type)
+{
+	uint32_t value;
+	int heard;
+
+	if (type < UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (odm_read_(fd, &value) == -1)
+		return -1;
+	/*
+	 * A kernel that drops the type still takes the preferences beside it. Giving it those that
+	 * the socket has already leaves the socket unchanged when nobody hears the type.
+	 */
+	value &= ODM_RFC5014_MASK;
+	if (type == UNSPECIFIED_IP_ADDRESS)
+		value = 0;
+	value |= (uint32_t)type << ODM_ON_DEMAND_SHIFT;
+	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value)) == -1) {
+		if (odm_is_unsupported_(errno))
+			errno = ENOTSUP;
+		return -1;
+	}
+	heard = odm_get_type(fd);
+	if (heard == type)
+		return 0;
+	if (heard != -1)
+		errno = ENOTSUP;
+	return -1;
+}
+
+/*
+ * 1 if types are enforced for sockets like this one (family, protocol, network namespace), 0 if
+ * not, -1 with errno if that can't be found out. The socket is left alone: another one is asked.
+ * Before a request this is a detour: ask by odm_set_type(), whose ENOTSUP says the same.
+ */
+static inline int odm_supported(int fd)
+{
+	int domain, kind, protocol, twin, answer;
+	socklen_t size = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == -1)
+		return -1;
+	size = sizeof(kind);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) == -1)
+		return -1;
+	size = sizeof(protocol);
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == -1)
+		return -1;
+	twin = socket(domain, kind, protocol);
+	if (twin == -1)
+		return -1;
+	answer = odm_set_type(twin, NON_PERSISTENT_IP_ADDRESS) == 0 || errno == EACCES;
+	if (!answer && errno != ENOTSUP)
+		answer = -1;
+	close(twin);
+	return answer;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,214 @@
+"""The agent's side of the control socket."""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from odm_agent.control.shapes import Answer, Request
+from odm_agent.errors import ConfigError, ControlError, OdmError
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+#: The longest request line, in bytes: requests carry a few words only.
+LINE_LIMIT_BYTES: Final = 64 * 1024
+#: The kernel's struct sockaddr_un holds 108 bytes, the last one a zero.
+PATH_LIMIT_BYTES: Final = 107
+UCRED: Final = struct.Struct("iII")
+
+
+class ControlServer:
+    """Serves `handlers` (verb to coroutine) to root, as an async context manager.
+
+    A handler takes the request's arguments and returns anything that msgspec encodes. An OdmError
+    goes to the caller in its own words; anything else is a bug of ours, logged and answered
+    generically. Raises ControlError when the socket cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        handlers: Mapping[str, Handler],
+        *,
+        idle_timeout_s: float = 30.0,
+        max_clients: int = 32,
+    ) -> None:
+        self._path = Path(path)
+        self._handlers = dict(handlers)
+        self._idle_timeout_s = idle_timeout_s
+        self._max_clients = max_clients
+        self._clients: set[asyncio.Task[None]] = set()
+        self._identity = (0, 0)
+
+    async def __aenter__(self) -> Self:
+        sock = self._bind()
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._server = await asyncio.start_unix_server(
+            self._accept, sock=sock, limit=LINE_LIMIT_BYTES
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        for task in self._clients:
+            task.cancel()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            await self._server.wait_closed()
+            self._unlink_own()
+
+    # --- the socket file ---------------------------------------------------------------------
+
+    def _bind(self) -> socket.socket:
+        """The listening socket, readable by root alone before anybody can connect."""
+        doing = f"making the control socket {self._path}"
+        if len(os.fsencode(self._path)) > PATH_LIMIT_BYTES:
+            raise ControlError(
+                f"{doing}: the path is longer than {PATH_LIMIT_BYTES} bytes; "
+                "choose a shorter agent.socket"
+            )
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._remove_stale()
+            sock.bind(str(self._path))
+            self._path.chmod(0o600)
+            found = self._path.stat()
+            self._identity = (found.st_dev, found.st_ino)
+            sock.listen(self._max_clients)
+        except OSError as error:
+            sock.close()
+            raise ControlError(
+                f"{doing}: {error.strerror}; check agent.socket and that the agent runs as root"
+            ) from error
+        except ControlError:
+            sock.close()
+            raise
+        return sock
+
+    def _remove_stale(self) -> None:
+        """Remove a socket file that nobody listens on; ControlError for anything else."""
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise ControlError(
+                f"making the control socket {self._path}: the file exists and is no socket; "
+                "move it away or choose another agent.socket"
+            )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            result = probe.connect_ex(str(self._path))
+        # EAGAIN is a listener with a full backlog. Only a refusal proves that nobody listens.
+        if result == errno.ECONNREFUSED:
+            self._path.unlink(missing_ok=True)
+        elif result != errno.ENOENT:
+            raise ControlError(
+                f"making the control socket {self._path}: another agent listens there; "
+                "stop it first, or give this one its own agent.socket"
+            )
+
+    def _unlink_own(self) -> None:
+        """Remove our socket file, unless another agent has already put its own in place."""
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if (found.st_dev, found.st_ino) == self._identity:
+            self._path.unlink(missing_ok=True)
+
+    # --- clients -----------------------------------------------------------------------------
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        refusal = self._refusal(writer)
+        if refusal:
+            writer.write(_encode(Answer(ok=False, error=refusal, kind="refused")))
+            writer.close()
+            return
+        task = self._group.create_task(self._serve(reader, writer))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    def _refusal(self, writer: asyncio.StreamWriter) -> str:
+        """Why this caller is not served; empty if it is."""
+        sock = writer.get_extra_info("socket")
+        pid, uid, _ = UCRED.unpack(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+        )
+        if uid != 0:
+            log.warning("control request refused", extra={"pid": pid, "uid": uid})
+            return "only root may control the agent; use sudo"
+        if len(self._clients) >= self._max_clients:
+            return f"the agent already serves {self._max_clients} callers; try again later"
+        return ""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one caller's requests until it leaves, is idle, or does not speak our language."""
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    line = await reader.readline()
+                if not line.endswith(b"\n"):
+                    break
+                answer = await self._answer(line)
+                writer.write(answer)
+                async with asyncio.timeout(self._idle_timeout_s):
+                    await writer.drain()
+        except ValueError:
+            # StreamReader.readline: the line is longer than the limit. What follows has no start.
+            error = f"the request is longer than {LINE_LIMIT_BYTES} bytes"
+            writer.write(_encode(Answer(ok=False, error=error, kind="request")))
+        except TimeoutError:
+            log.debug("control caller was idle", extra={"timeout_s": self._idle_timeout_s})
+            writer.transport.abort()
+        except ConnectionError:
+            log.debug("control caller went away")
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> bytes:
+        """The encoded answer to one request line; never raises (but for cancellation)."""
+        try:
+            arguments = msgspec.json.decode(line, type=dict[str, Any])
+            verb = msgspec.convert(arguments, type=Request).verb
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            text = f'the request is no JSON object with a "verb": {error}'
+            return _encode(Answer(ok=False, error=text, kind="request"))
+        del arguments["verb"]
+        handler = self._handlers.get(verb)
+        if handler is None:
+            known = ", ".join(sorted(self._handlers))
+            text = f"the agent knows no verb {verb!r}; it knows: {known}"
+            return _encode(Answer(ok=False, error=text, kind="request"))
+        try:
+            return _encode(Answer(ok=True, result=await handler(arguments)))
+        except ConfigError as error:
+            return _encode(Answer(ok=False, error=str(error), kind="config"))
+        except OdmError as error:
+            return _encode(Answer(ok=False, error=str(error), kind="refused"))
+        except Exception:
+            log.exception("control request failed", extra={"verb": verb})
+            text = f"the agent failed while it answered {verb!r}; its log says where"
+            return _encode(Answer(ok=False, error=text, kind="internal"))
+
+
+def _encode(answer: Answer) -> bytes:
+    return msgspec.json.encode(answer) + b"\n"

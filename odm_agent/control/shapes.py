@@ -1,0 +1,125 @@
+"""What the agent answers, as values: the documented shape of every `--json`.
+
+Types, modes and states are words (`AddressType.word`), addresses and networks are text, times are
+Unix seconds. Fields are only ever added.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+PrefixState = Literal["ready", "waiting", "withdrawn"]
+AddressState = Literal["ready", "tentative", "failed", "anyip"]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent at a glance. `pid` also names its network namespace (`/proc/PID/ns/net`)."""
+
+    version: str
+    abi: int
+    pid: int
+    since: float
+    config: str
+    config_loaded: float
+    #: Why the last reload was refused; None when it was taken, or when there was none.
+    reload_error: str | None = None
+    namespace_cookie: int
+    #: The cgroup to which the programs are attached, as an absolute path.
+    cgroup: str
+    pin_dir: str
+    programs: int
+    prefixes: int
+    addresses: int
+    classes: int
+    alarms: list[str] = []
+
+
+class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the typed prefix table. `reason` says why a prefix is not ready (else empty)."""
+
+    id: int
+    name: str
+    type: str
+    prefix: str
+    family: Literal["ipv4", "ipv6"]
+    interface: str
+    gateway: str | None = None
+    placement: Literal["delegated", "on-link"]
+    pool: int
+    state: PrefixState
+    reason: str = ""
+    #: How many of the pool may be handed out now.
+    addresses: int
+    table: int
+    mark: int
+
+
+class AddressView(msgspec.Struct, frozen=True, kw_only=True):
+    """A typed address. `anyip` addresses exist by a route only, not on an interface."""
+
+    address: str
+    #: The name of the prefix that it comes from.
+    prefix: str
+    type: str
+    family: Literal["ipv4", "ipv6"]
+    interface: str
+    state: AddressState
+    #: Sockets whose local address it is, as sock_diag lists them.
+    sockets: int = 0
+
+
+class SocketView(msgspec.Struct, frozen=True, kw_only=True):
+    """A live socket, as sock_diag lists it, with the class and type that the datapath gives it.
+
+    `pid` 0 and an empty `process`: no process of this host holds it any more (e.g. FIN_WAIT).
+    `source` and `destination` are `address:port`, IPv6 in brackets; empty where not set.
+    """
+
+    cookie: int
+    pid: int
+    process: str
+    #: Class name, "unclassified" for none (`class` in JSON).
+    class_: str = msgspec.field(name="class")
+    type: str
+    protocol: str
+    state: str
+    source: str
+    destination: str
+    cgroup: str
+
+
+class ClassView(msgspec.Struct, frozen=True, kw_only=True):
+    """An application class with the cgroups that its patterns match now (absolute paths)."""
+
+    id: int
+    name: str
+    mode: Literal["enforce", "audit", "off"]
+    allow: list[str]
+    default: str | None = None
+    strict: bool = False
+    on_failure: Literal["open", "closed"]
+    cgroups: list[str] = []
+    sockets: int = 0
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """Which class a cgroup is in, and by which classified ancestor (empty: by none)."""
+
+    class_: str = msgspec.field(name="class")
+    default: str | None = None
+    cgroup: str = ""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a request says beside its own arguments, which stand next to `verb`."""
+
+    verb: str
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One answer. `kind` sorts errors: "config", "request" (malformed), "refused", "internal"."""
+
+    ok: bool
+    result: Any = None
+    error: str = ""
+    kind: str = ""

@@ -1,0 +1,130 @@
+"""Ask for a type of source address (RFC 8653) on a socket: the Python API for applications.
+
+Needs the standard library only, and no privilege. IPv6 and IPv4 sockets, TCP, UDP
+and MPTCP:
+
+    with client.connect(("www.example.org", 443), AddressType.SESSION_LASTING) as sock: ...
+
+or on a socket of one's own, before it connects, binds or sends:
+
+    client.set_type(sock, AddressType.FIXED)
+
+Errors are OSErrors, as from any socket call: `NotSupported` where no agent enforces types,
+PermissionError (EACCES) where the application's class may not use the type; later, at `connect`,
+`bind` or `sendto`, EADDRNOTAVAIL if no address of the type exists.
+"""
+
+import errno
+import socket
+from contextlib import suppress
+from typing import Final
+
+from odm_agent.model import AddressType
+
+__all__ = ["AddressType", "NotSupported", "connect", "get_type", "set_type", "supported"]
+
+#: IPV6_ADDR_PREFERENCES (RFC 5014), at level IPPROTO_IPV6 on IPv4 and MPTCP sockets too.
+SOCKOPT: Final = 72
+#: The on-demand field of the option's 32 bits (RFC 8653, appendix A).
+TYPE_SHIFT: Final = 16
+TYPE_MASK: Final = 0x0007_0000
+#: RFC 5014's own bits, which a type overrides.
+RFC5014_MASK: Final = 0x0000_0FFF
+
+# How a kernel without the option for this kind of socket says so.
+_UNKNOWN: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+
+
+class NotSupported(OSError):
+    """Nobody enforces address types for this socket: use it as it is, it is unchanged."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            errno.ENOTSUP,
+            "address types are not supported here (no odm-agent enforces them for this socket)",
+        )
+
+
+def _read(sock: socket.socket) -> int:
+    """The whole option; 0 where the kernel has none for this socket."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_IPV6, SOCKOPT)
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return 0
+        raise
+
+
+def get_type(sock: socket.socket) -> AddressType:
+    """The type that the socket asked for; UNSPECIFIED if none, or if types are not supported."""
+    return AddressType((_read(sock) & TYPE_MASK) >> TYPE_SHIFT)
+
+
+def set_type(sock: socket.socket, type: AddressType) -> None:
+    """Ask for a type and make sure that somebody heard it; holds for the next connect or bind.
+
+    UNSPECIFIED takes the request back, and the socket's RFC 5014 preferences with it.
+    Raises NotSupported, PermissionError (the class may not), or OSError as setsockopt(2).
+    """
+    # A kernel that drops the type still takes the preferences beside it. Giving it those that the
+    # socket has already leaves the socket unchanged when nobody hears the type.
+    flags = _read(sock) & RFC5014_MASK if type else 0
+    try:
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, type << TYPE_SHIFT | flags)
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            raise NotSupported from error
+        raise
+    if get_type(sock) != type:
+        raise NotSupported
+
+
+def supported(sock: socket.socket | None = None) -> bool:
+    """Whether types are enforced for sockets like `sock` (None: for TCP over IPv6, else IPv4).
+
+    Another socket of the same kind is asked, `sock` is left alone. Raises OSError if none can be
+    made. Before a request this is a detour: `set_type` says the same by NotSupported.
+    """
+    if sock is not None:
+        twin = socket.socket(sock.family, sock.type, sock.proto)
+    else:
+        try:
+            twin = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        except OSError:  # a host without IPv6
+            twin = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with twin, suppress(PermissionError):  # refused, hence known
+        try:
+            set_type(twin, AddressType.NONPERSISTENT)
+        except NotSupported:
+            return False
+    return True
+
+
+def connect(
+    address: tuple[str, int],
+    type: AddressType,
+    *,
+    timeout_s: float | None = None,
+    fallback: bool = True,
+) -> socket.socket:
+    """Connect by TCP to (host, port) from an address of `type`; tries all of the host's addresses.
+
+    `fallback`: where types are not supported, connect as any program does (RFC 8653, 4.1).
+    A refusal (PermissionError) and a missing address (EADDRNOTAVAIL) are raised all the same.
+    """
+    failure = OSError(errno.EADDRNOTAVAIL, f"{address[0]} has no address")
+    for family, kind, protocol, _, peer in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout_s)
+            try:
+                set_type(sock, type)
+            except NotSupported:
+                if not fallback:
+                    raise
+            sock.connect(peer)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure

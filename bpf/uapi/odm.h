@@ -41,11 +41,11 @@ enum odm_address_type {
  */
 #define ODM_SOCKOPT 72 /* IPV6_ADDR_PREFERENCES */
 #define ODM_ON_DEMAND_SHIFT 16
-#define ODM_ON_DEMAND_MASK UINT32_C(0x00070000)
-#define ODM_RFC5014_MASK UINT32_C(0x00000fff)
+#define ODM_ON_DEMAND_MASK 0x00070000u
+#define ODM_RFC5014_MASK 0x00000fffu
 /* Reserved for requests to the network; refused with EINVAL until they are served. */
-#define ODM_ON_NET UINT32_C(0x00080000)
-#define ODM_FRESH UINT32_C(0x00100000)
+#define ODM_ON_NET 0x00080000u
+#define ODM_FRESH 0x00100000u
 
 /* True if the error means "nobody here knows the option", as a stock kernel says it. */
 static inline int odm_is_unsupported_(int error)

@@ -1,0 +1,37 @@
+# Everything starts here. Each target does its own set-up; a second run installs nothing.
+
+# nginx, tcpdump and others are where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint format clean root
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: root setup ## Run the main job in namespaces of its own and show it in a table (root)
+	@.venv/bin/python -m examples.demo
+
+test: root setup lint ## Run all checks and tests (root)
+	.venv/bin/pytest
+
+lint: setup ## Run the static checks
+	@scripts/lint
+
+format: setup ## Format Python and C sources in place
+	@.venv/bin/ruff format
+	@.venv/bin/ruff check --fix
+	@find bpf examples -name include -prune -o -name '*.[ch]' -print | xargs clang-format -i
+
+setup: ## Install what is missing: Debian packages, the environment in .venv
+	@scripts/setup
+
+clean: ## Remove the environment and all caches
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+root:
+	@test "$$(id -u)" = 0 || { \
+		echo 'This loads eBPF programs and makes network namespaces: run it as root,' \
+			'e.g. sudo make $(MAKECMDGOALS)' >&2; exit 1; }

@@ -1,0 +1,222 @@
+"""The real agent, run on a site: `python -m odm_agent run` with everything of its own."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from odm_agent.model import AddressType
+from tests.lab.cgroup import Cgroup
+from tests.lab.host import LabPrefix
+from tests.lab.netns import NetNs, checked
+
+METRICS: Final = "127.0.0.1:9653"
+_START_TIMEOUT_S: Final = 30.0
+_numbers: Final = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class LabClass:
+    """An application class as configured; its cgroup is called as the class unless told."""
+
+    allow: tuple[AddressType, ...] = ()
+    default: AddressType | None = None
+    mode: str = "enforce"
+    strict: bool = False
+    on_failure: str | None = None
+    cgroups: tuple[str, ...] = ()
+
+
+@dataclass
+class Settings:
+    """What a test writes into the agent's configuration."""
+
+    prefixes: Sequence[LabPrefix] = ()
+    classes: Mapping[str, LabClass] = field(default_factory=dict)
+    unclassified: str = "enforce"
+    agent: Mapping[str, Any] = field(default_factory=dict)
+    #: Keys added to single prefixes, e.g. {"fixed6": {"preference": 5}}.
+    extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
+    """The text of a configuration file. JSON's strings, numbers, lists are TOML's too."""
+    lines = ["[agent]", *_keys({**agent, **settings.agent})]
+    lines += ["[unclassified]", *_keys({"mode": settings.unclassified})]
+    for name, each in settings.classes.items():
+        keys: dict[str, Any] = {
+            "cgroups": list(each.cgroups or (name,)),
+            "allow": [type.word for type in each.allow],
+            "mode": each.mode,
+            "strict": each.strict,
+        }
+        if each.default:
+            keys["default"] = each.default.word
+        if each.on_failure:
+            keys["on_failure"] = each.on_failure
+        lines += [f"[classes.{name}]", *_keys(keys)]
+    for prefix in settings.prefixes:
+        keys = {
+            "type": prefix.type.word,
+            "prefix": str(prefix.network),
+            "interface": prefix.interface,
+            "gateway": str(prefix.gateway),
+            "placement": prefix.placement.value,
+            "pool": prefix.pool,
+        }
+        if prefix.range:
+            keys["range"] = "-".join(str(each) for each in prefix.range)
+        lines += [
+            f"[prefixes.{prefix.name}]",
+            *_keys({**keys, **settings.extra.get(prefix.name, {})}),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(table: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+
+
+class Agent:
+    """One agent in a namespace, attached to a cgroup; made stopped. `close()` detaches."""
+
+    def __init__(self, netns: NetNs, cgroup: Cgroup, folder: Path, settings: Settings) -> None:
+        number = next(_numbers)
+        self.netns = netns
+        self.cgroup = cgroup
+        self.settings = settings
+        self.folder = folder / f"agent-{number}"
+        self.folder.mkdir()
+        self.pins = Path("/sys/fs/bpf") / f"odm-test-{os.getpid()}-{number}"
+        self.config = self.folder / "odm-agent.toml"
+        self.log = self.folder / "log"
+        self.socket = self.folder / "run" / "control.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configure(settings)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if error is not None and self.log.exists():
+            sys.stderr.write(f"--- the agent's log\n{self.log.read_text()}")
+        self.close()
+
+    def configure(self, settings: Settings) -> None:
+        """Write the configuration file (a running agent reads it at `reload`)."""
+        self.settings = settings
+        self.config.write_text(
+            toml(
+                settings,
+                {
+                    "state_dir": str(self.folder / "state"),
+                    "socket": str(self.socket),
+                    "pin_dir": str(self.pins),
+                    "cgroup": str(self.cgroup.path),
+                    "metrics": METRICS,
+                    "log_level": "debug",
+                },
+            )
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready (sd_notify)."""
+        path = self.folder / "notify"
+        path.unlink(missing_ok=True)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+            self.log.open("ab") as log,
+        ):
+            notify.bind(str(path))
+            notify.settimeout(0.1)
+            self._process = subprocess.Popen(
+                self._command("run", "-c", str(self.config)),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(path)},
+            )
+            for _ in range(int(_START_TIMEOUT_S / 0.1)):
+                try:
+                    if b"READY=1" in notify.recv(4096):
+                        return
+                except TimeoutError:
+                    if self._process.poll() is not None:
+                        break
+        code = self._process.poll()
+        raise AssertionError(f"the agent did not get ready (exit {code}):\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        """End it in the orderly way; what is pinned keeps enforcing."""
+        self._end(signal.SIGTERM)
+
+    def sigkill(self) -> None:
+        """Kill it."""
+        self._end(signal.SIGKILL)
+
+    def reload(self) -> "subprocess.CompletedProcess[str]":
+        """`odm-agent reload`; the exit code is the caller's to judge."""
+        return subprocess.run(
+            self._command("reload", "--socket", str(self.socket)),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def read(self, noun: str, *arguments: str) -> Any:
+        """The JSON of a read command, e.g. `read("addresses")`."""
+        return json.loads(
+            checked(self._command(noun, "--json", "--socket", str(self.socket), *arguments))
+        )
+
+    def metrics(self) -> str:
+        """One scrape of the metrics endpoint."""
+
+        def scrape() -> str:
+            with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=5) as answer:
+                return str(answer.read(), "utf-8")
+
+        return self.netns.call(scrape)
+
+    def addresses(self, name: str) -> list[str]:
+        """The addresses of a prefix that are ready, as the agent tells it."""
+        return [
+            each["address"]
+            for each in self.read("addresses")
+            if each["prefix"] == name and each["state"] == "ready"
+        ]
+
+    def close(self) -> None:
+        """Stop and detach: nothing of it is left in the kernel."""
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+        if self.pins.exists():
+            checked(self._command("detach", "-c", str(self.config)))
+
+    def _command(self, *arguments: str) -> list[str]:
+        return self.netns.command([sys.executable, "-m", "odm_agent", *arguments])
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(f"the agent ignored {number.name}") from None

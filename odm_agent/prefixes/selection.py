@@ -1,0 +1,58 @@
+"""What hooks may hand out: prefixes whose addresses, routes and rules are all really there."""
+
+from odm_agent.model import AddressType, Family, HostState, IPAddress, PrefixRow
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
+from odm_agent.prefixes.table import PrefixTable, Row
+
+
+def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
+    """The configured addresses of a prefix that the kernel holds, ready, where they belong."""
+    held = {
+        local.address
+        for local in host.addresses
+        if local.interface == row.holder and local.ready and not local.failed
+    }
+    return tuple(a for a in row.configured if a in held)
+
+
+def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
+    """The prefix as hooks see it, or None while it must not be used.
+
+    Needed: the link (up or not), a ready address, and the rules and the last resort, so that
+    nothing can leave by another gateway. Other routes may lack: then packets go nowhere, safely.
+    """
+    link = host.links.get(row.prefix.interface)
+    ready = ready_addresses(row, host)
+    if link is None or not ready:
+        return None
+    if last_resort(row, numbers) not in host.routes:
+        return None
+    if not host.rules.issuperset(rules_of(row, numbers)):
+        return None
+    pool = ready
+    if row.any_ip and host.routes.issuperset(any_ip_routes(row)):
+        pool += row.addresses[len(row.configured) :]
+    return PrefixRow(
+        type=row.prefix.type,
+        family=row.prefix.family,
+        ifindex=link.index,
+        mark=numbers.mark(row.prefix.id),
+        pool=pool,
+        configured=len(ready),
+    )
+
+
+def choices(
+    table: PrefixTable, usable: dict[int, PrefixRow], host: HostState
+) -> dict[tuple[AddressType, Family], tuple[int, ...]]:
+    """Which prefixes serve each type: by preference, then links that are up, then as configured."""
+    chosen: dict[tuple[AddressType, Family], list[Row]] = {}
+    for row in table:
+        if row.prefix.id in usable:
+            chosen.setdefault((row.prefix.type, row.prefix.family), []).append(row)
+
+    def rank(row: Row) -> tuple[int, bool, int]:
+        return -row.prefix.preference, not host.links[row.prefix.interface].up, row.prefix.order
+
+    return {key: tuple(r.prefix.id for r in sorted(rows, key=rank)) for key, rows in chosen.items()}

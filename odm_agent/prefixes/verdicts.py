@@ -1,0 +1,44 @@
+"""Which type each source address has: whole networks, and every address of the namespace."""
+
+from odm_agent.model import Address, HostState, IPAddress, IPNetwork, SourceRow, SpanRow
+from odm_agent.prefixes.table import PrefixTable
+
+_UNTYPED = SourceRow()
+
+
+def spans(table: PrefixTable) -> dict[IPNetwork, SpanRow]:
+    """A typed prefix is typed as a whole, whether or not it has an address yet."""
+    return {
+        span: SpanRow(row.prefix.id, row.prefix.type, row.any_ip)
+        for row in table
+        for span in row.prefix.spans
+    }
+
+
+def sources(
+    table: PrefixTable, wanted: frozenset[Address], host: HostState
+) -> dict[IPAddress, SourceRow]:
+    """The verdict on each address that the namespace has, or is about to get from us.
+
+    An address of ours that the table knows no more, outside all typed networks, is left out: what
+    was recorded about it holds until it is gone.
+    """
+    rows: dict[IPAddress, SourceRow] = {}
+    for local in host.addresses:
+        if local.broadcast is not None:
+            rows[local.broadcast] = SourceRow(broadcast=True)
+    for local in host.addresses:
+        span = table.span_of(local.address)
+        if span is None:
+            if not local.ours:
+                rows[local.address] = _UNTYPED
+        elif local.ours or not span.prefix.untyped_allowed:
+            rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)
+        else:
+            rows[local.address] = _UNTYPED
+    known = rows.keys() | {address.address for address in wanted}
+    for row in table:
+        for address in row.configured:
+            if address in known:
+                rows[address] = SourceRow(row.prefix.id, row.prefix.type)
+    return rows

@@ -1,0 +1,174 @@
+"""The one collector. A new metric is a function that reads, and its line in GROUPS."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from odm_agent.metrics.readings import Readings
+from odm_agent.model import AddressType, Family
+
+log = logging.getLogger(__name__)
+
+UNCLASSIFIED: Final = "unclassified"
+
+Group = Callable[[Readings], Iterable[Metric]]
+
+
+def class_label(names: Mapping[int, str], class_id: int) -> str:
+    """A class's name; a class that left the configuration keeps its counters under its number."""
+    if class_id == 0:
+        return UNCLASSIFIED
+    return names.get(class_id, f"class-{class_id}")
+
+
+def _family(family: Family) -> str:
+    return family.name.lower()
+
+
+def agent_info(readings: Readings) -> Iterable[Metric]:
+    """odm_agent_info."""
+    info = readings.info()
+    metric = GaugeMetricFamily(
+        "odm_agent_info",
+        "Always 1: the running agent's version and the ABI of its eBPF maps.",
+        labels=["version", "abi"],
+    )
+    metric.add_metric([info.version, str(info.abi)], 1)
+    yield metric
+
+
+def verdicts(readings: Readings) -> Iterable[Metric]:
+    """odm_verdicts_total. Counts whose labels read the same (classes of one name) are added up."""
+    names = readings.class_names()
+    counts: Counter[tuple[str, ...]] = Counter()
+    for key, count in readings.verdicts():
+        name = class_label(names, key.class_id)
+        counts[name, key.type.word, key.verdict, key.reason, key.hook] += count
+    metric = CounterMetricFamily(
+        "odm_verdicts",
+        "Decisions of the eBPF programs by application class, address type, verdict, reason and "
+        "hook; they survive a restart of the agent.",
+        labels=["class", "type", "verdict", "reason", "hook"],
+    )
+    for labels, count in sorted(counts.items()):
+        metric.add_metric(labels, count)
+    yield metric
+
+
+def sockets(readings: Readings) -> Iterable[Metric]:
+    """odm_sockets."""
+    names = readings.class_names()
+    metric = GaugeMetricFamily(
+        "odm_sockets",
+        "Live sockets by application class, address type and family, from sock_diag at scrape: "
+        "sockets that it does not list (bound-only TCP, UDP without a port) are not counted.",
+        labels=["class", "type", "family"],
+    )
+    for (class_id, type_, family), count in sorted(readings.sockets().items()):
+        metric.add_metric([class_label(names, class_id), type_.word, _family(family)], count)
+    yield metric
+
+
+def _by_state(
+    name: str, help_: str, counts: Mapping[tuple[AddressType, Family, str], int]
+) -> Iterator[Metric]:
+    metric = GaugeMetricFamily(name, help_, labels=["type", "family", "state"])
+    for (type_, family, state), count in sorted(counts.items()):
+        metric.add_metric([type_.word, _family(family), state], count)
+    yield metric
+
+
+def addresses(readings: Readings) -> Iterable[Metric]:
+    """odm_addresses."""
+    help_ = "Typed addresses by type, family and state."
+    return _by_state("odm_addresses", help_, readings.addresses())
+
+
+def prefixes(readings: Readings) -> Iterable[Metric]:
+    """odm_prefixes."""
+    help_ = "Typed prefixes by type, family and state."
+    return _by_state("odm_prefixes", help_, readings.prefixes())
+
+
+def reloads(readings: Readings) -> Iterable[Metric]:
+    """odm_config_reloads_total and odm_config_last_reload_success_timestamp_seconds."""
+    seen = readings.reloads()
+    metric = CounterMetricFamily(
+        "odm_config_reloads",
+        "Times the configuration was loaded since the agent started, by result.",
+        labels=["result"],
+    )
+    metric.add_metric(["ok"], seen.ok)
+    metric.add_metric(["failed"], seen.failed)
+    yield metric
+    yield GaugeMetricFamily(
+        "odm_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was loaded, in Unix seconds.",
+        value=seen.last_success,
+    )
+
+
+def alarms(readings: Readings) -> Iterable[Metric]:
+    """odm_alarms."""
+    yield GaugeMetricFamily(
+        "odm_alarms",
+        "Conditions that need a person now; `odm-agent status` lists them.",
+        value=readings.alarms(),
+    )
+
+
+#: The name of a group is the `reading` label of its errors.
+GROUPS: Final[Mapping[str, Group]] = {
+    "info": agent_info,
+    "verdicts": verdicts,
+    "sockets": sockets,
+    "addresses": addresses,
+    "prefixes": prefixes,
+    "reloads": reloads,
+    "alarms": alarms,
+}
+
+
+class OdmCollector(Collector):
+    """Reads everything afresh at each scrape and keeps nothing but its own error counts."""
+
+    def __init__(self, readings: Readings, groups: Mapping[str, Group] = GROUPS) -> None:
+        self._readings = readings
+        self._groups = groups
+        self._errors = dict.fromkeys(groups, 0)
+        # Each scrape has a thread of its own; the readings promise nothing about two at a time.
+        self._lock = threading.Lock()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry would otherwise scrape once just to learn the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All groups; one that fails is left out, counted and logged."""
+        with self._lock:
+            metrics = [metric for name in self._groups for metric in self._read(name)]
+            metrics.append(self._error_counts())
+        yield from metrics
+
+    def _read(self, name: str) -> list[Metric]:
+        try:
+            return list(self._groups[name](self._readings))
+        except Exception:
+            self._errors[name] += 1
+            log.warning("metric could not be read", extra={"reading": name}, exc_info=True)
+            return []
+
+    def _error_counts(self) -> Metric:
+        metric = CounterMetricFamily(
+            "odm_collector_errors",
+            "Readings that failed at a scrape, by reading; their metrics were left out.",
+            labels=["reading"],
+        )
+        for name, count in self._errors.items():
+            metric.add_metric([name], count)
+        return metric

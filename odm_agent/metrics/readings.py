@@ -1,0 +1,69 @@
+"""What a scrape reads. The agent implements it; the tests bring their own."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from odm_agent.model import AddressType, Family
+
+
+class VerdictLabels(Protocol):
+    """By what a verdict is counted; the datapath's own key fits (adapters don't import another)."""
+
+    @property
+    def class_id(self) -> int: ...
+    @property
+    def type(self) -> AddressType: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def hook(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What this agent is."""
+
+    version: str
+    abi: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloads:
+    """Configuration loads since the agent started; `last_success` is in Unix seconds."""
+
+    ok: int
+    failed: int
+    last_success: float
+
+
+class Readings(Protocol):
+    """Read at scrape time, each on its own: one that raises loses only its own metrics.
+
+    Called from the endpoint's thread, one scrape at a time: what is shared with the event loop
+    must be safe to read from there (immutable snapshots, or pinned maps with their own handles).
+    """
+
+    def info(self) -> Info: ...
+
+    def class_names(self) -> Mapping[int, str]:
+        """Names by class id; id 0 need not be in it."""
+
+    def verdicts(self) -> Iterable[tuple[VerdictLabels, int]]:
+        """All verdicts since the maps were made, e.g. `datapath.verdicts().items()`."""
+
+    def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        """Live sockets by class id, type and family, as sock_diag lists them."""
+
+    def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """Typed addresses by type, family and state."""
+
+    def prefixes(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """Typed prefixes by type, family and state."""
+
+    def reloads(self) -> Reloads: ...
+
+    def alarms(self) -> int:
+        """How many conditions now need a person (`odm-agent status` lists them)."""

@@ -1,0 +1,160 @@
+"""Real scrapes over loopback of readings that the test makes up."""
+
+import socket
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from odm_agent.datapath.base import VerdictKey
+from odm_agent.metrics.endpoint import MetricsError, split_address, start
+from odm_agent.metrics.readings import Info, Readings, Reloads, VerdictLabels
+from odm_agent.model import AddressType, Family
+
+FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass
+class Made:
+    """Readings as the agent gives them; `fail` makes one of them raise."""
+
+    fail: str = ""
+
+    def _may(self, name: str) -> None:
+        if self.fail == name:
+            raise RuntimeError(f"{name} cannot be read")
+
+    def info(self) -> Info:
+        self._may("info")
+        return Info("0.1.0", 1)
+
+    def class_names(self) -> Mapping[int, str]:
+        return {1: "ssh"}
+
+    def verdicts(self) -> Iterable[tuple[VerdictLabels, int]]:
+        self._may("verdicts")
+        return {
+            VerdictKey(1, SESSION, "assign", "default", "connect4"): 7,
+            VerdictKey(0, FIXED, "refuse", "not-allowed", "bind6"): 2,
+            VerdictKey(9, FIXED, "refuse", "not-allowed", "bind6"): 1,
+        }.items()
+
+    def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        self._may("sockets")
+        return {(0, FIXED, Family.IPV4): 3, (1, SESSION, Family.IPV6): 5}
+
+    def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        self._may("addresses")
+        return {(FIXED, Family.IPV6, "ready"): 16}
+
+    def prefixes(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        self._may("prefixes")
+        return {(FIXED, Family.IPV6, "waiting"): 1}
+
+    def reloads(self) -> Reloads:
+        self._may("reloads")
+        return Reloads(ok=2, failed=1, last_success=1700000000.5)
+
+    def alarms(self) -> int:
+        self._may("alarms")
+        return 4
+
+
+def scrape(port: int) -> dict[tuple[str, Labels], float]:
+    """All samples by name and labels, as Prometheus's own parser reads them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**words: str) -> Labels:
+    """Labels, with `class_` for `class`."""
+    return frozenset((name.rstrip("_"), word) for name, word in words.items())
+
+
+def test_a_scrape_shows_every_metric() -> None:
+    with start("127.0.0.1:0", Made()) as server:
+        seen = scrape(server.port)
+    bind = {"type": "fixed", "verdict": "refuse", "reason": "not-allowed", "hook": "bind6"}
+    connect = {"verdict": "assign", "reason": "default", "hook": "connect4"}
+    expected = {
+        ("odm_agent_info", labels(version="0.1.0", abi="1")): 1,
+        ("odm_verdicts_total", labels(class_="ssh", type="session-lasting", **connect)): 7,
+        ("odm_verdicts_total", labels(class_="unclassified", **bind)): 2,
+        ("odm_verdicts_total", labels(class_="class-9", **bind)): 1,
+        ("odm_sockets", labels(class_="unclassified", type="fixed", family="ipv4")): 3,
+        ("odm_sockets", labels(class_="ssh", type="session-lasting", family="ipv6")): 5,
+        ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
+        ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
+        ("odm_config_reloads_total", labels(result="ok")): 2,
+        ("odm_config_reloads_total", labels(result="failed")): 1,
+        ("odm_config_last_reload_success_timestamp_seconds", labels()): 1700000000.5,
+        ("odm_alarms", labels()): 4,
+    }
+    assert {key: seen[key] for key in expected} == expected
+    errors = {key: value for key, value in seen.items() if key not in expected}
+    assert {name for name, _ in errors} == {"odm_collector_errors_total"}
+    assert set(errors.values()) == {0}
+
+
+GROUP_METRICS = {
+    "info": {"odm_agent_info"},
+    "verdicts": {"odm_verdicts_total"},
+    "sockets": {"odm_sockets"},
+    "addresses": {"odm_addresses"},
+    "prefixes": {"odm_prefixes"},
+    "reloads": {
+        "odm_config_reloads_total",
+        "odm_config_last_reload_success_timestamp_seconds",
+    },
+    "alarms": {"odm_alarms"},
+}
+
+
+@pytest.mark.parametrize("fail", GROUP_METRICS)
+def test_a_failing_reading_loses_only_its_own_metrics(
+    fail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start("127.0.0.1:0", Made(fail)) as server:
+        scrape(server.port)
+        seen = scrape(server.port)
+    assert seen["odm_collector_errors_total", labels(reading=fail)] == 2
+    others = set().union(*(names for group, names in GROUP_METRICS.items() if group != fail))
+    assert {name for name, _ in seen} == others | {"odm_collector_errors_total"}
+    assert f"{fail} cannot be read" in caplog.text
+
+
+def test_closing_frees_the_port() -> None:
+    with start("127.0.0.1:0", Made()) as server:
+        port = server.port
+    start(f"127.0.0.1:{port}", Made()).close()
+
+
+def test_a_port_in_use_is_said_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(MetricsError, match=r"in use; choose another agent\.metrics"):
+            start(f"127.0.0.1:{port}", Made())
+
+
+def test_addresses_of_both_families_are_understood() -> None:
+    assert split_address("127.0.0.1:9653") == ("127.0.0.1", 9653)
+    assert split_address("[::1]:9653") == ("::1", 9653)
+
+
+@pytest.mark.parametrize("bad", ["", "9653", ":9653", "127.0.0.1", "127.0.0.1:x", "[::1]:70000"])
+def test_what_is_no_address_is_refused(bad: str) -> None:
+    with pytest.raises(MetricsError, match=r"write agent\.metrics as"):
+        split_address(bad)
+
+
+def test_the_made_up_readings_are_readings() -> None:
+    readings: Readings = Made()
+    assert readings.alarms() == 4

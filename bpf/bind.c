@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* bind(): an explicit address is checked; a wildcard becomes an address of the type asked for. */
+
+/* The address that a wildcard becomes, in `addr`. A class's default never narrows a wildcard. */
+static __always_inline struct odm_decision odm_narrow(const struct odm_settings *settings,
+						      const struct odm_want *want,
+						      struct bpf_sock *sk, __u8 family,
+						      struct odm_addr *addr)
+{
+	struct odm_decision d = odm_check_want(settings, want);
+	struct odm_prefix *prefix;
+	struct odm_addr *picked;
+
+	if (d.verdict == ODM_REFUSE)
+		return d;
+	prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);
+	if (!prefix)
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, want->type);
+	picked = odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
+	if (!picked)
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, want->type);
+	*addr = *picked;
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, want->type);
+}
+
+/* FREEBIND, which the option may have put on, must not let a bind pass that stock would refuse. */
+static __always_inline struct odm_decision odm_check_bind(const struct odm_want *want,
+							  const struct odm_addr *addr)
+{
+	struct odm_source source = odm_source_of(addr);
+
+	if (want->sock && want->sock->flags & ODM_SOCKET_FREEBIND && !source.type &&
+	    !odm_is_own(addr))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, want->asked);
+	return odm_check_source(want->class, source, want->asked);
+}
+
+/* The whole of a bind; `*addr` is what the application gave, and what it gets. */
+static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, struct odm_addr *addr)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct bpf_sock *sk = ctx->sk;
+	struct odm_want want = {};
+	struct odm_cgroup cgroup;
+	struct odm_decision d;
+
+	if (!settings || !sk)
+		return 1;
+	cgroup = odm_class_of_caller(settings);
+	if (!cgroup.class_id) /* S6: of no class; only a typed source is looked at */
+		return odm_legacy_source(ctx, settings, addr, ODM_H_BIND);
+	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
+		return 1;
+	if (odm_is_any(addr)) {
+		if (!want.asked)
+			return 1;
+		d = odm_narrow(settings, &want, sk, family, addr);
+	} else if (odm_is_exempt(addr) || odm_is_multicast(addr)) {
+		return 1;
+	} else {
+		d = odm_check_bind(&want, addr);
+	}
+	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
+}
+
+int odm_bind4(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr addr = odm_addr4(ctx->user_ip4);
+	int verdict = odm_bind(ctx, ODM_IPV4, &addr);
+
+	if (verdict && addr.w[3] != ctx->user_ip4)
+		ctx->user_ip4 = addr.w[3];
+	return verdict;
+}
+
+int odm_bind6(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr addr = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+					ctx->user_ip6[3] } };
+	bool mapped = odm_is_v4(&addr), any = odm_is_any(&addr);
+	int verdict = odm_bind(ctx, mapped ? ODM_IPV4 : ODM_IPV6, &addr);
+
+	if (verdict && any && !odm_is_any(&addr)) {
+		ctx->user_ip6[0] = addr.w[0];
+		ctx->user_ip6[1] = addr.w[1];
+		ctx->user_ip6[2] = addr.w[2];
+		ctx->user_ip6[3] = addr.w[3];
+	}
+	return verdict;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* connect(): a typed socket without an address gets one; a bound one must hold one it may use. */
+
+static __always_inline u32 odm_mark_of(struct bpf_sock_addr *ctx)
+{
+	u32 mark = 0;
+
+	bpf_getsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	return mark;
+}
+
+/* Take our bits off again: what follows is not for the table of the prefix chosen before. */
+static __always_inline void odm_unmark(struct bpf_sock_addr *ctx,
+				       const struct odm_settings *settings)
+{
+	u32 mark = odm_mark_of(ctx);
+
+	if (!(mark & settings->mark_mask) || (mark & ~settings->mark_mask))
+		return;
+	mark = 0;
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
+/* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
+static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx,
+					 const struct odm_settings *settings, u32 wanted)
+{
+	u32 mark = odm_mark_of(ctx);
+
+	if (!wanted || (mark & ~settings->mark_mask))
+		return false;
+	if (mark == wanted)
+		return true;
+	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
+}
+
+/* Port 0: none is reserved, the kernel picks one as for any unbound socket. */
+static __always_inline int odm_bind_to(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+				       const struct odm_addr *addr)
+{
+	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6 };
+	struct sockaddr_in sa4 = { .sin_family = AF_INET };
+
+	if (sk->family == AF_INET) {
+		sa4.sin_addr = addr->w[3];
+		return bpf_bind(ctx, (struct sockaddr *)&sa4, sizeof(sa4));
+	}
+	sa6.sin6_addr[0] = addr->w[0];
+	sa6.sin6_addr[1] = addr->w[1];
+	sa6.sin6_addr[2] = addr->w[2];
+	sa6.sin6_addr[3] = addr->w[3];
+	return bpf_bind(ctx, (struct sockaddr *)&sa6, sizeof(sa6));
+}
+
+/*
+ * Give a source: bpf_bind where nothing is lost by it, else a mark. A socket with a port can't be
+ * bound again; a UDP socket over IPv6 must stay free, since resolvers connect one socket to
+ * destinations of both families in turn.
+ */
+static __always_inline struct odm_decision
+odm_assign(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct odm_settings *settings,
+	   const struct odm_want *want, const struct odm_prefix *prefix)
+{
+	bool has_port = sk->src_port,
+	     keep_free = sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP;
+	struct odm_addr *addr;
+
+	if ((has_port || keep_free) && odm_set_mark(ctx, settings, prefix->mark))
+		return ODM_DECIDE(ODM_ASSIGN, ODM_R_MARKED, want->type);
+	if (has_port)
+		return odm_without_address(want, ODM_R_FOREIGN_MARK);
+	addr = odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
+	if (!addr || odm_bind_to(ctx, sk, addr))
+		return odm_without_address(want, ODM_R_NOT_LOCAL);
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_BOUND, want->type);
+}
+
+/* A socket of a class with neither request nor default: as stock, unless the class is strict. */
+static __always_inline struct odm_decision odm_connect_untyped(const struct odm_want *want)
+{
+	if (want->class->flags & ODM_CLASS_STRICT)
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
+	return ODM_LEAVE_ALONE;
+}
+
+static __always_inline struct odm_decision
+odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
+		   const struct odm_addr *source)
+{
+	struct odm_prefix *prefix;
+	struct odm_decision d;
+
+	if (!odm_is_any(source) && !odm_is_exempt(source))
+		return odm_check_source(want->class, odm_source_of(source), want->asked);
+	if (!want->type)
+		return odm_connect_untyped(want);
+	d = odm_check_want(settings, want);
+	if (d.verdict == ODM_REFUSE)
+		return d;
+	prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);
+	if (!prefix)
+		return odm_without_address(want, ODM_R_NO_ADDRESS);
+	return odm_assign(ctx, sk, settings, want, prefix);
+}
+
+static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
+				       const struct odm_addr *destination,
+				       const struct odm_addr *source)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_want want = {};
+	struct odm_cgroup cgroup;
+	struct odm_decision d;
+
+	if (!settings)
+		return 1;
+	cgroup = odm_class_of_caller(settings);
+	if (!cgroup.class_id)
+		return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
+	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
+		return 1;
+	if (odm_leaves_alone(destination)) {
+		odm_unmark(ctx, settings);
+		return 1;
+	}
+	d = odm_decide_connect(ctx, sk, settings, &want, family, source);
+	if (d.verdict != ODM_ASSIGN && sk->src_port)
+		odm_unmark(ctx, settings);
+	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_CONNECT);
+}
+
+int odm_connect4(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr destination = odm_addr4(ctx->user_ip4), source;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return 1;
+	source = odm_addr4(sk->src_ip4);
+	return odm_connect(ctx, sk, ODM_IPV4, &destination, &source);
+}
+
+int odm_connect6(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr destination = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+					       ctx->user_ip6[3] } };
+	struct bpf_sock *sk = ctx->sk;
+	struct odm_addr source;
+
+	if (!sk)
+		return 1;
+	source.w[0] = sk->src_ip6[0];
+	source.w[1] = sk->src_ip6[1];
+	source.w[2] = sk->src_ip6[2];
+	source.w[3] = sk->src_ip6[3];
+	return odm_connect(ctx, sk, odm_is_v4(&destination) ? ODM_IPV4 : ODM_IPV6, &destination,
+			   &source);
+}

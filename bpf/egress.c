@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The backstop: only here is the true source seen, whoever chose it. It can only drop. */
+
+static __always_inline struct odm_decision odm_decide_egress(const struct odm_class *class,
+							     struct odm_source source, bool marked)
+{
+	if (!source.type) {
+		/* Its table lost the source after the hook had chosen by it: nothing untyped instead. */
+		if (marked)
+			return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, 0);
+		if (class->flags & ODM_CLASS_STRICT)
+			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
+	} else if (!odm_may(class, source.type)) {
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+	}
+	return ODM_LEAVE_ALONE;
+}
+
+/* cgroup_skb/egress: an untyped source costs one lookup. */
+int odm_egress(struct __sk_buff *skb)
+{
+	struct odm_settings *settings;
+	struct odm_addr addr, destination;
+	struct odm_source source;
+	struct odm_cgroup cgroup;
+	struct odm_class *class;
+	struct odm_decision d;
+	bool marked;
+
+	if (skb->ifindex == LOOPBACK_IFINDEX || !odm_packet_source(skb, &addr))
+		return 1;
+	source = odm_source_of(&addr);
+	settings = odm_settings_get();
+	if (!settings)
+		return 1;
+	marked = skb->mark & settings->mark_mask;
+	if (!source.type && !marked && !settings->strict_classes)
+		return 1;
+	cgroup = odm_class_of_packet(skb, settings);
+	if (!source.type) {
+		if (!cgroup.class_id || !odm_packet_destination(skb, &destination) ||
+		    odm_is_exempt(&addr) || odm_leaves_alone(&destination))
+			return 1;
+	}
+	class = odm_class_row(cgroup.class_id);
+	if (!class || class->mode == ODM_MODE_OFF)
+		return 1;
+	d = odm_decide_egress(class, source, marked);
+	if (d.silent || odm_is_outsider(skb))
+		return 1;
+	d = odm_soften(d, class->mode);
+	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
+	return d.verdict != ODM_REFUSE;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What arrives decides about listeners: a SYN for a typed address that the listener's class may not
+ * have is dropped, since an answer by SYN cookie passes no later hook. And the address that a UDP
+ * peer asked is noted, so that a wildcard server can answer from it.
+ */
+
+static __always_inline struct odm_decision odm_decide_syn(const struct odm_class *class,
+							  struct odm_source destination)
+{
+	if (!destination.type) {
+		if (class->flags & ODM_CLASS_STRICT)
+			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
+	} else if (!odm_may(class, destination.type)) {
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, destination.type);
+	}
+	return ODM_LEAVE_ALONE;
+}
+
+static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
+					   const struct odm_settings *settings)
+{
+	struct odm_addr destination;
+	struct odm_source source;
+	struct odm_cgroup cgroup;
+	struct odm_class *class;
+	struct odm_decision d;
+
+	if (!odm_packet_destination(skb, &destination))
+		return 1;
+	source = odm_source_of(&destination);
+	if (!source.type && (!settings->strict_classes || odm_is_exempt(&destination)))
+		return 1;
+	cgroup = odm_class_of_packet(skb, settings);
+	if (!source.type && !cgroup.class_id)
+		return 1;
+	class = odm_class_row(cgroup.class_id);
+	if (!class || class->mode == ODM_MODE_OFF)
+		return 1;
+	d = odm_decide_syn(class, source);
+	if (d.silent || odm_is_outsider(skb))
+		return 1;
+	d = odm_soften(d, class->mode);
+	odm_count(cgroup.class_id, d, ODM_H_INGRESS);
+	return d.verdict != ODM_REFUSE;
+}
+
+/* Unconnected and bound to a wildcard: the only kind of socket whose answers need the note. */
+static __always_inline bool odm_is_wildcard_server(const struct bpf_sock *sk)
+{
+	struct odm_addr bound;
+
+	if (sk->dst_port)
+		return false;
+	if (sk->family == AF_INET)
+		return !sk->src_ip4;
+	bound.w[0] = sk->src_ip6[0];
+	bound.w[1] = sk->src_ip6[1];
+	bound.w[2] = sk->src_ip6[2];
+	bound.w[3] = sk->src_ip6[3];
+	return odm_is_any(&bound);
+}
+
+static __always_inline int odm_ingress_udp(struct __sk_buff *skb,
+					   const struct odm_settings *settings, u32 offset)
+{
+	struct odm_cgroup cgroup = odm_class_of_packet(skb, settings);
+	struct odm_flow_key key = {};
+	struct odm_addr asked, *known;
+	struct bpf_sock *sk = skb->sk;
+	struct odm_class *class;
+	__be16 port;
+
+	if (!cgroup.class_id || !sk)
+		return 1;
+	class = odm_class_row(cgroup.class_id);
+	sk = bpf_sk_fullsock(sk);
+	if (!class || !class->mode || !sk || !odm_is_wildcard_server(sk) || odm_is_outsider(skb))
+		return 1;
+	if (cgroup.default_type == ODM_DEFAULT_OF_CLASS ? !class->default_type
+							: !cgroup.default_type)
+		return 1;
+	if (!odm_packet_source(skb, &key.peer) || !odm_packet_destination(skb, &asked) ||
+	    bpf_skb_load_bytes(skb, offset, &port, sizeof(port)) || odm_is_multicast(&asked))
+		return 1;
+	key.cookie = odm_cookie(skb);
+	key.peer_port = port;
+	known = odm_flows.lookup(&key);
+	if (!known || known->w[0] != asked.w[0] || known->w[1] != asked.w[1] ||
+	    known->w[2] != asked.w[2] || known->w[3] != asked.w[3])
+		odm_flows.update(&key, &asked);
+	return 1;
+}
+
+int odm_ingress(struct __sk_buff *skb)
+{
+	struct odm_settings *settings;
+	u32 offset = 0;
+	__u8 flags;
+	int protocol;
+
+	if (skb->ifindex == LOOPBACK_IFINDEX)
+		return 1;
+	protocol = odm_transport(skb, &offset);
+	settings = odm_settings_get();
+	if (!settings)
+		return 1;
+	if (protocol == IPPROTO_UDP)
+		return odm_ingress_udp(skb, settings, offset);
+	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||
+	    (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) != ODM_TCP_SYN)
+		return 1;
+	return odm_ingress_syn(skb, settings);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The one compilation unit: what is shared, then one file of hooks per job (bpf/README.md). */
+#include "odm_uapi.h"
+#include "odm_abi.h"
+#include "odm_maps.h"
+#include "odm_verdict.h"
+#include "odm_address.h"
+#include "odm_class.h"
+#include "odm_source.h"
+#include "odm_choose.h"
+#include "odm_want.h"
+#include "odm_packet.h"
+
+#include "sockets.c"
+#include "options.c"
+#include "bind.c"
+#include "connect.c"
+#include "sendmsg.c"
+#include "egress.c"
+#include "ingress.c"

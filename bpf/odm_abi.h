@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * All that the programs share with user space: the one source of truth of both sides.
+ * odm_agent/datapath/abi.py mirrors it; a test compiles this file and compares every value.
+ * Only fixed-width fields, explicit padding, and a size assert per struct.
+ */
+#ifndef ODM_ABI_H
+#define ODM_ABI_H
+
+#include <linux/types.h>
+
+/* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
+#define ODM_ABI_TAG 1
+
+#define ODM_MAX_CLASSES 256
+#define ODM_MAX_PREFIXES 1024
+#define ODM_MAX_POOL 65536    /* addresses of all prefixes together */
+#define ODM_MAX_CHOICES 8     /* prefixes that serve one type of one family */
+#define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
+#define ODM_MAX_SPANS 4096
+#define ODM_MAX_CGROUPS 16384
+#define ODM_MAX_DEPTH 32 /* levels of cgroups that a class is inherited over */
+#define ODM_MAX_FLOWS 16384
+#define ODM_MAX_VERDICTS 8192
+
+/* The on-demand field of IPV6_ADDR_PREFERENCES (docs/api.md). */
+#define ODM_FIELD_SHIFT 16
+#define ODM_FIELD_MASK 0x00070000u
+#define ODM_ON_NET 0x00080000u
+#define ODM_FRESH 0x00100000u
+#define ODM_FIELD_ZERO 0xffe00000u /* bits that no set with a type may carry */
+#define ODM_FLAGS_MASK 0x0000ffffu /* what belongs to RFC 5014 */
+
+/* RFC 8653, section 3.2. */
+enum odm_type {
+	ODM_UNSPECIFIED = 0,
+	ODM_FIXED = 1,
+	ODM_SESSION_LASTING = 2,
+	ODM_NONPERSISTENT = 3,
+	ODM_GRACEFUL_REPLACEMENT = 4,
+	ODM_TYPES = 5,
+};
+
+enum odm_family {
+	ODM_IPV4 = 0,
+	ODM_IPV6 = 1,
+	ODM_FAMILIES = 2,
+};
+
+enum odm_mode {
+	ODM_MODE_OFF = 0,
+	ODM_MODE_AUDIT = 1,
+	ODM_MODE_ENFORCE = 2,
+};
+
+enum odm_verdict {
+	ODM_ACCEPT = 0, /* what the socket had, or nothing at all, is right */
+	ODM_ASSIGN = 1, /* the socket gets a typed source from us */
+	ODM_REFUSE = 2,
+	ODM_AUDIT = 3, /* would have been refused, if the class were in mode enforce */
+	ODM_VERDICTS = 4,
+};
+
+/* Why; each belongs to one errno (odm_errno_of). */
+enum odm_reason {
+	ODM_R_NONE = 0,
+	ODM_R_BOUND = 1,            /* ASSIGN: by bpf_bind */
+	ODM_R_MARKED = 2,           /* ASSIGN: by a mark and its routing table */
+	ODM_R_REWRITTEN = 3,        /* ASSIGN: wildcard bind or datagram source rewritten */
+	ODM_R_ANSWERED = 4,         /* ASSIGN: the address that the peer had asked */
+	ODM_R_ALLOWED = 5,          /* ACCEPT: an explicit source that the class may use */
+	ODM_R_CLASS = 6,            /* REFUSE: the class may not use the type */
+	ODM_R_CREATOR = 7,          /* REFUSE: the creator's class may not use the type */
+	ODM_R_OTHER_TYPE = 8,       /* REFUSE: bound to an address of another type */
+	ODM_R_NO_ADDRESS = 9,       /* REFUSE: no address of the type */
+	ODM_R_NOT_LOCAL = 10,       /* REFUSE: the address of the type has just gone */
+	ODM_R_STRICT = 11,          /* REFUSE: an untyped source, and the class is strict */
+	ODM_R_FOREIGN_MARK = 12,    /* REFUSE: somebody else's mark stands in the way of ours */
+	ODM_R_BAD_FIELD = 13,       /* REFUSE: no such type, or bits that must be zero */
+	ODM_R_BAD_FLAGS = 14,       /* REFUSE: contradictory RFC 5014 flags */
+	ODM_R_NO_STORAGE = 15,      /* REFUSE: no memory for the socket's type */
+	ODM_R_ACCEPTED_OPTION = 16, /* ACCEPT: the type was taken */
+	ODM_R_FAIL_OPEN = 17,       /* ACCEPT: no address, and the class fails open */
+	ODM_REASONS = 18,
+};
+
+enum odm_hook {
+	ODM_H_SETSOCKOPT = 0,
+	ODM_H_BIND = 1,
+	ODM_H_CONNECT = 2,
+	ODM_H_SENDMSG = 3,
+	ODM_H_EGRESS = 4,
+	ODM_H_INGRESS = 5,
+	ODM_HOOKS = 6,
+};
+
+/* An address in network order; IPv4 as ::ffff:a.b.c.d. */
+struct odm_addr {
+	__u32 w[4];
+};
+_Static_assert(sizeof(struct odm_addr) == 16, "odm_addr");
+
+/* odm_identities[0]: what is pinned here; user space checks it before anything else. */
+struct odm_identity {
+	__u32 abi_tag;
+	__u32 pad;
+	__u8 source_hash[32]; /* SHA-256 of the amalgamated C */
+};
+_Static_assert(sizeof(struct odm_identity) == 40, "odm_identity");
+
+/* odm_settings[0]. */
+struct odm_settings {
+	__u64 home_netns; /* netns cookie; sockets of other namespaces pass */
+	__u32 epoch;      /* raised whenever a cgroup is classified or not any more */
+	__u32 mark_mask;
+	__u32 mark_shift;
+	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
+	__u64 room[4];
+};
+_Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
+
+#define ODM_CLASS_STRICT 0x01
+#define ODM_CLASS_FAIL_CLOSED 0x02
+
+/* odm_classes[class id]; 0 is the row of unclassified sockets. */
+struct odm_class {
+	__u8 mode;
+	__u8 allow; /* bit N: may use type N */
+	__u8 default_type;
+	__u8 flags;
+	__u32 pad;
+	__u64 room[3];
+};
+_Static_assert(sizeof(struct odm_class) == 32, "odm_class");
+
+#define ODM_DEFAULT_OF_CLASS 0xff
+
+/* odm_cgroups[cgroup id]: classified cgroups. odm_resolved: what was found for any cgroup. */
+struct odm_cgroup {
+	__u16 class_id;
+	__u8 default_type; /* ODM_DEFAULT_OF_CLASS: the class's own */
+	__u8 pad;
+	__u32 epoch; /* only in odm_resolved: when it was found */
+};
+_Static_assert(sizeof(struct odm_cgroup) == 8, "odm_cgroup");
+
+#define ODM_SOURCE_BROADCAST 0x01
+#define ODM_SOURCE_ANY_IP 0x02 /* a span whose every address is local */
+
+/* odm_sources[address], odm_spans[network]: who may send from there. */
+struct odm_source {
+	__u16 prefix_id; /* 0: untyped */
+	__u8 type;
+	__u8 flags;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct odm_source) == 8, "odm_source");
+
+struct odm_span_key {
+	__u32 prefix_length; /* of the mapped form: 96 + n for IPv4 */
+	struct odm_addr addr;
+};
+_Static_assert(sizeof(struct odm_span_key) == 20, "odm_span_key");
+
+/*
+ * A pool is odm_pools[first .. first + size - 1]; size 0: nothing to hand out. The first
+ * `configured` addresses exist on an interface, the rest need FREEBIND (IPv6).
+ */
+#define ODM_POOL_FIRST(pool) ((__u32)(pool))
+#define ODM_POOL_SIZE(pool) ((__u32)((pool) >> 32) & 0xffffu)
+#define ODM_POOL_CONFIGURED(pool) ((__u32)((pool) >> 48))
+
+/* odm_prefixes[prefix id]: what a hook may hand out. */
+struct odm_prefix {
+	__u8 type;
+	__u8 family;
+	__u16 pad;
+	__u32 ifindex; /* the uplink */
+	__u32 mark;    /* 0: none */
+	__u32 pad2;
+	__u64 pool; /* ODM_POOL_*: one word, so that a change of pool is seen whole */
+	__u64 room[3];
+};
+_Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
+
+/* odm_choices[type * ODM_FAMILIES + family]: the prefixes that serve it, the best first. */
+struct odm_choice {
+	__u32 count;
+	__u32 prefix_ids[ODM_MAX_CHOICES];
+	__u32 pad;
+};
+_Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
+
+#define ODM_SOCKET_FOREIGN 0x01  /* of another network namespace */
+#define ODM_SOCKET_RAW 0x02      /* a user's raw socket, not the kernel's own */
+#define ODM_SOCKET_FREEBIND 0x04 /* may be bound to any-IP addresses */
+
+/* Socket storage; append-only: `room` shrinks, nothing moves. */
+struct odm_socket {
+	__u8 version;
+	__u8 type; /* that the socket asked for */
+	__u16 flags;
+	__u16 class_id; /* of who asked for the type, then */
+	__u16 pad;
+	__u64 cgroup; /* of who asked for the type */
+	__u64 room[6];
+};
+_Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
+
+/* odm_verdicts: how often. */
+struct odm_verdict_key {
+	__u16 class_id;
+	__u8 type;
+	__u8 verdict;
+	__u8 reason;
+	__u8 hook;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct odm_verdict_key) == 8, "odm_verdict_key");
+
+/* odm_flows: which local address a peer had asked of an unconnected UDP socket. */
+struct odm_flow_key {
+	__u64 cookie;
+	struct odm_addr peer;
+	__u32 peer_port; /* network order */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct odm_flow_key) == 32, "odm_flow_key");
+
+#endif

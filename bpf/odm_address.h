@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Addresses as 128 bits, and the destinations that are left alone (docs/architecture.md). */
+#ifndef ODM_ADDRESS_H
+#define ODM_ADDRESS_H
+
+#define ODM_MAPPED bpf_htonl(0x0000ffff)
+
+static __always_inline struct odm_addr odm_addr4(__be32 addr)
+{
+	return (struct odm_addr){ .w = { 0, 0, ODM_MAPPED, addr } };
+}
+
+static __always_inline bool odm_is_v4(const struct odm_addr *a)
+{
+	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == ODM_MAPPED;
+}
+
+/* The wildcard of either family, in either form. */
+static __always_inline bool odm_is_any(const struct odm_addr *a)
+{
+	return !a->w[0] && !a->w[1] && (!a->w[2] || a->w[2] == ODM_MAPPED) && !a->w[3];
+}
+
+static __always_inline bool odm_is_exempt4(__be32 addr)
+{
+	__u32 a = bpf_ntohl(addr);
+
+	return a == 0 ||               /* unspecified: loopback */
+	       (a >> 24) == 127 ||     /* loopback */
+	       (a >> 16) == 0xa9fe ||  /* link-local, 169.254/16 */
+	       (a >> 8) == 0xe00000 || /* link-scope multicast, 224.0.0/24 */
+	       a == 0xffffffff;        /* limited broadcast */
+}
+
+/* Destinations (and bound addresses) that types are not for. */
+static __always_inline bool odm_is_exempt(const struct odm_addr *a)
+{
+	__u32 top = bpf_ntohl(a->w[0]);
+
+	if (odm_is_v4(a))
+		return odm_is_exempt4(a->w[3]);
+	if (!a->w[0] && !a->w[1] && !a->w[2])
+		return !a->w[3] || a->w[3] == bpf_htonl(1); /* unspecified, loopback */
+	return (top >> 22) == (0xfe80 >> 6) ||              /* link-local, fe80::/10 */
+	       (top & 0xff0f0000) == 0xff020000 ||          /* link-scope multicast, ff?2:: */
+	       (top & 0xff0f0000) == 0xff010000;            /* interface-scope multicast */
+}
+
+static __always_inline bool odm_is_multicast(const struct odm_addr *a)
+{
+	if (odm_is_v4(a))
+		return (bpf_ntohl(a->w[3]) >> 28) == 0xe;
+	return (bpf_ntohl(a->w[0]) >> 24) == 0xff;
+}
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The maps, pinned under ODM_PINS (given by the loader). "agent" writes, "hooks" read, unless said.
+ * BCC gives each map the methods lookup(), update(), delete(), sk_storage_get().
+ */
+#ifndef ODM_MAPS_H
+#define ODM_MAPS_H
+
+#define ODM_MAP(kind, key, leaf, name, entries, flags)                                             \
+	BPF_F_TABLE(kind ":" ODM_PINS "/" #name, key, leaf, name, entries, flags)
+
+/* 0 -> what is pinned here. Loader writes; user space reads. */
+ODM_MAP("array", u32, struct odm_identity, odm_identities, 1, 0);
+
+/* 0 -> home namespace, epoch, mark. */
+ODM_MAP("array", u32, struct odm_settings, odm_settings, 1, 0);
+
+/* class id -> policy. */
+ODM_MAP("array", u32, struct odm_class, odm_classes, ODM_MAX_CLASSES, 0);
+
+/* cgroup id -> class, for classified cgroups. Full: the agent says so and classifies no more. */
+ODM_MAP("hash", u64, struct odm_cgroup, odm_cgroups, ODM_MAX_CGROUPS, BPF_F_NO_PREALLOC);
+
+/* cgroup id -> class of its nearest classified ancestor. Hooks write; LRU: full forgets. */
+ODM_MAP("lru_hash", u64, struct odm_cgroup, odm_resolved, ODM_MAX_CGROUPS, 0);
+
+/* local address -> its type. Full: the agent configures no further address. */
+ODM_MAP("hash", struct odm_addr, struct odm_source, odm_sources, ODM_MAX_SOURCES,
+	BPF_F_NO_PREALLOC);
+
+/* typed network -> its type; asked only for addresses that odm_sources lacks. */
+ODM_MAP("lpm_trie", struct odm_span_key, struct odm_source, odm_spans, ODM_MAX_SPANS,
+	BPF_F_NO_PREALLOC);
+
+/* prefix id -> what to hand out. */
+ODM_MAP("array", u32, struct odm_prefix, odm_prefixes, ODM_MAX_PREFIXES, 0);
+
+/* index -> an address of some prefix's pool. */
+ODM_MAP("array", u32, struct odm_addr, odm_pools, ODM_MAX_POOL, 0);
+
+/* type and family -> prefixes, the best first. */
+ODM_MAP("array", u32, struct odm_choice, odm_choices, ODM_TYPES *ODM_FAMILIES, 0);
+
+/* class, type, verdict, reason, hook -> count. Hooks write; agent reads. Full: not counted. */
+ODM_MAP("percpu_hash", struct odm_verdict_key, u64, odm_verdicts, ODM_MAX_VERDICTS,
+	BPF_F_NO_PREALLOC);
+
+/* UDP socket and peer -> the local address that the peer asked. Hooks only; LRU: full forgets. */
+ODM_MAP("lru_hash", struct odm_flow_key, struct odm_addr, odm_flows, ODM_MAX_FLOWS, 0);
+
+/*
+ * Socket -> the type it asked for. Hooks write; `odm-agent sockets` reads by sock_diag. Made only
+ * for sockets that need it; an accepted socket starts with a copy of its listener's (CLONE).
+ */
+ODM_MAP("sk_storage", int, struct odm_socket, odm_sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What egress and ingress read of a packet; offset 0 is the IP header there. */
+#ifndef ODM_PACKET_H
+#define ODM_PACKET_H
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
+#define ODM_TCP_SYN 0x02
+#define ODM_TCP_ACK 0x10
+#define ODM_MAX_EXTENSIONS 8
+
+static __always_inline bool odm_packet_source(struct __sk_buff *skb, struct odm_addr *addr)
+{
+	__be32 v4;
+
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return !bpf_skb_load_bytes(skb, 8, addr, sizeof(*addr));
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, 12, &v4, sizeof(v4)))
+		return false;
+	*addr = odm_addr4(v4);
+	return true;
+}
+
+static __always_inline bool odm_packet_destination(struct __sk_buff *skb, struct odm_addr *addr)
+{
+	__be32 v4;
+
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return !bpf_skb_load_bytes(skb, 24, addr, sizeof(*addr));
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, 16, &v4, sizeof(v4)))
+		return false;
+	*addr = odm_addr4(v4);
+	return true;
+}
+
+/* Skip hop-by-hop, routing, destination options and AH, which may stand before the transport. */
+static __always_inline bool odm_is_extension(__u8 next)
+{
+	return next == 0 || next == 43 || next == 60 || next == 51;
+}
+
+/* Protocol and offset of the transport header; -1 where there is none to read. */
+static __always_inline int odm_transport(struct __sk_buff *skb, u32 *offset)
+{
+	__u8 head[2], next;
+	int i;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, 0, head, 1) || bpf_skb_load_bytes(skb, 9, &next, 1))
+			return -1;
+		*offset = (head[0] & 0x0f) * 4;
+		return next;
+	}
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, 6, &next, 1))
+		return -1;
+	*offset = 40;
+	for (i = 0; i < ODM_MAX_EXTENSIONS; i++) {
+		if (!odm_is_extension(next))
+			return next;
+		if (bpf_skb_load_bytes(skb, *offset, head, sizeof(head)))
+			return -1;
+		*offset += next == 51 ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
+		next = head[0];
+	}
+	return -1;
+}
+
+/*
+ * Not ours to judge: a socket of another network namespace, or the kernel's own socket (control
+ * sockets of TCP, ICMP, neighbour discovery and MLD are raw; users' raw ones carry a flag).
+ */
+static __always_inline bool odm_is_outsider(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct odm_socket *sock;
+
+	if (!sk)
+		return true;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return false;
+	sock = odm_sockets.sk_storage_get(sk, 0, 0);
+	if (sock && sock->flags & ODM_SOCKET_FOREIGN)
+		return true;
+	return sk->type == SOCK_RAW && !(sock && sock->flags & ODM_SOCKET_RAW);
+}
+
+#endif

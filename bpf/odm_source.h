@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What an address is: typed, untyped and local, or somebody else's; and who may send from it. */
+#ifndef ODM_SOURCE_H
+#define ODM_SOURCE_H
+
+/* Type of `addr` as a source. Only addresses that are not configured ever reach the trie. */
+static __always_inline struct odm_source odm_source_of(const struct odm_addr *addr)
+{
+	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
+	struct odm_source *row = odm_sources.lookup(&key.addr);
+
+	if (!row)
+		row = odm_spans.lookup(&key);
+	return row ? *row : (struct odm_source){};
+}
+
+/* The host's own address or a subnet's broadcast address: such a destination is left alone. */
+static __always_inline bool odm_is_own(const struct odm_addr *addr)
+{
+	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
+	struct odm_source *row = odm_sources.lookup(&key.addr);
+
+	if (row)
+		return true;
+	row = odm_spans.lookup(&key);
+	return row && (row->flags & ODM_SOURCE_ANY_IP);
+}
+
+static __always_inline bool odm_leaves_alone(const struct odm_addr *destination)
+{
+	return odm_is_exempt(destination) || odm_is_own(destination);
+}
+
+static __always_inline bool odm_may(const struct odm_class *class, __u8 type)
+{
+	return class->allow & (1 << (type & 7));
+}
+
+/*
+ * May a socket hold this source, which it chose itself (bind, control message)?
+ * `asked` is the type that the socket itself asked for: an explicit choice never beats that,
+ * but it beats the class's default, unless the class is strict.
+ */
+static __always_inline struct odm_decision odm_check_source(const struct odm_class *class,
+							    struct odm_source source, __u8 asked)
+{
+	if (asked && source.type != asked)
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_OTHER_TYPE, asked);
+	if (!source.type) {
+		if (class->flags & ODM_CLASS_STRICT)
+			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
+		return ODM_LEAVE_ALONE;
+	}
+	if (!odm_may(class, source.type))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ALLOWED, source.type);
+}
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a classified caller's socket wants: the start of bind, connect and sendmsg alike. */
+#ifndef ODM_WANT_H
+#define ODM_WANT_H
+
+struct odm_want {
+	struct odm_class *class; /* the caller's */
+	struct odm_socket *sock; /* NULL: it never asked for anything */
+	__u16 class_id;
+	__u8 asked; /* the type that the socket itself asked for */
+	__u8 type;  /* that, or else the default of its class */
+};
+
+/*
+ * The storage of a socket. That of an MPTCP socket hangs on the MPTCP socket, while hooks with
+ * addresses see its subflow.
+ */
+static __always_inline struct odm_socket *odm_socket_of(struct bpf_sock *sk)
+{
+	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, 0);
+#ifdef ODM_WITH_MPTCP
+	struct mptcp_sock *msk;
+
+	if (!sock && sk->protocol == IPPROTO_TCP) {
+		msk = bpf_skc_to_mptcp_sock(sk);
+		if (msk)
+			sock = odm_sockets.sk_storage_get(msk, 0, 0);
+	}
+#endif
+	return sock;
+}
+
+/* Fill `want`; false where a hook has nothing to do with this socket. */
+static __always_inline bool odm_want_of(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					const struct odm_settings *settings,
+					struct odm_cgroup cgroup, struct odm_want *want)
+{
+	if (bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return false;
+	want->class_id = cgroup.class_id;
+	want->class = odm_class_row(cgroup.class_id);
+	if (!want->class || want->class->mode == ODM_MODE_OFF)
+		return false;
+	want->sock = odm_socket_of(sk);
+	want->asked = want->sock ? want->sock->type : 0;
+	want->type = want->asked;
+	if (!want->type)
+		want->type = cgroup.default_type == ODM_DEFAULT_OF_CLASS ? want->class->default_type
+									 : cgroup.default_type;
+	return true;
+}
+
+/* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may. */
+static __always_inline struct odm_decision odm_check_want(const struct odm_settings *settings,
+							  const struct odm_want *want)
+{
+	struct odm_class *asker;
+	u16 asker_id;
+
+	if (!odm_may(want->class, want->type))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, want->type);
+	if (want->asked) {
+		asker_id = odm_class_of_asker(want->sock, settings->epoch);
+		if (asker_id != want->class_id) {
+			asker = odm_class_row(asker_id);
+			if (!asker || !odm_may(asker, want->type))
+				return ODM_DECIDE(ODM_REFUSE, ODM_R_CREATOR, want->type);
+		}
+	}
+	return ODM_LEAVE_ALONE;
+}
+
+/* No address to give: a class's default may go on without one if it fails open, a request never. */
+static __always_inline struct odm_decision odm_without_address(const struct odm_want *want,
+							       __u8 reason)
+{
+	if (!want->asked && !(want->class->flags & ODM_CLASS_FAIL_CLOSED))
+		return ODM_DECIDE(ODM_ACCEPT, ODM_R_FAIL_OPEN, want->type);
+	return ODM_DECIDE(ODM_REFUSE, reason, want->type);
+}
+
+/*
+ * A socket of no class that names its source: the one thing of it that we look at. Only a typed
+ * source is refused, and only in our namespace.
+ */
+static __always_inline int odm_legacy_source(struct bpf_sock_addr *ctx,
+					     const struct odm_settings *settings,
+					     const struct odm_addr *addr, __u8 hook)
+{
+	struct odm_source source;
+	struct odm_class *class;
+
+	if (odm_is_any(addr) || odm_is_exempt(addr))
+		return 1;
+	source = odm_source_of(addr);
+	if (!source.type || bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return 1;
+	class = odm_class_row(0);
+	if (!class || class->mode == ODM_MODE_OFF)
+		return 1;
+	return odm_conclude(0, odm_check_source(class, source, 0), class->mode, hook);
+}
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* IPV6_ADDR_PREFERENCES with its on-demand field: an application asks for a type, and reads it back. */
+
+static __always_inline bool odm_more_than_one(u32 bits)
+{
+	return bits & (bits - 1);
+}
+
+/* What the kernel would refuse as contradictory (RFC 5014, section 6). */
+static __always_inline bool odm_flags_contradict(u32 flags)
+{
+	return odm_more_than_one(flags & (IPV6_PREFER_SRC_TMP | IPV6_PREFER_SRC_PUBLIC |
+					  IPV6_PREFER_SRC_PUBTMP_DEFAULT)) ||
+	       odm_more_than_one(flags & (IPV6_PREFER_SRC_HOME | IPV6_PREFER_SRC_COA)) ||
+	       odm_more_than_one(flags & (IPV6_PREFER_SRC_CGA | IPV6_PREFER_SRC_NONCGA));
+}
+
+/* Does the stock kernel know the option on this socket? */
+static __always_inline bool odm_kernel_has_option(const struct bpf_sock *sk)
+{
+	return sk->family == AF_INET6 && sk->protocol != IPPROTO_MPTCP;
+}
+
+/* May the caller ask for this? Everything is checked before anything is stored. */
+static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
+							     u32 value)
+{
+	u8 type = (value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT;
+
+	if (type >= ODM_TYPES || (value & (ODM_ON_NET | ODM_FRESH)) ||
+	    (type && (value & ODM_FIELD_ZERO)))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FIELD, 0);
+	if (odm_flags_contradict(value & ODM_FLAGS_MASK))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FLAGS, type);
+	if (!odm_may(class, type))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type);
+	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ACCEPTED_OPTION, type);
+}
+
+/* Keep the type with the socket, and who asked. */
+static __always_inline bool odm_store_type(struct bpf_sock *sk, u8 type, u16 class_id)
+{
+	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!sock)
+		return false;
+	sock->version = 1;
+	sock->type = type;
+	sock->class_id = class_id;
+	sock->cgroup = bpf_get_current_cgroup_id();
+	return true;
+}
+
+/*
+ * What is left for the kernel of an accepted set. Only the type: nothing, since a kernel before
+ * 6.7 takes 0 as "no change", a later one as "reset". Where the type has an any-IP pool, the
+ * request becomes FREEBIND, without which connect could not bind to unconfigured addresses.
+ */
+static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
+{
+	u32 *optval = ctx->optval, flags = value & ODM_FLAGS_MASK;
+	struct odm_prefix *prefix;
+	struct odm_socket *sock;
+	u64 pool;
+
+	if (!odm_kernel_has_option(sk) || (void *)(optval + 1) > ctx->optval_end) {
+		ctx->optlen = -1;
+		return;
+	}
+	if (flags) {
+		*optval = flags;
+		return;
+	}
+	prefix = odm_choose_prefix((value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT, ODM_IPV6, 0);
+	sock = odm_sockets.sk_storage_get(sk, 0, 0);
+	pool = prefix ? odm_pool_of(prefix) : 0;
+	if (!sock || ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool)) {
+		ctx->optlen = -1;
+		return;
+	}
+	sock->flags |= ODM_SOCKET_FREEBIND;
+	*optval = 1;
+	ctx->optname = IPV6_FREEBIND;
+}
+
+/* 0 clears the type; the kernel clears its flags, where it has them. */
+static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_sock *sk)
+{
+	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, 0);
+
+	if (!sock || !sock->type)
+		return 1;
+	sock->type = 0;
+	if (!odm_kernel_has_option(sk))
+		ctx->optlen = -1;
+	return 1;
+}
+
+static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_cgroup cgroup;
+	struct odm_decision d;
+	struct odm_class *class;
+	u8 mode;
+
+	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return 1;
+	cgroup = odm_class_of_caller(settings);
+	class = odm_class_row(cgroup.class_id);
+	if (!class || class->mode == ODM_MODE_OFF)
+		return 1;
+	mode = class->mode;
+	d = odm_check_request(class, value);
+	if (d.reason == ODM_R_BAD_FIELD || d.reason == ODM_R_BAD_FLAGS)
+		mode = ODM_MODE_ENFORCE; /* a value without meaning: no mode makes sense of it */
+	if (d.verdict == ODM_ACCEPT || mode == ODM_MODE_AUDIT) {
+		if (!odm_store_type(sk, d.type, cgroup.class_id)) {
+			d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
+			mode = ODM_MODE_ENFORCE;
+		}
+	}
+	if (!odm_conclude(cgroup.class_id, d, mode, ODM_H_SETSOCKOPT))
+		return 0;
+	odm_pass_flags(ctx, sk, value);
+	return 1;
+}
+
+/* cgroup/setsockopt: runs for every option of every socket, so it leaves by the first test. */
+int odm_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	u32 *optval = ctx->optval, value;
+
+	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
+		if (ctx->optlen > 4096) /* we hold a cut copy: let the kernel use the original */
+			ctx->optlen = 0;
+		return 1;
+	}
+	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end)
+		return 1;
+#ifndef ODM_WITH_MPTCP
+	if (sk->protocol == IPPROTO_MPTCP)
+		return 1; /* no way from the subflow back to the type: as if unsupported */
+#endif
+	value = *optval;
+	if (value & (ODM_FIELD_MASK | ODM_ON_NET | ODM_FRESH))
+		return odm_set_type(ctx, sk, value);
+	return value ? 1 : odm_clear_type(ctx, sk);
+}
+
+/* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */
+int odm_getsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	u32 *optval = ctx->optval, flags = 0;
+	struct odm_socket *sock;
+
+	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
+		if (ctx->optlen > 4096)
+			ctx->optlen = 0;
+		return 1;
+	}
+	if (!sk || (void *)(optval + 1) > ctx->optval_end)
+		return 1;
+	sock = odm_sockets.sk_storage_get(sk, 0, 0);
+	if (!sock || !sock->type)
+		return 1;
+	if (odm_kernel_has_option(sk))
+		flags = *optval & ODM_FLAGS_MASK;
+	else
+		ctx->retval = 0;
+	*optval = flags | ((u32)sock->type << ODM_FIELD_SHIFT);
+	ctx->optlen = 4;
+	return 1;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* sendto() and sendmsg() of UDP: each datagram of an unconnected socket leaves from its type. */
+
+/* Every load of a cookie goes through here: BCC declares the helper with 32 bits. */
+static __always_inline u64 odm_cookie(void *ctx)
+{
+	u64 (*cookie64)(void *) = (void *)BPF_FUNC_get_socket_cookie;
+
+	return cookie64(ctx);
+}
+
+/*
+ * A server bound to a wildcard answers from the address that this peer asked (noted at ingress),
+ * or its clients would take no notice of the answer. Only for defaults: a socket that asked for a
+ * type has no wildcard.
+ */
+static __always_inline struct odm_decision odm_answer(struct bpf_sock_addr *ctx,
+						      const struct odm_want *want,
+						      const struct odm_addr *peer,
+						      struct odm_addr *source)
+{
+	struct odm_flow_key key = { .cookie = odm_cookie(ctx),
+				    .peer = *peer,
+				    .peer_port = ctx->user_port };
+	struct odm_addr *asked = odm_flows.lookup(&key);
+	struct odm_source type;
+
+	if (!asked)
+		return ODM_LEAVE_ALONE;
+	type = odm_source_of(asked);
+	if (odm_check_source(want->class, type, 0).verdict == ODM_REFUSE)
+		return ODM_LEAVE_ALONE;
+	*source = *asked;
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, type.type);
+}
+
+/* The kernel checks nothing of what is written here for IPv6: only addresses that exist. */
+static __always_inline struct odm_decision odm_send_from_type(const struct odm_want *want,
+							      struct bpf_sock *sk, __u8 family,
+							      struct odm_addr *source)
+{
+	struct odm_prefix *prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);
+	struct odm_addr *picked;
+
+	if (!prefix)
+		return odm_without_address(want, ODM_R_NO_ADDRESS);
+	picked = odm_pick(prefix, want->asked);
+	if (!picked)
+		return odm_without_address(want, ODM_R_NO_ADDRESS);
+	*source = *picked;
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, want->type);
+}
+
+static __always_inline struct odm_decision
+odm_decide_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
+		   const struct odm_addr *peer, struct odm_addr *source)
+{
+	struct odm_decision d;
+
+	if (!odm_is_any(source)) {
+		odm_unmark(ctx, settings);
+		return odm_check_source(want->class, odm_source_of(source), want->asked);
+	}
+	if (!want->type)
+		return odm_connect_untyped(want);
+	d = odm_check_want(settings, want);
+	if (d.verdict == ODM_REFUSE)
+		return d;
+	if (!want->asked && sk->src_port) {
+		d = odm_answer(ctx, want, peer, source);
+		if (d.verdict == ODM_ASSIGN)
+			return d;
+	}
+	return odm_send_from_type(want, sk, family, source);
+}
+
+static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
+				       const struct odm_addr *peer, struct odm_addr *source)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_want want = {};
+	struct odm_cgroup cgroup;
+	struct odm_decision d;
+
+	if (!settings)
+		return 1;
+	cgroup = odm_class_of_caller(settings);
+	if (!cgroup.class_id)
+		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
+	if (!odm_want_of(ctx, sk, settings, cgroup, &want) || odm_leaves_alone(peer))
+		return 1;
+	d = odm_decide_sendmsg(ctx, sk, settings, &want, family, peer, source);
+	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_SENDMSG);
+}
+
+int odm_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr peer = odm_addr4(ctx->user_ip4), source = odm_addr4(ctx->msg_src_ip4);
+	struct bpf_sock *sk = ctx->sk;
+	int verdict;
+
+	if (!sk)
+		return 1;
+	verdict = odm_sendmsg(ctx, sk, ODM_IPV4, &peer, &source);
+	if (verdict && source.w[3] != ctx->msg_src_ip4)
+		ctx->msg_src_ip4 = source.w[3];
+	return verdict;
+}
+
+int odm_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct odm_addr peer = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
+					ctx->user_ip6[3] } };
+	struct odm_addr source = { .w = { ctx->msg_src_ip6[0], ctx->msg_src_ip6[1],
+					  ctx->msg_src_ip6[2], ctx->msg_src_ip6[3] } };
+	struct bpf_sock *sk = ctx->sk;
+	bool any = odm_is_any(&source);
+	int verdict;
+
+	if (!sk)
+		return 1;
+	verdict = odm_sendmsg(ctx, sk, odm_is_v4(&peer) ? ODM_IPV4 : ODM_IPV6, &peer, &source);
+	if (verdict && any && !odm_is_any(&source)) {
+		ctx->msg_src_ip6[0] = source.w[0];
+		ctx->msg_src_ip6[1] = source.w[1];
+		ctx->msg_src_ip6[2] = source.w[2];
+		ctx->msg_src_ip6[3] = source.w[3];
+	}
+	return verdict;
+}

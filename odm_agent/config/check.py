@@ -1,0 +1,115 @@
+"""What the schema cannot say: whether a configuration makes sense. Pure; finds all at once."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from odm_agent.config.check_prefixes import check_prefixes
+from odm_agent.config.problems import Problem, check_name
+from odm_agent.config.schema import AgentConfig, Config
+
+
+def check(config: Config) -> list[Problem]:
+    """Everything that is wrong with a configuration by itself, whatever the host is like."""
+    return [*_agent(config.agent), *_classes(config), *check_prefixes(config)]
+
+
+def _agent(agent: AgentConfig) -> Iterator[Problem]:
+    for key in ("state_dir", "socket", "pin_dir"):
+        yield from _absolute(key, getattr(agent, key))
+    if agent.cgroup:
+        yield from _absolute("cgroup", agent.cgroup)
+    if len(agent.socket.encode()) > 107:
+        yield Problem(
+            ("agent", "socket"), "the path is too long for a unix socket; use at most 107 bytes"
+        )
+    run = agent.mark_mask >> _lowest_bit(agent.mark_mask) if agent.mark_mask > 0 else 0
+    if not (0 < agent.mark_mask < 2**32 and run & (run + 1) == 0 and 4 <= run.bit_length() <= 16):
+        yield Problem(
+            ("agent", "mark_mask"),
+            f"{agent.mark_mask:#x} is not one run of 4 to 16 bits set in 32;"
+            " use one like 0xFF000000 that no other software marks with",
+        )
+    elif run < 2**16:
+        yield from _within(agent, "table_base", 256, 2**32 - 1 - run)
+    yield from _within(agent, "rule_priority", 1, 32000)
+    yield from _within(agent, "protocol", 5, 255)
+    if agent.metrics and not _is_endpoint(agent.metrics):
+        yield Problem(
+            ("agent", "metrics"),
+            f'{agent.metrics!r} is not ADDRESS:PORT; use one like "127.0.0.1:9653" or'
+            ' "[::1]:9653", or "" for none',
+        )
+
+
+def _absolute(key: str, path: str) -> Iterator[Problem]:
+    if not path.startswith("/") or "\0" in path:
+        yield Problem(("agent", key), f"{path!r} is not an absolute path; begin it with /")
+
+
+def _within(agent: AgentConfig, key: str, least: int, most: int) -> Iterator[Problem]:
+    value: int = getattr(agent, key)
+    if not least <= value <= most:
+        yield Problem(("agent", key), f"{value} is out of range; use {least} to {most}")
+
+
+def _lowest_bit(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1
+
+
+def _is_endpoint(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        return False
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        return ip_address(host.strip("[]")).version == (6 if bracketed else 4)
+    except ValueError:
+        return False
+
+
+def _classes(config: Config) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
+    for name, section in config.classes.items():
+        yield from check_name("classes", name)
+        if name == "unclassified":
+            yield Problem(
+                ("classes", name),
+                "this is the name of sockets without a class; use [unclassified] for them, or"
+                " another name",
+            )
+        if section.default is not None and section.default not in section.allow:
+            yield Problem(
+                ("classes", name, "default"),
+                f"the default {section.default} is not allowed to the class; add it to allow, or"
+                " choose another default",
+            )
+        if section.strict and not section.allow:
+            yield Problem(
+                ("classes", name, "strict"),
+                "a strict class that is allowed no type could use no address at all; name types in"
+                " allow, or leave strict out",
+            )
+        for pattern in section.cgroups:
+            where = ("classes", name, "cgroups")
+            if reason := _bad_pattern(pattern):
+                yield Problem(where, f"the cgroup {pattern!r} {reason}")
+            key = pattern.strip("/")
+            if key not in owners:
+                owners[key] = name
+                continue
+            other = "twice in this class" if owners[key] == name else f"also in {owners[key]!r}"
+            yield Problem(
+                where, f"the cgroup {pattern!r} stands {other}; a cgroup has one class, keep one"
+            )
+
+
+def _bad_pattern(pattern: str) -> str | None:
+    parts = pattern.strip("/").split("/")
+    if "**" in parts:
+        return 'holds "**"; a wildcard stays within one component, write one * for each level'
+    if not pattern or (pattern != "/" and not all(parts)) or {".", ".."} & set(parts):
+        return (
+            "is not a path; write it as below the attach point, e.g."
+            ' "system.slice/ssh.service" or "user.slice/*/app.slice"'
+        )
+    return None

@@ -1,0 +1,76 @@
+"""Whether a configuration fits the host that it is to run on. Pure: takes what was read of it."""
+
+from collections.abc import Iterator
+
+from odm_agent.config.problems import Problem
+from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.values import spans_of
+from odm_agent.model import HostState, IPAddress, LocalAddress
+
+
+def host_errors(config: Config, host: HostState) -> list[Problem]:
+    """Why enforcing this configuration would cut off what works now."""
+    foreign = [a for a in host.addresses if not a.ours and _is_global(a.address)]
+    untyped: set[int] = {a.address.version for a in foreign if not _denied_by(config, a)}
+    return [*_inside(config, foreign), *_left_without(config, foreign, untyped)]
+
+
+def host_warnings(config: Config, host: HostState) -> list[Problem]:
+    """What will not work now, but may later: interfaces come and go."""
+    return [
+        Problem(
+            ("prefixes", name, "interface"),
+            f"there is no interface {prefix.interface!r} now; the prefix serves nobody until it"
+            " appears, see `ip link`",
+        )
+        for name, prefix in config.prefixes.items()
+        if prefix.interface not in host.links
+    ]
+
+
+def _inside(config: Config, foreign: list[LocalAddress]) -> Iterator[Problem]:
+    for local in foreign:
+        if name := _denied_by(config, local):
+            yield Problem(
+                ("prefixes", name),
+                f"{local.address} on {local.interface} lies in this prefix, but odm-agent did not"
+                " put it there: sockets of no class would lose it; remove it, narrow the prefix,"
+                ' or say untyped = "allow"',
+            )
+
+
+def _left_without(
+    config: Config, foreign: list[LocalAddress], untyped: set[int]
+) -> Iterator[Problem]:
+    families = {a.address.version for a in foreign}
+    for name, prefix in config.prefixes.items():
+        version = spans_of(prefix)[0].version
+        if version in families and version not in untyped:
+            families.remove(version)
+            yield Problem(
+                ("prefixes", name),
+                f"all IPv{version} addresses of this host would be typed, none is left for sockets"
+                " of no class; give the host one outside the typed prefixes, or say"
+                ' untyped = "allow" where it has one',
+            )
+
+
+def _denied_by(config: Config, local: LocalAddress) -> str | None:
+    """The prefix that types somebody else's address against its will, if there is one."""
+    for name, prefix in config.prefixes.items():
+        if prefix.untyped == "refuse" and _holds(prefix, local.address):
+            return name
+    return None
+
+
+def _holds(prefix: PrefixConfig, address: IPAddress) -> bool:
+    return any(s.version == address.version and address in s for s in spans_of(prefix))
+
+
+def _is_global(address: IPAddress) -> bool:
+    return not (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+    )

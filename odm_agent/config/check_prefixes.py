@@ -1,0 +1,192 @@
+"""Whether the typed prefixes of a configuration are prefixes that can be typed."""
+
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, TypeVar
+
+from odm_agent.config.problems import Problem, check_name
+from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
+from odm_agent.model import IPNetwork
+
+#: On-link addresses are configured one by one, and each is announced and defended on the link.
+ON_LINK_POOL: Final = 256
+LARGEST_POOL: Final = 65536
+
+#: What is left alone as a destination, or is no address of a host at all.
+_SPECIAL: Final[dict[str, tuple[IPNetwork, ...]]] = {
+    "unspecified": (IPv4Network("0.0.0.0/8"), IPv6Network("::/128")),
+    "loopback": (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128")),
+    "link-local": (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10")),
+    "multicast": (IPv4Network("224.0.0.0/4"), IPv6Network("ff00::/8")),
+    "broadcast": (IPv4Network("255.255.255.255/32"),),
+    "IPv4-mapped": (IPv6Network("::ffff:0:0/96"),),
+}
+
+_T = TypeVar("_T")
+
+
+def check_prefixes(config: Config) -> list[Problem]:
+    """All problems of `[prefixes]`, including prefixes that get in each other's way."""
+    problems: list[Problem] = []
+    for name, prefix in config.prefixes.items():
+        problems += check_name("prefixes", name)
+        problems += _prefix(("prefixes", name), prefix)
+    problems += _overlaps(config)
+    bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
+    if len(config.prefixes) >= 2**bits > 1:
+        problems.append(
+            Problem(
+                ("agent", "mark_mask"),
+                f"{bits} bits tell {2**bits - 1} prefixes apart, there are"
+                f" {len(config.prefixes)}; use a wider mask",
+            )
+        )
+    return problems
+
+
+def _prefix(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+    yield from _interface(at, prefix)
+    network, problem = _try(lambda: network_of(prefix))
+    if network is None:
+        advice = "write it like 2001:db8:1::/64 or 192.0.2.0/24, with no bits set past its length"
+        yield Problem((*at, "prefix"), f"no prefix: {problem}; {advice}")
+        return
+    yield from _network(at, prefix, network)
+    yield from _gateway(at, prefix, network)
+    yield from _pool(at, prefix, network)
+
+
+def _interface(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+    name = prefix.interface
+    odd = name in (".", "..") or any(c in "/:" or c.isspace() or not c.isprintable() for c in name)
+    if odd or not 1 <= len(name.encode()) <= 15:
+        yield Problem(
+            (*at, "interface"),
+            f"{name!r} cannot be an interface; use its name as `ip link` shows it (1 to 15 bytes)",
+        )
+    if name == "lo":
+        yield Problem(
+            (*at, "interface"),
+            "packets from a prefix do not leave by lo; name the interface towards its gateway",
+        )
+
+
+def _network(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    if prefix.family is not None and prefix.family != f"ipv{network.version}":
+        yield Problem(
+            (*at, "family"),
+            f"{network} is IPv{network.version}, not {prefix.family}; correct one, or leave family"
+            " out",
+        )
+    for kind, special in _SPECIAL.items():
+        if any(_meet(network, each) for each in special):
+            yield Problem(
+                (*at, "prefix"),
+                f"{network} holds {kind} addresses, which cannot be typed; use a prefix that is"
+                " routed to this host or resolved on its link",
+            )
+
+
+def _gateway(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    gateway, problem = _try(lambda: gateway_of(prefix))
+    where = (*at, "gateway")
+    if problem:
+        yield Problem(where, f"no address: {problem}; write the next hop's, or leave gateway out")
+    if gateway is None:
+        return
+    if gateway.version != network.version:
+        yield Problem(
+            where, f"{gateway} is IPv{gateway.version}, {network} is not; use one of its family"
+        )
+    elif gateway.is_multicast or gateway.is_loopback or gateway.is_unspecified:
+        yield Problem(where, f"{gateway} is no next hop; use the router's own address")
+    elif prefix.placement == "delegated" and gateway in network:
+        yield Problem(
+            where,
+            f"{gateway} lies in {network}, all of which is delegated to this host; use the router's"
+            ' address on the link, or placement = "on-link"',
+        )
+
+
+def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    on_link = prefix.placement == "on-link"
+    most = ON_LINK_POOL if on_link else LARGEST_POOL
+    if not 1 <= prefix.pool <= most:
+        yield Problem(
+            (*at, "pool"), f"{prefix.pool} is out of range; use 1 to {most} ({prefix.placement})"
+        )
+        return
+    if isinstance(network, IPv6Network):
+        if prefix.range is not None:
+            yield Problem(
+                (*at, "range"), "a range is for IPv4; IPv6 addresses are made up, leave it out"
+            )
+        room = _ipv6_room(network)
+    else:
+        range_, problem = _try(lambda: range_of(prefix))
+        if problem:
+            advice = 'write it like "192.0.2.20-192.0.2.29"'
+            yield Problem((*at, "range"), f"no range: {problem}; {advice}")
+            return
+        if range_ is None and on_link:
+            yield Problem(
+                at,
+                f"{network} is shared with others on the link; name the addresses that are ours in"
+                ' range = "FIRST-LAST"',
+            )
+            return
+        if range_ is not None and not (range_[0] in network and range_[1] in network):
+            yield Problem((*at, "range"), f"{prefix.range} is not within {network}; correct one")
+            return
+        room = _ipv4_room(prefix, network)
+    if room < prefix.pool:
+        what = f"the range {prefix.range}" if prefix.range else str(network)
+        yield Problem(
+            (*at, "pool"),
+            f"{what} has room for {room} addresses, not for {prefix.pool}; use a smaller pool",
+        )
+
+
+def _ipv4_room(prefix: PrefixConfig, network: IPv4Network) -> int:
+    first, last = range_of(prefix) or (network.network_address, network.broadcast_address)
+    edges = {network.network_address, network.broadcast_address} if network.prefixlen < 31 else ()
+    return int(last) - int(first) + 1 - sum(first <= edge <= last for edge in edges)
+
+
+def _ipv6_room(network: IPv6Network) -> int:
+    """Usable addresses: not the subnet-router anycast one, nor the 128 reserved ones (RFC 2526)."""
+    reserved = 0 if network.prefixlen >= 127 else 1 if network.prefixlen >= 120 else 129
+    return network.num_addresses - reserved
+
+
+def _overlaps(config: Config) -> Iterator[Problem]:
+    seen: list[tuple[IPNetwork, str]] = []
+    for name, prefix in config.prefixes.items():
+        spans, _ = _try(lambda prefix=prefix: spans_of(prefix))  # type: ignore[misc]
+        for span in spans or ():
+            others = {
+                other for each, other in seen if each.version == span.version and _meet(each, span)
+            }
+            for other in sorted(others):
+                yield Problem(
+                    ("prefixes", name, "range" if prefix.range else "prefix"),
+                    f"{span} overlaps with prefix {other!r}; an address has one type, make them"
+                    " disjoint",
+                )
+        seen += [(span, name) for span in spans or ()]
+
+
+def _meet(one: IPNetwork, other: IPNetwork) -> bool:
+    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
+        return one.overlaps(other)
+    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
+        return one.overlaps(other)
+    return False
+
+
+def _try(make: Callable[[], _T]) -> tuple[_T | None, str | None]:
+    try:
+        return make(), None
+    except ValueError as error:
+        return None, str(error)

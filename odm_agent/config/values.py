@@ -1,0 +1,45 @@
+"""The values of a `[prefixes.NAME]` section as addresses and networks."""
+
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    ip_address,
+    ip_network,
+    summarize_address_range,
+)
+
+from odm_agent.config.schema import PrefixConfig
+from odm_agent.model import IPAddress, IPNetwork
+
+Range = tuple[IPv4Address, IPv4Address]
+
+
+def network_of(prefix: PrefixConfig) -> IPNetwork:
+    """The prefix; ValueError says what is wrong with it (host bits too)."""
+    return ip_network(prefix.prefix)
+
+
+def gateway_of(prefix: PrefixConfig) -> IPAddress | None:
+    """The next hop, if there is one; ValueError if it is no address."""
+    return None if prefix.gateway is None else ip_address(prefix.gateway)
+
+
+def range_of(prefix: PrefixConfig) -> Range | None:
+    """The range, if there is one; ValueError if it is not "FIRST-LAST"."""
+    if prefix.range is None:
+        return None
+    first, dash, last = prefix.range.partition("-")
+    if not dash:
+        raise ValueError(f"{prefix.range!r} is not of the form FIRST-LAST")
+    low, high = IPv4Address(first.strip()), IPv4Address(last.strip())
+    if low > high:
+        raise ValueError(f"{low} comes after {high}")
+    return low, high
+
+
+def spans_of(prefix: PrefixConfig) -> tuple[IPNetwork, ...]:
+    """The networks that are typed as a whole: the prefix, or an on-link IPv4 range."""
+    network, range_ = network_of(prefix), range_of(prefix)
+    if isinstance(network, IPv4Network) and range_ and prefix.placement == "on-link":
+        return tuple(summarize_address_range(*range_))
+    return (network,)

@@ -1,0 +1,147 @@
+"""What must outlive a reboot: the secret, the ids of names, the sysctls that we changed."""
+
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import Final, Literal
+
+from odm_agent.errors import OdmError
+
+Kind = Literal["class", "prefix"]
+
+#: Raised when a table changes; `_MIGRATIONS[n]` leads from version n to n + 1.
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE secret (value BLOB NOT NULL);
+    CREATE TABLE ids (
+        kind TEXT NOT NULL, id INTEGER NOT NULL, name TEXT NOT NULL,
+        PRIMARY KEY (kind, id), UNIQUE (kind, name)
+    );
+    CREATE TABLE sysctls (path TEXT PRIMARY KEY, value TEXT NOT NULL);
+    """,
+)
+
+
+class JournalError(OdmError):
+    """The state database could not be opened, read or written."""
+
+
+class Journal:
+    """The state database; one process at a time writes it. Close it when done."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database at `path`, making it (0600) and its folder (0700) if they are missing.
+
+        Raises JournalError.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # sqlite gives its -wal and -shm files the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._migrate()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._unwritable(error) from error
+        except OdmError:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database; closing twice is harmless."""
+        self._db.close()
+
+    def secret(self) -> bytes:
+        """The 32 random bytes that stable addresses are made from (RFC 7217), always the same."""
+        with self._write():
+            found = self._db.execute("SELECT value FROM secret").fetchone()
+            if found is None:
+                found = (secrets.token_bytes(32),)
+                self._db.execute("INSERT INTO secret VALUES (?)", found)
+        return bytes(found[0])
+
+    def id_of(self, kind: Kind, name: str) -> int:
+        """The id of a class or prefix, from 1 on; a new name gets one that no name ever had."""
+        with self._write():
+            found = self._db.execute(
+                "SELECT id FROM ids WHERE kind = ? AND name = ?", (kind, name)
+            ).fetchone()
+            if found is None:
+                found = self._db.execute(
+                    "INSERT INTO ids SELECT ?, coalesce(max(id), 0) + 1, ? FROM ids WHERE kind = ?"
+                    " RETURNING id",
+                    (kind, name, kind),
+                ).fetchone()
+        return int(found[0])
+
+    def names(self, kind: Kind) -> dict[int, str]:
+        """All names that ever had an id."""
+        rows = self._read("SELECT id, name FROM ids WHERE kind = ? ORDER BY id", kind)
+        return {int(str(id_)): str(name) for id_, name in rows}
+
+    def remember_sysctl(self, path: str, value: str) -> None:
+        """Note what a sysctl was before we changed it; only the first value counts."""
+        with self._write():
+            self._db.execute("INSERT OR IGNORE INTO sysctls VALUES (?, ?)", (path, value))
+
+    def sysctls(self) -> dict[str, str]:
+        """The sysctls that we changed, with what they were before."""
+        return {str(p): str(v) for p, v in self._read("SELECT path, value FROM sysctls")}
+
+    def forget_sysctl(self, path: str) -> None:
+        """Note that a sysctl is as it was (or gone with its interface)."""
+        with self._write():
+            self._db.execute("DELETE FROM sysctls WHERE path = ?", (path,))
+
+    def _migrate(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # An id must not be given twice because the power failed.
+        self._db.execute("PRAGMA synchronous = FULL")
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(_MIGRATIONS):
+            raise JournalError(
+                f"{self.path}: the state is of version {version}, this agent knows up to"
+                f" {len(_MIGRATIONS)}; run the newer odm-agent that wrote it, or move the file"
+                " away (fixed addresses then change)"
+            )
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            self._db.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
+
+    def _write(self) -> "_Transaction":
+        return _Transaction(self, self._db)
+
+    def _read(self, query: str, *arguments: str) -> list[tuple[object, ...]]:
+        try:
+            return self._db.execute(query, arguments).fetchall()
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"{self.path}: cannot keep state there: {error}; make sure that agent.state_dir is a"
+            " folder that root may write, with free space, and that no other agent uses it"
+        )
+
+
+class _Transaction:
+    """All or nothing, and read before written: no two agents give the same id."""
+
+    def __init__(self, journal: Journal, db: sqlite3.Connection) -> None:
+        self._journal = journal
+        self._db = db
+
+    def __enter__(self) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._journal._unwritable(error) from error
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._db.execute("COMMIT" if error is None else "ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise self._journal._unwritable(error) from error

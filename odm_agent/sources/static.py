@@ -1,0 +1,47 @@
+"""Typed prefixes that stand in the configuration."""
+
+from collections.abc import Callable
+
+from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
+from odm_agent.errors import ConfigError
+from odm_agent.model import AddressType, Placement, TypedPrefix
+from odm_agent.prefixes.numbers import Numbers
+
+
+def typed_prefixes(config: Config, id_of: Callable[[str], int]) -> tuple[TypedPrefix, ...]:
+    """The prefixes of a checked configuration, in its order; `id_of` gives each name its id.
+
+    Raises ConfigError when so many names were used over time that an id does not fit in the mark.
+    """
+    numbers = Numbers.of(config.agent)
+    made = tuple(
+        _typed(name, prefix, id_of(name), order)
+        for order, (name, prefix) in enumerate(config.prefixes.items())
+    )
+    for prefix in made:
+        if prefix.id > numbers.last_prefix_id:
+            raise ConfigError(
+                f"prefixes.{prefix.name} is the {prefix.id}th name ever given to a prefix, and"
+                f" agent.mark_mask {numbers.mark_mask:#x} tells only {numbers.last_prefix_id}"
+                " apart; use an old name again, or widen the mask"
+            )
+    return made
+
+
+def _typed(name: str, prefix: PrefixConfig, id_: int, order: int) -> TypedPrefix:
+    return TypedPrefix(
+        id=id_,
+        name=name,
+        type=AddressType.from_word(prefix.type),
+        network=network_of(prefix),
+        interface=prefix.interface,
+        gateway=gateway_of(prefix),
+        placement=Placement(prefix.placement),
+        spans=spans_of(prefix),
+        pool=prefix.pool,
+        range=range_of(prefix),
+        preference=prefix.preference,
+        untyped_allowed=prefix.untyped == "allow",
+        order=order,
+    )

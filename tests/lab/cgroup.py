@@ -31,11 +31,17 @@ def v2_root() -> Path:
 class Cgroup:
     """A cgroup; `close()` ends the processes in it and removes it with all its children."""
 
-    def __init__(self, label: str = "", *, path: Path | None = None) -> None:
+    def __init__(self, label: str = "", *, path: Path | None = None, new: bool = True) -> None:
         number = next(_numbers)
         self.path = path or v2_root() / f"{PREFIX}-{os.getpid()}-{number}{label and '-' + label}"
-        self.path.mkdir()
+        if new:
+            self.path.mkdir()
         self.procs = self.path / "cgroup.procs"
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The handle of a cgroup that exists."""
+        return cls(path=path, new=False)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,107 @@
+"""A pytest plugin that writes docs/conformance.md out of a whole run of tests/rfc8653.
+
+A test belongs to the IDs that its name begins with, e.g. `test_D8_A1_...`. The page holds no dates
+and no timings: it changes when tests or results change.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.requirements import REQUIREMENTS
+
+ROOT: Final = Path(__file__).parents[1]
+SUITE: Final = ROOT / "tests" / "rfc8653"
+PAGE: Final = ROOT / "docs" / "conformance.md"
+_IDS: Final = re.compile(r"^test_((?:[A-Z]\d_)+)")
+_HEAD: Final = """\
+# Conformance to RFC 8653
+
+Written by the test run (`make test`); don't edit. Each line is one thing that the RFC asks of a
+host, with the tests that show it on real sockets and the result of the last whole run.
+"Open" means that nothing shows it yet. xN is the number of variants (families, protocols, types).
+
+| ID | RFC 8653 | Requirement | Tests | Result |
+|---|---|---|---|---|
+"""
+
+
+def ids_of(test: str) -> list[str]:
+    """The requirement IDs in a test function's name."""
+    match = _IDS.match(test)
+    return match.group(1).rstrip("_").split("_") if match else []
+
+
+def page(results: dict[str, list[str]]) -> str:
+    """The page's text, out of the outcomes of each variant by test (`FILE::FUNCTION`)."""
+    by_id: dict[str, list[str]] = defaultdict(list)
+    for test in sorted(results):
+        for each in ids_of(test.partition("::")[2]):
+            by_id[each].append(test)
+    lines = []
+    for each, (section, words) in REQUIREMENTS.items():
+        tests = by_id.get(each, [])
+        listed = "<br>".join(_link(test, len(results[test])) for test in tests)
+        lines.append(f"| {each} | {section} | {words} | {listed} | {_verdict(tests, results)} |")
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _link(test: str, variants: int) -> str:
+    file, _, function = test.partition("::")
+    return f"[{function}](../{file})" + (f" x{variants}" if variants > 1 else "")
+
+
+def _verdict(tests: list[str], results: dict[str, list[str]]) -> str:
+    if not tests:
+        return "open"
+    outcomes = {outcome for test in tests for outcome in results[test]}
+    return "pass" if outcomes == {"passed"} else "**FAIL**"
+
+
+class Collector:
+    """Collects outcomes while tests run."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, str] = {}
+        self.expected: set[str] = set()
+        self.deselected = False
+
+    def pytest_deselected(self) -> None:
+        """A selection is not the whole suite."""
+        self.deselected = True
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember which tests of the suite are to run."""
+        self.expected = {item.nodeid for item in session.items if SUITE in item.path.parents}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the worst phase of each test."""
+        if report.nodeid in self.expected and (report.when == "call" or not report.passed):
+            self.outcomes[report.nodeid] = report.outcome
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the page if all of the suite ran."""
+        if not self._whole(session.config):
+            return
+        results: dict[str, list[str]] = defaultdict(list)
+        for nodeid, outcome in self.outcomes.items():
+            results[nodeid.partition("[")[0]].append(outcome)
+        text = page(results)
+        if not PAGE.exists() or PAGE.read_text() != text:
+            PAGE.parent.mkdir(exist_ok=True)
+            PAGE.write_text(text)
+
+    def _whole(self, config: pytest.Config) -> bool:
+        asked = [Path(config.invocation_params.dir, each).resolve() for each in config.args]
+        covered = any(path == SUITE or path in SUITE.parents for path in asked)
+        ran = set(self.outcomes) == self.expected
+        return covered and bool(self.expected) and not self.deselected and ran
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect in every run (of this project's own tests)."""
+    config.pluginmanager.register(Collector(), "odm-conformance")

@@ -1,0 +1,41 @@
+"""What holds for every test run: it leaves nothing behind, and tells how far the RFC is covered."""
+
+import os
+from typing import Final
+
+import pytest
+
+from tests import residue
+
+pytest_plugins = ["tests.conformance"]
+
+_BEFORE: Final = pytest.StashKey[residue.Snapshot]()
+_LEFT: Final = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember the state of the machine. Who isn't root can't leave any of it behind."""
+    os.environ[residue.MARK] = str(os.getpid())
+    if os.geteuid() == 0:
+        session.stash[_BEFORE] = residue.snapshot()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Compare, after the last fixture is torn down; a difference fails the run."""
+    before = session.stash.get(_BEFORE, None)
+    if before is None:
+        return
+    left = residue.left_behind(before)
+    session.config.stash[_LEFT] = left
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left behind."""
+    left = terminalreporter.config.stash.get(_LEFT, [])
+    if left:
+        terminalreporter.section("residue", red=True)
+        for line in left:
+            terminalreporter.line(line)

@@ -1,0 +1,1 @@
+"""Tests whose witness is the kernel: namespaces, cgroups, sockets."""

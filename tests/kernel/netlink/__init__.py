@@ -1,0 +1,1 @@
+"""The netlink adapter against real interfaces; the witness is `ip`."""

@@ -1,0 +1,206 @@
+"""Routes: exactly the wanted ones, in their tables; the main table read for mirroring."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from odm_agent.errors import KernelError
+from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.model import (
+    AddAddress,
+    Address,
+    AddRoute,
+    Family,
+    IPAddress,
+    KernelAction,
+    RemoveAddress,
+    RemoveRoute,
+    Route,
+    RouteKind,
+)
+from tests.lab.netns import NetNs
+
+Show = Callable[..., Any]
+
+TABLE = 865301
+SOURCE6, SOURCE4 = IPv6Address("2001:db8:f::1"), IPv4Address("198.51.100.1")
+DEFAULT6 = Route(
+    TABLE, Family.IPV6, None, interface="w0", gateway=ip_address("fe80::1"), source=SOURCE6
+)
+DEFAULT4 = Route(
+    TABLE, Family.IPV4, None, interface="w0", gateway=ip_address("192.0.2.1"), source=SOURCE4
+)
+LINK6 = Route(
+    TABLE, Family.IPV6, IPv6Network("2001:db8:1::/64"), interface="w0", source=SOURCE6, metric=256
+)
+LINK4 = Route(TABLE, Family.IPV4, IPv4Network("192.0.2.0/24"), interface="w0", source=SOURCE4)
+LAST6 = Route(TABLE, Family.IPV6, None, kind=RouteKind.UNREACHABLE, metric=4294967295)
+LAST4 = replace(LAST6, family=Family.IPV4)
+ANY_IP6 = Route(
+    255, Family.IPV6, IPv6Network("2001:db8:e::/64"), kind=RouteKind.LOCAL, interface="lo"
+)
+ANY_IP4 = Route(
+    255, Family.IPV4, IPv4Network("203.0.113.0/28"), kind=RouteKind.LOCAL, interface="lo"
+)
+ALL = [DEFAULT6, DEFAULT4, LINK6, LINK4, LAST6, LAST4, ANY_IP6, ANY_IP4]
+NAMES = ["default6", "default4", "link6", "link4", "last6", "last4", "any-ip6", "any-ip4"]
+
+
+@pytest.fixture(autouse=True)
+def sources(kernel: NetlinkKernel) -> None:
+    kernel.apply_all(
+        [AddAddress(Address(SOURCE6, 128, "lo")), AddAddress(Address(SOURCE4, 32, "lo"))]
+    )
+
+
+def shown_routes(shown: Show, route: Route) -> list[dict[str, Any]]:
+    version = f"-{route.family.value}"
+    found = shown(
+        *("-details", version, "route", "show", "table", str(route.table)),
+        *("proto", "86"),
+    )
+    return list(found)
+
+
+@pytest.mark.parametrize("route", ALL, ids=NAMES)
+def test_a_route_reads_back_as_it_was_wanted(
+    kernel: NetlinkKernel, shown: Show, route: Route
+) -> None:
+    kernel.apply(AddRoute(route))
+    assert kernel.read().routes == {route}
+    (entry,) = shown_routes(shown, route)
+    assert entry["type"] == route.kind.value
+    assert entry.get("gateway") == (str(route.gateway) if route.gateway else None)
+    assert entry.get("prefsrc") == (str(route.source) if route.source else None)
+    assert entry["dst"] == (str(route.destination) if route.destination else "default")
+
+
+@pytest.mark.parametrize("route", ALL, ids=NAMES)
+def test_adding_and_removing_twice_is_the_same_as_once(
+    kernel: NetlinkKernel, shown: Show, route: Route
+) -> None:
+    for _ in range(2):
+        kernel.apply(AddRoute(route))
+        assert kernel.read().routes == {route}
+        assert len(shown_routes(shown, route)) == 1
+    for _ in range(2):
+        kernel.apply(RemoveRoute(route))
+        assert kernel.read().routes == frozenset()
+
+
+@pytest.mark.parametrize("route", [DEFAULT6, DEFAULT4, LINK6, LINK4], ids=NAMES[:4])
+@pytest.mark.parametrize("new_first", [True, False], ids=["new first", "old first"])
+def test_a_changed_source_in_either_order_leaves_the_new_route(
+    kernel: NetlinkKernel, route: Route, new_first: bool
+) -> None:
+    other = ip_address("2001:db8:f::2" if route.family is Family.IPV6 else "198.51.100.2")
+    kernel.apply(AddAddress(Address(other, other.max_prefixlen, "lo")))
+    kernel.apply(AddRoute(route))
+    changed = replace(route, source=other)
+    actions: list[KernelAction] = [AddRoute(changed), RemoveRoute(route)]
+    kernel.apply_all(actions if new_first else actions[::-1])
+    assert kernel.read().routes == {changed}
+
+
+@pytest.mark.parametrize("destination", ["fe80::/64", "10.1.0.0/16"])
+def test_routes_to_one_network_on_several_links_stand_side_by_side(
+    kernel: NetlinkKernel, destination: str
+) -> None:
+    network = ip_network(destination)
+    both = {
+        Route(TABLE, Family.of(network), network, interface=name, metric=256)
+        for name in ("w0", "w1")
+    }
+    for route in [*both, *both]:
+        kernel.apply(AddRoute(route))
+    assert kernel.read().routes == both
+    gone = next(iter(both))
+    kernel.apply(RemoveRoute(gone))
+    assert kernel.read().routes == both - {gone}
+
+
+def test_a_gateway_outside_all_networks_of_the_host(kernel: NetlinkKernel) -> None:
+    """A delegated prefix's uplink need not be numbered."""
+    far6 = replace(DEFAULT6, gateway=ip_address("2001:db8:9::1"), interface="w1")
+    far4 = replace(DEFAULT4, gateway=ip_address("203.0.113.77"), interface="w1")
+    crossed = replace(DEFAULT4, gateway=ip_address("fe80::1"), metric=7)
+    for route in (far6, far4, crossed):
+        kernel.apply(AddRoute(route))
+    assert kernel.read().routes == {far6, far4, crossed}
+
+
+def test_refusals_say_what_and_why(kernel: NetlinkKernel, host: NetNs) -> None:
+    with pytest.raises(KernelError, match=r"unicast route to default via fe80::1 dev w9 .*ENODEV"):
+        kernel.apply(AddRoute(replace(DEFAULT6, interface="w9")))
+    kernel.apply(RemoveRoute(replace(DEFAULT6, interface="w9")))
+    with pytest.raises(KernelError, match="EINVAL"):
+        kernel.apply(AddRoute(replace(DEFAULT6, source=IPv6Address("2001:db8::dead"))))
+    host.ip("link", "set", "w1", "down")
+    with pytest.raises(KernelError, match=r"ENETDOWN: .*ip link set"):
+        kernel.apply(AddRoute(replace(DEFAULT4, interface="w1")))
+
+
+def test_the_ipv6_route_loses_its_source_with_the_address(kernel: NetlinkKernel) -> None:
+    kernel.apply(AddRoute(DEFAULT6))
+    kernel.apply(RemoveAddress(Address(SOURCE6, 128, "lo")))
+    assert kernel.read().routes == {replace(DEFAULT6, source=None)}
+
+
+def test_the_main_table_is_read_without_defaults_and_without_ours(
+    kernel: NetlinkKernel, host: NetNs
+) -> None:
+    host.batch(
+        "route add default via 192.0.2.1\n"
+        "route add default via 2001:db8:1::1\n"
+        "route add 10.2.0.0/16 via 192.0.2.1 metric 50\n"
+        "route add 10.3.0.0/16 nexthop via 192.0.2.1 dev w0 nexthop dev w1\n"
+        "route add 2001:db8:30::/48 nexthop via 2001:db8:1::1 nexthop via 2001:db8:1::2\n"
+        "nexthop add id 7 via 192.0.2.1 dev w0\n"
+        "route add 10.4.0.0/16 nhid 7\n"
+        "route add 10.5.0.0/16 via inet6 fe80::1 dev w0\n"
+        "route add 10.6.0.0/16 dev w0 tos 0x10\n"
+        "route add unreachable 10.7.0.0/16\n"
+        "route add 10.8.0.0/16 dev w1 proto 86\n"
+    )
+    found = {
+        (str(route.destination), route.interface): route for route in kernel.read().main_routes
+    }
+    assert found[("192.0.2.0/24", "w0")].source == IPv4Address("192.0.2.10")
+    assert found[("10.2.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
+    assert found[("10.2.0.0/16", "w0")].metric == 50
+    assert found[("10.3.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
+    assert found[("2001:db8:30::/48", "w0")].gateway == IPv6Address("2001:db8:1::1")
+    assert found[("10.4.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
+    assert found[("10.5.0.0/16", "w0")].gateway == IPv6Address("fe80::1")
+    assert {("2001:db8:1::/64", "w0"), ("fe80::/64", "w0"), ("fe80::/64", "w1")} <= found.keys()
+    left_out = {"None", "10.6.0.0/16", "10.7.0.0/16", "10.8.0.0/16"}
+    assert not left_out & {destination for destination, _ in found}
+    assert all(route.table == 254 for route in found.values())
+
+
+def test_every_main_route_can_be_mirrored(kernel: NetlinkKernel, host: NetNs) -> None:
+    host.ip("route", "add", "10.2.0.0/16", "via", "192.0.2.1", "metric", "50")
+    sources: dict[Family, IPAddress] = {Family.IPV4: SOURCE4, Family.IPV6: SOURCE6}
+    copies = {
+        replace(
+            route,
+            table=TABLE,
+            source=None
+            if route.destination and route.destination.is_link_local
+            else sources[route.family],
+        )
+        for route in kernel.read().main_routes
+    }
+    assert len(copies) >= 5
+    kernel.apply_all([AddRoute(route) for route in copies])
+    assert kernel.read().routes == copies
+
+
+def test_a_table_that_somebody_flushed_needs_no_removal(kernel: NetlinkKernel, host: NetNs) -> None:
+    kernel.apply(AddRoute(DEFAULT4))
+    host.ip("route", "flush", "table", str(TABLE))
+    kernel.apply(RemoveRoute(DEFAULT4))
+    assert kernel.read().routes == frozenset()

@@ -8,7 +8,7 @@ from odm_agent.model import AddressType, DatapathAction, Projection
 
 @dataclass(frozen=True, slots=True)
 class VerdictKey:
-    """What a verdict is counted by; words as in metrics (`verdict` accept, assign, audit, refuse)."""
+    """What a verdict is counted by; words as in metrics (accept, assign, audit, refuse)."""
 
     class_id: int
     type: AddressType

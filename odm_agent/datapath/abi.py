@@ -1,0 +1,289 @@
+"""The Python mirror of bpf/odm_abi.h; tests/kernel/test_abi.py compiles that and compares.
+
+All integers are in host order but addresses and ports, which are in network order as in packets.
+"""
+
+import ctypes as ct
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import ClassVar, Final
+
+from odm_agent.model import AddressType, Family, IPAddress, IPNetwork
+
+ABI_TAG: Final = 1
+
+MAX_CLASSES: Final = 256
+MAX_PREFIXES: Final = 1024
+MAX_POOL: Final = 65536
+MAX_CHOICES: Final = 8
+MAX_SOURCES: Final = 16384
+MAX_SPANS: Final = 4096
+MAX_CGROUPS: Final = 16384
+MAX_DEPTH: Final = 32
+MAX_FLOWS: Final = 16384
+MAX_VERDICTS: Final = 8192
+
+FIELD_SHIFT: Final = 16
+FIELD_MASK: Final = 0x00070000
+ON_NET: Final = 0x00080000
+FRESH: Final = 0x00100000
+FIELD_ZERO: Final = 0xFFE00000
+FLAGS_MASK: Final = 0x0000FFFF
+
+CLASS_STRICT: Final = 0x01
+CLASS_FAIL_CLOSED: Final = 0x02
+DEFAULT_OF_CLASS: Final = 0xFF
+SOURCE_BROADCAST: Final = 0x01
+SOURCE_ANY_IP: Final = 0x02
+SOCKET_FOREIGN: Final = 0x01
+SOCKET_RAW: Final = 0x02
+SOCKET_FREEBIND: Final = 0x04
+
+
+class Verdict(IntEnum):
+    """enum odm_verdict."""
+
+    ACCEPT = 0
+    ASSIGN = 1
+    REFUSE = 2
+    AUDIT = 3
+
+
+class Reason(IntEnum):
+    """enum odm_reason."""
+
+    NONE = 0
+    BOUND = 1
+    MARKED = 2
+    REWRITTEN = 3
+    ANSWERED = 4
+    ALLOWED = 5
+    CLASS = 6
+    CREATOR = 7
+    OTHER_TYPE = 8
+    NO_ADDRESS = 9
+    NOT_LOCAL = 10
+    STRICT = 11
+    FOREIGN_MARK = 12
+    BAD_FIELD = 13
+    BAD_FLAGS = 14
+    NO_STORAGE = 15
+    ACCEPTED_OPTION = 16
+    FAIL_OPEN = 17
+
+
+class Hook(IntEnum):
+    """enum odm_hook."""
+
+    SETSOCKOPT = 0
+    BIND = 1
+    CONNECT = 2
+    SENDMSG = 3
+    EGRESS = 4
+    INGRESS = 5
+
+
+class FamilyIndex(IntEnum):
+    """enum odm_family."""
+
+    IPV4 = 0
+    IPV6 = 1
+
+
+def family_index(family: Family) -> int:
+    """The index by which the maps know a family."""
+    return FamilyIndex.IPV6 if family is Family.IPV6 else FamilyIndex.IPV4
+
+
+Fields = ClassVar[list[tuple[str, type] | tuple[str, type, int]]]
+
+
+class Addr(ct.Structure):
+    """struct odm_addr: 16 bytes in network order, IPv4 as ::ffff:a.b.c.d."""
+
+    _fields_ = (("w", ct.c_uint32 * 4),)
+
+
+class Identity(ct.Structure):
+    """struct odm_identity."""
+
+    _fields_ = (("abi_tag", ct.c_uint32), ("pad", ct.c_uint32), ("source_hash", ct.c_uint8 * 32))
+
+
+class Settings(ct.Structure):
+    """struct odm_settings."""
+
+    _fields_ = (
+        ("home_netns", ct.c_uint64),
+        ("epoch", ct.c_uint32),
+        ("mark_mask", ct.c_uint32),
+        ("mark_shift", ct.c_uint32),
+        ("strict_classes", ct.c_uint32),
+        ("room", ct.c_uint64 * 4),
+    )
+
+
+class Class(ct.Structure):
+    """struct odm_class."""
+
+    _fields_ = (
+        ("mode", ct.c_uint8),
+        ("allow", ct.c_uint8),
+        ("default_type", ct.c_uint8),
+        ("flags", ct.c_uint8),
+        ("pad", ct.c_uint32),
+        ("room", ct.c_uint64 * 3),
+    )
+
+
+class Cgroup(ct.Structure):
+    """struct odm_cgroup."""
+
+    _fields_ = (
+        ("class_id", ct.c_uint16),
+        ("default_type", ct.c_uint8),
+        ("pad", ct.c_uint8),
+        ("epoch", ct.c_uint32),
+    )
+
+
+class Source(ct.Structure):
+    """struct odm_source."""
+
+    _fields_ = (
+        ("prefix_id", ct.c_uint16),
+        ("type", ct.c_uint8),
+        ("flags", ct.c_uint8),
+        ("pad", ct.c_uint32),
+    )
+
+
+class SpanKey(ct.Structure):
+    """struct odm_span_key."""
+
+    _fields_ = (("prefix_length", ct.c_uint32), ("addr", Addr))
+
+
+class Prefix(ct.Structure):
+    """struct odm_prefix; `pool` is packed by `pack_pool`."""
+
+    _fields_ = (
+        ("type", ct.c_uint8),
+        ("family", ct.c_uint8),
+        ("pad", ct.c_uint16),
+        ("ifindex", ct.c_uint32),
+        ("mark", ct.c_uint32),
+        ("pad2", ct.c_uint32),
+        ("pool", ct.c_uint64),
+        ("room", ct.c_uint64 * 3),
+    )
+
+
+class Choice(ct.Structure):
+    """struct odm_choice."""
+
+    _fields_ = (
+        ("count", ct.c_uint32),
+        ("prefix_ids", ct.c_uint32 * MAX_CHOICES),
+        ("pad", ct.c_uint32),
+    )
+
+
+class Socket(ct.Structure):
+    """struct odm_socket."""
+
+    _fields_ = (
+        ("version", ct.c_uint8),
+        ("type", ct.c_uint8),
+        ("flags", ct.c_uint16),
+        ("class_id", ct.c_uint16),
+        ("pad", ct.c_uint16),
+        ("cgroup", ct.c_uint64),
+        ("room", ct.c_uint64 * 6),
+    )
+
+
+class VerdictCount(ct.Structure):
+    """struct odm_verdict_key."""
+
+    _fields_ = (
+        ("class_id", ct.c_uint16),
+        ("type", ct.c_uint8),
+        ("verdict", ct.c_uint8),
+        ("reason", ct.c_uint8),
+        ("hook", ct.c_uint8),
+        ("pad", ct.c_uint16),
+    )
+
+
+class FlowKey(ct.Structure):
+    """struct odm_flow_key."""
+
+    _fields_ = (
+        ("cookie", ct.c_uint64),
+        ("peer", Addr),
+        ("peer_port", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    )
+
+
+#: Each struct's name in C.
+STRUCTS: Final[dict[str, type[ct.Structure]]] = {
+    "odm_addr": Addr,
+    "odm_identity": Identity,
+    "odm_settings": Settings,
+    "odm_class": Class,
+    "odm_cgroup": Cgroup,
+    "odm_source": Source,
+    "odm_span_key": SpanKey,
+    "odm_prefix": Prefix,
+    "odm_choice": Choice,
+    "odm_socket": Socket,
+    "odm_verdict_key": VerdictCount,
+    "odm_flow_key": FlowKey,
+}
+
+
+def pack_addr(address: IPAddress) -> Addr:
+    """The map form of an address."""
+    raw = address.packed if isinstance(address, IPv6Address) else _mapped(address)
+    return Addr.from_buffer_copy(raw)
+
+
+def unpack_addr(addr: Addr) -> IPAddress:
+    """The address of a map form; mapped ones become IPv4."""
+    address = IPv6Address(bytes(addr))
+    return address.ipv4_mapped or address
+
+
+def pack_span(network: IPNetwork) -> SpanKey:
+    """The trie key of a network."""
+    length = network.prefixlen + (96 if isinstance(network, IPv4Network) else 0)
+    return SpanKey(prefix_length=length, addr=pack_addr(network.network_address))
+
+
+def unpack_span(key: SpanKey) -> IPNetwork:
+    """The network of a trie key."""
+    address = unpack_addr(key.addr)
+    if isinstance(address, IPv4Address):
+        return IPv4Network((address, key.prefix_length - 96))
+    return IPv6Network((address, key.prefix_length))
+
+
+def pack_pool(first: int, size: int, configured: int) -> int:
+    """The one word that names a pool (ODM_POOL_*)."""
+    return first | size << 32 | configured << 48
+
+
+def unpack_pool(pool: int) -> tuple[int, int, int]:
+    """(first, size, configured) of a pool word."""
+    return pool & 0xFFFFFFFF, (pool >> 32) & 0xFFFF, pool >> 48
+
+
+def choice_index(type_: AddressType, family: Family) -> int:
+    """The row of odm_choices for a type and family."""
+    return int(type_) * 2 + family_index(family)
+
+
+def _mapped(address: IPv4Address) -> bytes:
+    return bytes(10) + b"\xff\xff" + address.packed

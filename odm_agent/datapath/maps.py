@@ -1,0 +1,320 @@
+"""The pinned maps as the projection that they are."""
+
+import ctypes as ct
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from odm_agent.datapath import abi, libbpf, pins
+from odm_agent.datapath.base import VerdictKey
+from odm_agent.datapath.pools import Slots
+from odm_agent.errors import DatapathError
+from odm_agent.model import (
+    AddressType,
+    CgroupRow,
+    ClassPolicy,
+    DatapathAction,
+    DropCgroup,
+    DropClass,
+    DropPrefix,
+    DropSource,
+    DropSpan,
+    Family,
+    Mode,
+    PrefixRow,
+    Projection,
+    PutCgroup,
+    PutChoice,
+    PutClass,
+    PutPrefix,
+    PutSource,
+    PutSpan,
+    SourceRow,
+    SpanRow,
+)
+
+#: map name -> (key, value) as ctypes; those that user space reads or writes.
+_SHAPES: Final[dict[str, tuple[Any, Any]]] = {
+    "odm_settings": (ct.c_uint32, abi.Settings),
+    "odm_classes": (ct.c_uint32, abi.Class),
+    "odm_cgroups": (ct.c_uint64, abi.Cgroup),
+    "odm_sources": (abi.Addr, abi.Source),
+    "odm_spans": (abi.SpanKey, abi.Source),
+    "odm_prefixes": (ct.c_uint32, abi.Prefix),
+    "odm_pools": (ct.c_uint32, abi.Addr),
+    "odm_choices": (ct.c_uint32, abi.Choice),
+    "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
+    "odm_sockets": (ct.c_int32, abi.Socket),
+}
+
+
+class PinnedDatapath:
+    """The maps below a pin folder, of which this process is the only writer.
+
+    What they hold is read once, when they are opened; from then on a copy is kept beside, so that
+    `read` costs nothing. Raises DatapathError if a pin is missing or of another shape.
+    """
+
+    def __init__(self, pin_dir: Path) -> None:
+        pins.require_abi(pin_dir)
+        self._maps: dict[str, libbpf.Map] = {}
+        try:
+            for name, (key, value) in _SHAPES.items():
+                self._maps[name] = libbpf.Map(libbpf.get_pinned(pin_dir / name), key, value, name)
+        except BaseException:
+            self.close()
+            raise
+        self._slots = Slots()
+        self._spans = {abi.unpack_span(k): _span_row(v) for k, v in self._items("odm_spans")}
+        self._sources = {abi.unpack_addr(k): _source_row(v) for k, v in self._items("odm_sources")}
+        self._prefixes = dict(self._read_prefixes())
+        self._choices = dict(self._read_choices())
+        self._classes = {
+            key.value: _class_policy(key.value, row)
+            for key, row in self._items("odm_classes")
+            if any(bytes(row))
+        }
+        self._cgroups = {k.value: _cgroup_row(v) for k, v in self._items("odm_cgroups")}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors; what is pinned stays."""
+        for each in self._maps.values():
+            each.close()
+        self._maps.clear()
+
+    @property
+    def storage_fd(self) -> int:
+        """The map of socket storage, for sock_diag."""
+        return self._maps["odm_sockets"].fd
+
+    @property
+    def settings(self) -> abi.Settings:
+        """The row of settings as it is now."""
+        row = self._maps["odm_settings"].get(0)
+        assert isinstance(row, abi.Settings)  # an array has all its rows
+        return row
+
+    def read(self) -> Projection:
+        """The rows that are in the maps now."""
+        return Projection(
+            spans=dict(self._spans),
+            sources=dict(self._sources),
+            prefixes=dict(self._prefixes),
+            choices=dict(self._choices),
+            classes=dict(self._classes),
+            cgroups=dict(self._cgroups),
+        )
+
+    def verdicts(self) -> dict[VerdictKey, int]:
+        """All verdicts counted since the maps were made, summed over the CPUs."""
+        return {
+            VerdictKey(
+                class_id=key.class_id,
+                type=AddressType(key.type),
+                verdict=abi.Verdict(key.verdict).name.lower(),
+                reason=abi.Reason(key.reason).name.lower().replace("_", "-"),
+                hook=abi.Hook(key.hook).name.lower(),
+            ): sum(values)
+            for key, values in self._items("odm_verdicts")
+        }
+
+    def socket_types(self, storage: bytes) -> tuple[AddressType, int]:
+        """(type that it asked for, flags) of a socket's storage as sock_diag gives it."""
+        row = abi.Socket.from_buffer_copy(storage.ljust(ct.sizeof(abi.Socket), b"\0"))
+        return AddressType(row.type), int(row.flags)
+
+    def apply(self, action: DatapathAction) -> None:
+        """Write or drop one row; each is seen whole by the hooks or not at all."""
+        match action:
+            case PutSpan(network, row):
+                self._maps["odm_spans"].put(abi.pack_span(network), _pack_span_row(row))
+                self._spans[network] = row
+            case DropSpan(network):
+                self._maps["odm_spans"].delete(abi.pack_span(network))
+                self._spans.pop(network, None)
+            case PutSource(address, source):
+                self._maps["odm_sources"].put(abi.pack_addr(address), _pack_source_row(source))
+                self._sources[address] = source
+            case DropSource(address):
+                self._maps["odm_sources"].delete(abi.pack_addr(address))
+                self._sources.pop(address, None)
+            case PutPrefix(prefix_id, prefix):
+                self._put_prefix(prefix_id, prefix)
+            case DropPrefix(prefix_id):
+                self._maps["odm_prefixes"].put(prefix_id, abi.Prefix())
+                self._slots.release(prefix_id)
+                self._prefixes.pop(prefix_id, None)
+            case PutChoice():
+                self._put_choice(action)
+            case PutClass(policy):
+                self._put_class(policy.id, policy)
+            case DropClass(class_id):
+                self._put_class(class_id, None)
+            case PutCgroup(cgroup_id, cgroup):
+                self._maps["odm_cgroups"].put(cgroup_id, _pack_cgroup_row(cgroup))
+                self._cgroups[cgroup_id] = cgroup
+                self._forget_resolved()
+            case DropCgroup(cgroup_id):
+                self._maps["odm_cgroups"].delete(cgroup_id)
+                self._cgroups.pop(cgroup_id, None)
+                self._forget_resolved()
+
+    # --- rows that take more than one write -------------------------------------------------
+
+    def _put_prefix(self, prefix_id: int, row: PrefixRow) -> None:
+        """The pool first, in slots that nobody reads, then the one word that points to it."""
+        if not 0 < prefix_id < abi.MAX_PREFIXES:
+            raise DatapathError(
+                f"the maps hold {abi.MAX_PREFIXES - 1} prefixes, and prefix names are never given"
+                " again: run `odm-agent detach` and remove the state folder to start anew"
+            )
+        first = self._slots.take(len(row.pool))
+        for offset, address in enumerate(row.pool):
+            self._maps["odm_pools"].put(first + offset, abi.pack_addr(address))
+        self._maps["odm_prefixes"].put(
+            prefix_id,
+            abi.Prefix(
+                type=row.type,
+                family=abi.family_index(row.family),
+                ifindex=row.ifindex,
+                mark=row.mark,
+                pool=abi.pack_pool(first, len(row.pool), row.configured),
+            ),
+        )
+        self._slots.assign(prefix_id, first, len(row.pool))
+        self._prefixes[prefix_id] = row
+
+    def _put_choice(self, action: PutChoice) -> None:
+        ids = action.prefix_ids[: abi.MAX_CHOICES]
+        row = abi.Choice(count=len(ids))
+        row.prefix_ids[: len(ids)] = ids
+        self._maps["odm_choices"].put(abi.choice_index(action.type, action.family), row)
+        if action.prefix_ids:
+            self._choices[action.type, action.family] = action.prefix_ids
+        else:
+            self._choices.pop((action.type, action.family), None)
+
+    def _put_class(self, class_id: int, policy: ClassPolicy | None) -> None:
+        if not 0 <= class_id < abi.MAX_CLASSES:
+            raise DatapathError(
+                f"the maps hold {abi.MAX_CLASSES - 1} classes, and class names are never given"
+                " again: run `odm-agent detach` and remove the state folder to start anew"
+            )
+        self._maps["odm_classes"].put(class_id, _pack_class(policy))
+        if policy is None:
+            self._classes.pop(class_id, None)
+        else:
+            self._classes[class_id] = policy
+        settings = self.settings
+        strict = sum(each.strict for each in self._classes.values())
+        if settings.strict_classes != strict:
+            settings.strict_classes = strict
+            self._maps["odm_settings"].put(0, settings)
+
+    def _forget_resolved(self) -> None:
+        """Whatever a hook has resolved before is void from now on."""
+        settings = self.settings
+        settings.epoch += 1
+        self._maps["odm_settings"].put(0, settings)
+
+    # --- reading back what another process wrote ----------------------------------------------
+
+    def _items(self, name: str) -> Any:
+        return self._maps[name].items()
+
+    def _read_prefixes(self) -> Any:
+        for key, row in self._items("odm_prefixes"):
+            first, size, configured = abi.unpack_pool(row.pool)
+            if not size:
+                continue
+            self._slots.adopt(key.value, first, size)
+            slots = (self._maps["odm_pools"].get(first + offset) for offset in range(size))
+            pool = tuple(abi.unpack_addr(slot) for slot in slots if slot is not None)
+            family = Family.IPV6 if row.family == abi.FamilyIndex.IPV6 else Family.IPV4
+            yield (
+                key.value,
+                PrefixRow(AddressType(row.type), family, row.ifindex, row.mark, pool, configured),
+            )
+
+    def _read_choices(self) -> Any:
+        rows: Mapping[int, Any] = {k.value: v for k, v in self._items("odm_choices")}
+        for type_ in AddressType:
+            for family in Family:
+                row = rows[abi.choice_index(type_, family)]
+                if row.count:
+                    yield (type_, family), tuple(row.prefix_ids[: row.count])
+
+
+def open_pins(pin_dir: Path) -> PinnedDatapath:
+    """The datapath of a pin folder; DatapathError says what to do where there is none."""
+    if not os.path.isdir(pin_dir):
+        raise DatapathError(f"nothing is pinned in {pin_dir}; start the agent (odm-agent run)")
+    return PinnedDatapath(pin_dir)
+
+
+def _span_row(row: abi.Source) -> SpanRow:
+    return SpanRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_ANY_IP))
+
+
+def _pack_span_row(row: SpanRow) -> abi.Source:
+    flags = abi.SOURCE_ANY_IP if row.any_ip else 0
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+
+
+def _source_row(row: abi.Source) -> SourceRow:
+    return SourceRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST))
+
+
+def _pack_source_row(row: SourceRow) -> abi.Source:
+    flags = abi.SOURCE_BROADCAST if row.broadcast else 0
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+
+
+def _cgroup_row(row: abi.Cgroup) -> CgroupRow:
+    default = row.default_type
+    return CgroupRow(
+        row.class_id, None if default == abi.DEFAULT_OF_CLASS else AddressType(default)
+    )
+
+
+def _pack_cgroup_row(row: CgroupRow) -> abi.Cgroup:
+    default = abi.DEFAULT_OF_CLASS if row.default is None else int(row.default)
+    return abi.Cgroup(class_id=row.class_id, default_type=default)
+
+
+def _class_policy(class_id: int, row: abi.Class) -> ClassPolicy:
+    return ClassPolicy(
+        id=class_id,
+        name="",
+        allow=frozenset(type_ for type_ in AddressType if type_ and row.allow & 1 << type_),
+        default=AddressType(row.default_type),
+        mode=Mode(row.mode),
+        strict=bool(row.flags & abi.CLASS_STRICT),
+        fail_closed=bool(row.flags & abi.CLASS_FAIL_CLOSED),
+    )
+
+
+def _pack_class(policy: ClassPolicy | None) -> abi.Class:
+    if policy is None:
+        return abi.Class()
+    flags = abi.CLASS_STRICT if policy.strict else 0
+    flags |= abi.CLASS_FAIL_CLOSED if policy.fail_closed else 0
+    return abi.Class(
+        mode=policy.mode,
+        allow=sum(1 << type_ for type_ in policy.allow),
+        default_type=policy.default,
+        flags=flags,
+    )

@@ -1,0 +1,1 @@
+"""Examples: applications of the API in `c/` and `python/`, the demo in `demo/`."""

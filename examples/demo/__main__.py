@@ -1,0 +1,71 @@
+"""Set the stage, run the programs, show the table, remove everything; exit code 1 if one broke."""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from examples.demo.programs import CLASSES, NO_CLASS
+from examples.demo.servers import Dnsmasq, Iperf, Nginx, Server
+from examples.demo.show import Show, table
+from tests.lab.agent import Agent, Settings
+from tests.lab.cgroup import Cgroup
+from tests.lab.host import PREFIXES, Site
+
+_SCENE = """\
+         w0 -- gateway A --+      A: fixed and session-lasting prefixes
+   host                    +-- correspondent with nginx, dnsmasq, iperf3
+         w1 -- gateway B --+      B: nonpersistent and graceful-replacement prefixes
+"""
+
+
+def main() -> int:
+    """The demo; what it made in the kernel is gone when this returns or raises."""
+    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
+    if os.geteuid() != 0:
+        console.print("The demo makes network namespaces and loads eBPF programs: run it as root.")
+        return 2
+    # An end by SIGTERM unwinds as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    console.print(_SCENE, highlight=False)
+    try:
+        with ExitStack() as stack:
+            outcomes = list(_stage(stack, console).outcomes())
+    except KeyboardInterrupt:
+        console.print("interrupted; everything is removed")
+        return 130
+    console.print(table(outcomes))
+    wrong = [each for each in outcomes if each.wrong]
+    console.print(
+        f"{len(outcomes) - len(wrong)} of {len(outcomes)} as promised,"
+        f" everything removed, {time.monotonic() - started:.0f} s."
+    )
+    return 1 if wrong else 0
+
+
+def _stage(stack: ExitStack, console: Console) -> Show:
+    """Make host, network, servers and agent; the stack removes them in reverse order."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odm-demo-")))
+    status = stack.enter_context(console.status("making the network and the servers"))
+    site = stack.enter_context(Site())
+    servers: dict[str, Server] = {
+        "nginx": stack.enter_context(Nginx(site.c, folder)),
+        "dnsmasq": stack.enter_context(Dnsmasq(site.c, folder)),
+        "iperf3": stack.enter_context(Iperf(site.c, folder)),
+    }
+    status.update("starting the agent")
+    attached = stack.enter_context(Cgroup("demo"))
+    cgroups = {name: attached.child(name) for name in (*CLASSES, NO_CLASS)}
+    settings = Settings(prefixes=PREFIXES, classes=CLASSES)
+    agent = stack.enter_context(Agent(site.host, attached, folder, settings))
+    return Show(site, agent, cgroups, servers, status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,9 @@
 """What an application does with sockets, seen from both ends. Called inside a `Place`."""
 
+import errno
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -144,3 +146,14 @@ def source_cmsg(address: str) -> list[tuple[int, int, bytes]]:
     if len(packed) == 16:
         return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("@16sI", packed, 0))]
     return [(socket.IPPROTO_IP, 8, struct.pack("@I4s4s", 0, packed, bytes(4)))]
+
+
+def outcome(action: Callable[[], object]) -> str:
+    """What an application would be told: "ok", the errno's word, or "timeout"."""
+    try:
+        action()
+    except TimeoutError as error:
+        return errno.errorcode[error.errno] if error.errno else "timeout"
+    except OSError as error:
+        return errno.errorcode[error.errno] if error.errno else repr(error)
+    return "ok"

@@ -35,6 +35,8 @@ CLASSES: Final = {
     "nothing": LabClass(),
     "audited": LabClass(allow=(NONPERSISTENT,), mode="audit"),
     "off": LabClass(allow=(FIXED,), default=FIXED, mode="off"),
+    # Inside another class's cgroup: the nearest classified ancestor decides.
+    "inner": LabClass(allow=(SESSION,), default=SESSION, cgroups=("fixed/inner",)),
     "globbed": LabClass(allow=(SESSION,), default=SESSION, cgroups=("apps/*.service",)),
 }
 #: The class that gets a type without asking for it.

@@ -1,0 +1,1 @@
+"""Tests of the RFC's requirements; each name begins with the ID in tests/requirements.py."""

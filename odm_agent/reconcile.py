@@ -219,11 +219,9 @@ def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Rules, routes, addresses: the reverse of building."""
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
         yield RemoveRule(rule)
-    # Adding a route replaces one of the same destination and metric.
-    replaced = {_route_key(route) for route in desired.routes - observed.routes}
+    # Some are gone already: adding a route by a gateway replaces that of its destination.
     for route in sorted(observed.routes - desired.routes, key=_route_order, reverse=True):
-        if _route_key(route) not in replaced:
-            yield RemoveRoute(route)
+        yield RemoveRoute(route)
     staying = {(a.address, a.interface) for a in desired.addresses}
     for address in sorted(observed.addresses - desired.addresses, key=_by_address):
         if (address.address, address.interface) not in staying:
@@ -267,10 +265,6 @@ def _table_of(action: Action) -> int | None:
             return rule.table
         case _:
             return None
-
-
-def _route_key(route: Route) -> tuple[object, ...]:
-    return route.table, route.family, route.destination, route.metric
 
 
 def _by_address(address: Address) -> tuple[int, int, str]:

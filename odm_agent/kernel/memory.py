@@ -9,6 +9,7 @@ from odm_agent.model import (
     AddAddress,
     AddRoute,
     AddRule,
+    Family,
     HostState,
     IPAddress,
     KernelAction,
@@ -135,13 +136,23 @@ class MemoryKernel:
             held == route.source and local.ready for (held, _), local in self.addresses.items()
         ):
             raise KernelError(f"adding {route}: the source is no ready local address; add it first")
-        if route.kind is not RouteKind.LOCAL:
-            key = (route.table, route.family, route.destination, route.metric)
-            self.routes = {
-                r for r in self.routes if (r.table, r.family, r.destination, r.metric) != key
-            }
+        self.routes = {r for r in self.routes if not _replaces(route, r)}
         self.routes.add(route)
 
     def _require_link(self, name: str) -> None:
         if name not in self.links:
             raise KernelError(f"there is no interface {name}; make it first")
+
+
+def _replaces(new: Route, old: Route) -> bool:
+    """Routes straight to an interface stand beside others; IPv6 keeps one of each interface."""
+    if (new.table, new.family, new.destination, new.metric) != (
+        old.table,
+        old.family,
+        old.destination,
+        old.metric,
+    ):
+        return False
+    if new.kind is RouteKind.UNICAST and new.gateway is None:
+        return new.family is Family.IPV6 and new.interface == old.interface
+    return True

@@ -18,8 +18,6 @@ from odm_agent.prefixes.table import CONFIGURED_AT_MOST, Row
 
 MAIN_TABLE: Final = 254
 LOCAL_TABLE: Final = 255
-#: What IPv6 makes of a route without a metric; spelled out, so that it reads back as written.
-METRIC: Final = 1024
 #: The worst metric there is: the last resort of each of our tables.
 LAST_METRIC: Final = 0xFFFFFFFF
 
@@ -52,14 +50,13 @@ def routes_of(
         interface=prefix.interface,
         gateway=prefix.gateway,
         source=source,
-        metric=METRIC,
     )
 
 
 def any_ip_routes(row: Row) -> list[Route]:
     """The routes that make every address of a large delegated prefix local."""
     return [
-        Route(LOCAL_TABLE, row.prefix.family, span, RouteKind.LOCAL, "lo", metric=METRIC)
+        Route(LOCAL_TABLE, row.prefix.family, span, RouteKind.LOCAL, "lo")
         for span in row.prefix.spans
     ]
 
@@ -67,11 +64,11 @@ def any_ip_routes(row: Row) -> list[Route]:
 def _mirrors(row: Row, source: IPAddress, host: HostState, numbers: Numbers) -> Iterable[Route]:
     """The main table's routes, giving our source: else marked packets to neighbours go astray.
 
-    A table holds one route per destination and metric; if main has several (two uplinks on one
-    network) the one over the prefix's own interface is taken, else the first.
+    Where main has several of one destination and metric (two uplinks on one network) the one over
+    the prefix's own interface is taken, else the first; each link keeps its link-local routes.
     """
     mine = row.prefix.interface
-    chosen: dict[tuple[IPNetwork, int], Route] = {}
+    chosen: dict[tuple[IPNetwork, int, str | None], Route] = {}
     for route in sorted(host.main_routes, key=lambda r: r.interface != mine):
         if route.family is not row.prefix.family or route.destination is None:
             continue
@@ -87,7 +84,8 @@ def _mirrors(row: Row, source: IPAddress, host: HostState, numbers: Numbers) -> 
             source=None if scoped else source,
             metric=route.metric,
         )
-        chosen.setdefault((route.destination, route.metric), copy)
+        link = route.interface if scoped else None
+        chosen.setdefault((route.destination, route.metric, link), copy)
     return chosen.values()
 
 

@@ -23,6 +23,7 @@ def sources(
     An address of ours that the table knows no more, outside all typed networks, is left out: what
     was recorded about it holds until it is gone.
     """
+    leaving = {a.address for a in host.addresses if a.ours and table.span_of(a.address) is None}
     rows: dict[IPAddress, SourceRow] = {}
     for local in host.addresses:
         if local.broadcast is not None:
@@ -30,7 +31,7 @@ def sources(
     for local in host.addresses:
         span = table.span_of(local.address)
         if span is None:
-            if not local.ours:
+            if local.address not in leaving:
                 rows[local.address] = _UNTYPED
         elif local.ours or not span.prefix.untyped_allowed:
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)

@@ -49,17 +49,13 @@ def read(wire: Wire, protocol: int) -> frozenset[Rule]:
 def add(wire: Wire, rule: Rule, protocol: int) -> None:
     """Install a rule unless we have it; raises RefusedError.
 
-    The kernel compares rules without their protocol: if somebody else's is the same, ours is added
-    beside it, for theirs may go at any time.
+    The kernel counts the protocol as part of a rule: the same of somebody else is another.
     """
-    body = _body(rule, protocol)
     try:
-        wire.request(Message(_RTM_NEWRULE, body, NLM_F_CREATE | NLM_F_EXCL))
+        wire.request(Message(_RTM_NEWRULE, _body(rule, protocol), NLM_F_CREATE | NLM_F_EXCL))
     except RefusedError as refusal:
         if refusal.errno != errno.EEXIST:
             raise
-        if rule not in read(wire, protocol):
-            wire.request(Message(_RTM_NEWRULE, body, NLM_F_CREATE))
 
 
 def remove(wire: Wire, rule: Rule, protocol: int) -> None:

@@ -1,0 +1,71 @@
+"""The network namespace that we are in, and ways into others."""
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from odm_agent.errors import KernelError
+
+_SO_NETNS_COOKIE: Final = 71
+_CLONE_NEWNET: Final = 0x40000000
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def netns_cookie() -> int:
+    """The kernel's number of the calling thread's network namespace (never used twice)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            packed = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError as error:
+            raise KernelError(
+                f"reading the network namespace's cookie: {error.strerror}. "
+                "Use a kernel from 5.14 on."
+            ) from error
+    (cookie,) = struct.unpack("=Q", packed)
+    return int(cookie)
+
+
+def enter(where: Path | int) -> None:
+    """Move the calling *thread* into the network namespace at a path, or of a process; for good."""
+    path = Path(f"/proc/{where}/ns/net") if isinstance(where, int) else where
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(
+            f"opening the network namespace {path}: {error.strerror}. "
+            "List the named ones with: ip netns list."
+        ) from error
+    try:
+        _set(descriptor, str(path))
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def visit(where: Path | int) -> Iterator[None]:
+    """Have the calling *thread* in another network namespace for a while.
+
+    Sockets that are opened meanwhile stay there.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(where)
+        try:
+            yield
+        finally:
+            _set(home, "home")
+    finally:
+        os.close(home)
+
+
+def _set(descriptor: int, name: str) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET):
+        raise KernelError(
+            f"entering the network namespace {name}: {os.strerror(ctypes.get_errno())}. "
+            "It takes root (CAP_SYS_ADMIN), and a file that is a network namespace."
+        )

@@ -1,0 +1,63 @@
+"""Kernel settings below /proc/sys/net, of the calling thread's network namespace."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from odm_agent.errors import KernelError
+
+_ROOT: Final = Path("/proc/sys")
+#: One part of a name; an interface's may hold dots, hence the slashes between the parts.
+_PART: Final = re.compile(r"(?!\.\.?$)[A-Za-z0-9_.:@+-]{1,64}")
+
+
+def read(name: str) -> str:
+    """The value of e.g. `net/ipv6/conf/eth0/use_oif_addrs_only`; raises KernelError."""
+    path = _path(name)
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise KernelError(_said(f"reading sysctl {name}", error)) from error
+
+
+def write(name: str, value: str) -> None:
+    """Set it; raises KernelError."""
+    path = _path(name)
+    try:
+        # Not opened with O_CREAT: a setting that isn't there is ENOENT, not EACCES.
+        with path.open("r+") as file:
+            file.write(value + "\n")
+    except OSError as error:
+        raise KernelError(_said(f"setting sysctl {name} to {value!r}", error)) from error
+
+
+def use_oif_addrs_only(interface: str) -> bool:
+    """Whether unbound IPv6 sockets take their source only from the interface they leave by."""
+    return read(_oif(interface)) != "0"
+
+
+def set_use_oif_addrs_only(interface: str, on: bool) -> None:
+    """Have unbound IPv6 sockets take their source only from `interface` when they leave by it."""
+    write(_oif(interface), "1" if on else "0")
+
+
+def _oif(interface: str) -> str:
+    if "/" in interface:
+        raise KernelError(f"{interface!r} is not the name of an interface. Names hold no slash.")
+    return f"net/ipv6/conf/{interface}/use_oif_addrs_only"
+
+
+def _path(name: str) -> Path:
+    parts = name.split("/")
+    if parts[0] != "net" or len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts):
+        raise KernelError(
+            f"{name!r} is not a network setting. Write it with slashes: net/ipv4/ip_forward."
+        )
+    return _ROOT.joinpath(*parts)
+
+
+def _said(doing: str, error: OSError) -> str:
+    return (
+        f"{doing}: {error.strerror}. Check that the interface is there, that the kernel has the "
+        "setting (sysctl -a) and that /proc/sys may be written to."
+    )

@@ -1,0 +1,1 @@
+"""Cgroups, sockets and namespaces as the kernel has them."""

@@ -1,0 +1,93 @@
+"""Network namespaces and the settings in them."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from odm_agent.errors import KernelError
+from odm_agent.kernel import namespace, sysctl
+from tests.lab.netns import NetNs
+
+
+@pytest.fixture
+def netns() -> Iterator[NetNs]:
+    with NetNs("place") as netns:
+        netns.ip("link", "add", "d0.7", "type", "veth", "peer", "name", "d1")
+        yield netns
+
+
+def names() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+def test_cookies_tell_namespaces_apart(netns: NetNs) -> None:
+    here = namespace.netns_cookie()
+    assert here == namespace.netns_cookie()
+    assert netns.call(namespace.netns_cookie) not in (here, 0)
+
+
+def test_visit_goes_in_and_comes_back(netns: NetNs) -> None:
+    here, before = namespace.netns_cookie(), names()
+    with namespace.visit(netns.path):
+        assert "d0.7" in names()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        assert namespace.netns_cookie() == here and names() == before
+        assert sock.getsockopt(socket.SOL_SOCKET, 71, 8) != here.to_bytes(8, "little")
+
+
+def test_visit_comes_back_after_an_error(netns: NetNs) -> None:
+    here = namespace.netns_cookie()
+    with pytest.raises(ZeroDivisionError), namespace.visit(netns.path):
+        raise ZeroDivisionError
+    assert namespace.netns_cookie() == here
+
+
+def test_enter_moves_one_thread_only_and_takes_pids(netns: NetNs) -> None:
+    here = namespace.netns_cookie()
+    seen: list[int] = []
+
+    def move() -> None:
+        namespace.enter(netns.path)
+        seen.append(namespace.netns_cookie())
+        namespace.enter(os.getpid())
+        seen.append(namespace.netns_cookie())
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    thread.join()
+    assert seen[0] != here and seen[1] == here == namespace.netns_cookie()
+
+
+def test_what_is_no_namespace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="opening the network namespace"):
+        namespace.enter(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KernelError, match="entering the network namespace"):
+        namespace.enter(tmp_path / "file")
+
+
+def test_a_setting_is_that_of_the_namespace_of_the_thread(netns: NetNs) -> None:
+    with namespace.visit(netns.path):
+        assert sysctl.use_oif_addrs_only("d0.7") is False
+        sysctl.set_use_oif_addrs_only("d0.7", True)
+        assert sysctl.use_oif_addrs_only("d0.7") is True
+    assert netns.run(["cat", "/proc/sys/net/ipv6/conf/d0.7/use_oif_addrs_only"]) == "1\n"
+    with pytest.raises(KernelError, match=r"use_oif_addrs_only: No such file"):
+        sysctl.use_oif_addrs_only("d0.7")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["kernel/core_pattern", "net", "net/../kernel/core_pattern", "/net/ipv4/ip_forward", "net//x"],
+)
+def test_only_network_settings_have_names(name: str) -> None:
+    for attempt in (lambda: sysctl.read(name), lambda: sysctl.write(name, "1")):
+        with pytest.raises(KernelError, match="not a network setting"):
+            attempt()
+    with pytest.raises(KernelError):
+        sysctl.use_oif_addrs_only("../../../kernel")

@@ -1,0 +1,1 @@
+"""What a newcomer runs, run as he does: the examples, the demo, the commands."""

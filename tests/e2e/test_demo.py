@@ -1,0 +1,63 @@
+"""`make demo` as users run it: exit code, table, and nothing left when it is interrupted."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from odm_agent.model import TYPES
+from tests.lab.process import wait_until
+
+ROOT: Final = Path(__file__).parents[2]
+COMMAND: Final = [sys.executable, "-m", "examples.demo"]
+
+
+def test_the_demo_shows_all_types_as_promised() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"\bNO\b", done.stdout)
+    for type in TYPES:
+        for family in ("IPv4", "IPv6"):
+            assert re.search(rf"│ {type.word} +│ {family} ", done.stdout), (type.word, family)
+    assert len(re.findall(r"│ \(untyped\) +│ IPv[46] ", done.stdout)) == 4
+    assert len(re.findall(r"│ refused +│ IPv[46] .*│ +yes +│", done.stdout)) == 2
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("after_s", [0.3, 2.5])
+def test_an_interrupted_demo_removes_what_it_made(
+    number: signal.Signals, after_s: float, tmp_path: Path
+) -> None:
+    """To the whole process group, as the terminal does."""
+    process = subprocess.Popen(
+        COMMAND,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    try:
+        wait_until(lambda: bool(list(tmp_path.iterdir())), "the demo starts", 10)
+        time.sleep(after_s)
+        os.killpg(process.pid, number)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    # 0: the demo may have been quicker.
+    assert code in (0, 130, 143)
+    assert not list(tmp_path.iterdir())
+    name = f"-{process.pid}-"
+    assert not [each for each in os.listdir("/run/netns") if name in each]
+    assert not [each for each in os.listdir("/sys/fs/bpf") if name in each]

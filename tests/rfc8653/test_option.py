@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType
+from odm_agent.model import AddressType
+from tests.lab.cases import each_kind, each_type
 from tests.lab.client import (
     IPV6_ADDR_PREFERENCES,
     TYPE_MASK,
@@ -33,8 +34,8 @@ _ON_NET, _FRESH = 1 << 19, 1 << 20
 _STREAMS_AND_DATAGRAMS: Final = [kind for kind in Kind if kind.connects and not kind.mapped]
 
 
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", _STREAMS_AND_DATAGRAMS, ids=lambda kind: kind.name)
+@each_type()
+@each_kind(*_STREAMS_AND_DATAGRAMS)
 def test_S2_type_reads_back_and_is_used(world: World, kind: Kind, type: AddressType) -> None:
     def application() -> tuple[int, str, int]:
         with kind.open() as sock:
@@ -48,7 +49,7 @@ def test_S2_type_reads_back_and_is_used(world: World, kind: Kind, type: AddressT
     assert type_of(seen) is type
 
 
-@pytest.mark.parametrize("kind", [Kind.TCP6, Kind.UDP6], ids=lambda kind: kind.name)
+@each_kind(Kind.TCP6, Kind.UDP6)
 def test_S2_flags_and_type_are_set_and_cleared_apart(world: World, kind: Kind) -> None:
     def application() -> list[int]:
         with kind.open() as sock:
@@ -67,7 +68,7 @@ def test_S2_flags_and_type_are_set_and_cleared_apart(world: World, kind: Kind) -
     assert not cleared & TYPE_MASK, "value 0 clears the type"
 
 
-@pytest.mark.parametrize("kind", _STREAMS_AND_DATAGRAMS, ids=lambda kind: kind.name)
+@each_kind(*_STREAMS_AND_DATAGRAMS)
 def test_S2_cleared_type_means_an_ordinary_address_again(world: World, kind: Kind) -> None:
     def application() -> str:
         with kind.open() as sock:
@@ -78,7 +79,7 @@ def test_S2_cleared_type_means_an_ordinary_address_again(world: World, kind: Kin
     assert type_of(world.place("every").do(application)) is AddressType.UNSPECIFIED
 
 
-@pytest.mark.parametrize("kind", [Kind.TCP4, Kind.UDP4, Kind.MPTCP6], ids=lambda kind: kind.name)
+@each_kind(Kind.TCP4, Kind.UDP4, Kind.MPTCP6)
 def test_S2_reading_before_a_type_is_set_fails_as_the_kernel_does(world: World, kind: Kind) -> None:
     def application() -> str:
         with kind.open() as sock:
@@ -92,7 +93,7 @@ def test_S2_reading_before_a_type_is_set_fails_as_the_kernel_does(world: World, 
     [5 << 16, 6 << 16, 7 << 16, _ON_NET, _FRESH, FIXED << 16 | _ON_NET, FIXED << 16 | 1 << 25],
     ids=hex,
 )
-@pytest.mark.parametrize("kind", _STREAMS_AND_DATAGRAMS, ids=lambda kind: kind.name)
+@each_kind(*_STREAMS_AND_DATAGRAMS)
 def test_S2_undefined_values_are_EINVAL_and_store_nothing(
     world: World, kind: Kind, value: int
 ) -> None:
@@ -159,7 +160,7 @@ def test_S2_listener_with_a_type_passes_it_to_nobody_by_accident(world: World) -
 
 
 @pytest.mark.parametrize("order", ["flags-first", "type-first", "together"])
-@pytest.mark.parametrize("kind", [Kind.TCP6, Kind.UDP6, Kind.SENDTO6], ids=lambda kind: kind.name)
+@each_kind(Kind.TCP6, Kind.UDP6, Kind.SENDTO6)
 def test_S5_type_beats_every_combination_of_rfc_5014_flags(
     world: World, kind: Kind, order: str
 ) -> None:

@@ -6,17 +6,18 @@ from typing import Final
 import pytest
 
 from odm_agent.model import TYPES, AddressType
+from tests.lab.cases import each_kind, each_type
 from tests.lab.client import Exchange, Kind, ask, call, exchange
 from tests.lab.host import type_of
 from tests.lab.world import BY_DEFAULT, PLAIN, World
 
-_KINDS: Final = list(Kind)
+_UNMAPPED: Final = [kind for kind in Kind if not kind.mapped]
 _CONNECTING: Final = [kind for kind in Kind if kind.connects]
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@each_type()
+@each_kind()
 def test_T5_socket_gets_the_type_that_it_asks_for(
     world: World, kind: Kind, type: AddressType
 ) -> None:
@@ -24,8 +25,8 @@ def test_T5_socket_gets_the_type_that_it_asks_for(
     _assert_witnessed(world, got, kind, type)
 
 
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@each_type()
+@each_kind()
 def test_T5_D9_socket_gets_the_default_type_of_its_class(
     world: World, kind: Kind, type: AddressType
 ) -> None:
@@ -34,8 +35,8 @@ def test_T5_D9_socket_gets_the_default_type_of_its_class(
 
 
 @pytest.mark.parametrize("port", [0, 46001], ids=["any-port", "port"])
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@each_type()
+@each_kind()
 def test_T5_D9_default_type_serves_clients_that_bind_a_port_first(
     world: World, kind: Kind, type: AddressType, port: int
 ) -> None:
@@ -43,8 +44,8 @@ def test_T5_D9_default_type_serves_clients_that_bind_a_port_first(
     _assert_witnessed(world, got, kind, type)
 
 
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", [k for k in _KINDS if not k.mapped], ids=lambda kind: kind.name)
+@each_type()
+@each_kind(*_UNMAPPED)
 def test_T5_wildcard_bind_of_a_socket_with_a_type_becomes_an_address_of_it(
     world: World, kind: Kind, type: AddressType
 ) -> None:
@@ -61,8 +62,8 @@ def test_T5_wildcard_bind_of_a_socket_with_a_type_becomes_an_address_of_it(
     assert got.seen == bound
 
 
-@pytest.mark.parametrize("type", TYPES, ids=lambda each: each.word)
-@pytest.mark.parametrize("kind", _CONNECTING, ids=lambda kind: kind.name)
+@each_type()
+@each_kind(*_CONNECTING)
 def test_T5_type_asked_for_after_a_wildcard_bind_still_counts(
     world: World, kind: Kind, type: AddressType
 ) -> None:
@@ -75,7 +76,7 @@ def test_T5_type_asked_for_after_a_wildcard_bind_still_counts(
     _assert_witnessed(world, world.place("every").do(client), kind, type)
 
 
-@pytest.mark.parametrize("kind", [Kind.TCP6, Kind.TCP4], ids=lambda kind: kind.name)
+@each_kind(Kind.TCP6, Kind.TCP4)
 def test_T5_bind_without_a_port_of_its_own_leaves_the_choice_to_connect(
     world: World, kind: Kind
 ) -> None:
@@ -88,7 +89,7 @@ def test_T5_bind_without_a_port_of_its_own_leaves_the_choice_to_connect(
     _assert_witnessed(world, world.place("fixed").do(client), kind, AddressType.FIXED)
 
 
-@pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.name)
+@each_kind()
 def test_S1_four_sockets_of_one_process_use_four_types_at_once(world: World, kind: Kind) -> None:
     def application() -> list[str]:
         sockets = [kind.open() for _ in range(5)]
@@ -106,14 +107,14 @@ def test_S1_four_sockets_of_one_process_use_four_types_at_once(world: World, kin
     assert [caller.source for caller in world.peer.seen()] == seen
 
 
-@pytest.mark.parametrize("kind", _CONNECTING, ids=lambda kind: kind.name)
+@each_kind(*_CONNECTING)
 def test_S1_unclassified_sockets_use_ordinary_addresses(world: World, kind: Kind) -> None:
     got = world.place(PLAIN).do(lambda: call(kind))
     _assert_witnessed(world, got, kind, AddressType.UNSPECIFIED)
 
 
 @pytest.mark.parametrize("default", [False, True], ids=["asked", "default"])
-@pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4, Kind.TCP6], ids=lambda kind: kind.name)
+@each_kind(Kind.UDP6, Kind.UDP4, Kind.TCP6)
 def test_T5_reconnecting_after_AF_UNSPEC_keeps_the_type(
     world: World, kind: Kind, default: bool
 ) -> None:

@@ -66,16 +66,18 @@ def set_type(sock: socket.socket, type: AddressType) -> None:
     UNSPECIFIED takes the request back, and the socket's RFC 5014 preferences with it.
     Raises NotSupported, PermissionError (the class may not), or OSError as setsockopt(2).
     """
-    # A kernel that drops the type still takes the preferences beside it. Giving it those that the
-    # socket has already leaves the socket unchanged when nobody hears the type.
-    flags = _read(sock) & RFC5014_MASK if type else 0
+    before = _read(sock)
     try:
-        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, type << TYPE_SHIFT | flags)
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, type << TYPE_SHIFT)
     except OSError as error:
-        if error.errno in _UNKNOWN:
+        if error.errno not in _UNKNOWN:
+            raise
+        if type:
             raise NotSupported from error
-        raise
+        return  # there is nothing to take back
     if get_type(sock) != type:
+        # A kernel that dropped the type took the rest as "no preferences": put them back.
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before & RFC5014_MASK)
         raise NotSupported
 
 

@@ -91,33 +91,32 @@ static inline int odm_get_type(int fd)
  */
 static inline int odm_set_type(int fd, int type)
 {
-	uint32_t value;
+	uint32_t value = (uint32_t)type << ODM_ON_DEMAND_SHIFT, before;
 	int heard;
 
 	if (type < UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (odm_read_(fd, &value) == -1)
+	if (odm_read_(fd, &before) == -1)
 		return -1;
-	/*
-	 * A kernel that drops the type still takes the preferences beside it. Giving it those that
-	 * the socket has already leaves the socket unchanged when nobody hears the type.
-	 */
-	value &= ODM_RFC5014_MASK;
-	if (type == UNSPECIFIED_IP_ADDRESS)
-		value = 0;
-	value |= (uint32_t)type << ODM_ON_DEMAND_SHIFT;
 	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value)) == -1) {
-		if (odm_is_unsupported_(errno))
-			errno = ENOTSUP;
+		if (!odm_is_unsupported_(errno))
+			return -1;
+		if (type == UNSPECIFIED_IP_ADDRESS)
+			return 0; /* there is nothing to take back */
+		errno = ENOTSUP;
 		return -1;
 	}
 	heard = odm_get_type(fd);
 	if (heard == type)
 		return 0;
-	if (heard != -1)
-		errno = ENOTSUP;
+	if (heard == -1)
+		return -1;
+	/* A kernel that dropped the type took the rest as "no preferences": put them back. */
+	value = before & ODM_RFC5014_MASK;
+	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value));
+	errno = ENOTSUP;
 	return -1;
 }
 

@@ -86,6 +86,25 @@ def test_an_unused_header_costs_no_warning(tmp_path: Path) -> None:
     compiled(["cc", "-std=c99", *STRICT, "-o", str(tmp_path / "nothing"), str(program)])
 
 
+def test_S8_a_type_that_nobody_hears_leaves_the_preferences_as_they_were(
+    tmp_path: Path, stock: Cgroup
+) -> None:
+    program = tmp_path / "unheard.c"
+    program.write_text(
+        '#include "odm.h"\n'
+        "int main(void)\n{\n"
+        "\tint fd = socket(AF_INET6, SOCK_DGRAM, 0);\n"
+        "\tuint32_t before = 2, after = 0; /* RFC 5014: prefer the public address */\n"
+        "\tsocklen_t size = sizeof(after);\n"
+        "\tsetsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &before, sizeof(before));\n"
+        "\tif (odm_set_type(fd, FIXED_IP_ADDRESS) != -1 || errno != ENOTSUP)\n\t\treturn 1;\n"
+        "\tgetsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &after, &size);\n"
+        "\treturn after & 2 ? 0 : 2;\n}\n"
+    )
+    compiled(["cc", "-std=c99", *STRICT, "-o", str(tmp_path / "unheard"), str(program)])
+    assert stock.run([str(tmp_path / "unheard")]).returncode == 0
+
+
 #: What applications write, and the same in the header that the eBPF programs share.
 SAME_VALUES: Final = {
     "FIXED_IP_ADDRESS": "ODM_FIXED",

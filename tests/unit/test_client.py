@@ -37,7 +37,7 @@ class Enforced(socket.socket):
         wanted = value >> 16 & 7
         if wanted not in self.allow:
             raise PermissionError(errno.EACCES, "the class may not")
-        self.value = value
+        self.value = self.value & 0xFFF | value if value else 0
 
     def getsockopt(self, level: int, name: int) -> int:  # type: ignore[override]
         assert (level, name) == (socket.IPPROTO_IPV6, 72)
@@ -110,6 +110,10 @@ def test_unspecified_takes_type_and_preferences_back(enforced: Enforced) -> None
     client.set_type(enforced, AddressType.UNSPECIFIED)
     assert enforced.value == 0
     assert client.get_type(enforced) == AddressType.UNSPECIFIED
+
+
+def test_S8_taking_back_what_was_never_asked_is_no_error(stock: socket.socket) -> None:
+    client.set_type(stock, AddressType.UNSPECIFIED)
 
 
 def test_a_refusal_is_a_permission_error_not_a_lack_of_support(enforced: Enforced) -> None:

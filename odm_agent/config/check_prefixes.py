@@ -79,13 +79,13 @@ def _network(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> I
             f"{network} is IPv{network.version}, not {prefix.family}; correct one, or leave family"
             " out",
         )
-    for kind, special in _SPECIAL.items():
-        if any(_meet(network, each) for each in special):
-            yield Problem(
-                (*at, "prefix"),
-                f"{network} holds {kind} addresses, which cannot be typed; use a prefix that is"
-                " routed to this host or resolved on its link",
-            )
+    held = [kind for kind, nets in _SPECIAL.items() if any(_meet(network, n) for n in nets)]
+    if held:
+        yield Problem(
+            (*at, "prefix"),
+            f"{network} holds {', '.join(held)} addresses, which cannot be typed; use a prefix that"
+            " is routed to this host or resolved on its link",
+        )
 
 
 def _gateway(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ def sources(
     An address of ours that the table knows no more, outside all typed networks, is left out: what
     was recorded about it holds until it is gone.
     """
-    leaving = {a.address for a in host.addresses if a.ours and table.span_of(a.address) is None}
+    ours = {local.address for local in host.addresses if local.ours}
     rows: dict[IPAddress, SourceRow] = {}
     for local in host.addresses:
         if local.broadcast is not None:
@@ -31,9 +31,9 @@ def sources(
     for local in host.addresses:
         span = table.span_of(local.address)
         if span is None:
-            if local.address not in leaving:
+            if local.address not in ours:
                 rows[local.address] = _UNTYPED
-        elif local.ours or not span.prefix.untyped_allowed:
+        elif local.address in ours or not span.prefix.untyped_allowed:
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)
         else:
             rows[local.address] = _UNTYPED

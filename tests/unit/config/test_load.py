@@ -1,0 +1,237 @@
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from odm_agent.config.lines import line_of, lines_of
+from odm_agent.config.load import Finding, load, parse, review
+from odm_agent.config.schema import Config
+from odm_agent.errors import ConfigError
+from odm_agent.model import HostState, Link, LocalAddress
+
+PREFIX = """
+[prefixes.{name}]
+type = "fixed"
+prefix = "{prefix}"
+interface = "eth0"
+placement = "{placement}"
+"""
+
+
+def prefix(
+    network: str = "2001:db8:1::/64", extra: str = "", name: str = "p", placement: str = "delegated"
+) -> str:
+    return PREFIX.format(name=name, prefix=network, placement=placement) + extra + "\n"
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, Path("f.toml"))
+    return str(caught.value)
+
+
+def test_an_empty_file_is_the_default_configuration() -> None:
+    assert parse("", Path("f.toml")) == Config()
+
+
+def test_a_whole_configuration_is_read() -> None:
+    config = parse(
+        prefix(extra='gateway = "fe80::1"\npool = 3')
+        + '[classes.ssh]\ncgroups = ["system.slice/ssh.service"]\nallow = ["fixed"]\n'
+        'default = "fixed"\n[unclassified]\nmode = "audit"\n',
+        Path("f.toml"),
+    )
+    assert config.prefixes["p"].pool == 3
+    assert config.classes["ssh"].default == "fixed"
+    assert config.unclassified.mode == "audit"
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration.*--config"):
+        load(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(tmp_path / "f.toml")
+
+
+def test_broken_toml_names_its_line() -> None:
+    assert refused("[agent]\nmetrics = \n").startswith("f.toml:2: this is not TOML: ")
+
+
+def test_all_problems_are_named_with_their_lines() -> None:
+    message = refused(
+        '[agent]\nmetrics = "no"\nlog_lvel = "info"\n\n'
+        '[classes.a]\nallow = [\n  "fixed",\n]\ndefault = "nonpersistent"\n'
+        '[classes.b]\nmode = "maybe"\n[clases.c]\n' + prefix("2001:db8::1/64")
+    )
+    assert [line.split(": ")[0] for line in message.splitlines()] == [
+        "f.toml:3",  # a section that cannot be read is not checked further
+        "f.toml:9",
+        "f.toml:11",
+        "f.toml:12",
+        "f.toml:16",
+    ]
+    assert "did you mean log_level?" in message
+    assert "did you mean classes?" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("agent = 3", "f.toml:1: agent: this must be a table; write [agent]"),
+        ("prefixes = 3", "prefixes: this must be tables; write [prefixes.NAME]"),
+        ("[prefixes.p]\n", "f.toml:1: prefixes.p: the key type is missing; add it"),
+        ("[agent]\nmetrics = 3", "f.toml:2: agent.metrics: expected `str`, got `int`"),
+        ('[agent]\nmetrics = "[::1]"', "not ADDRESS:PORT"),
+        ('[agent]\nmetrics = "localhost:1"', "not ADDRESS:PORT"),
+        ('[agent]\nmetrics = "::1:9653"', "not ADDRESS:PORT"),
+        ('[agent]\nstate_dir = "var"', "'var' is not an absolute path"),
+        (f'[agent]\nsocket = "/{"x" * 107}"', "too long for a unix socket"),
+        ("[agent]\nmark_mask = 0xF0F0", "not one run of 4 to 16 bits"),
+        ("[agent]\nmark_mask = 0x7", "not one run of 4 to 16 bits"),
+        ("[agent]\nmark_mask = 0x1FFFF", "not one run of 4 to 16 bits"),
+        ("[agent]\nmark_mask = 0x1F00000000", "not one run of 4 to 16 bits"),
+        ("[agent]\nmark_mask = -16", "not one run of 4 to 16 bits"),
+        ("[agent]\nmark_mask = 0", "not one run of 4 to 16 bits"),
+        ("[agent]\ntable_base = 253", "use 256 to"),
+        ("[agent]\nrule_priority = 32001", "use 1 to 32000"),
+        ("[agent]\nprotocol = 4", "use 5 to 255"),
+        ("[classes.Big]", "the name 'Big' cannot be used"),
+        ("[classes.unclassified]", "use [unclassified]"),
+        ("[classes.a]\nstrict = true", "could use no address at all"),
+        ('[classes.a]\ncgroups = ["a//b"]', "is not a path"),
+        ('[classes.a]\ncgroups = ["a/../b"]', "is not a path"),
+        ('[classes.a]\ncgroups = [""]', "is not a path"),
+        ('[classes.a]\ncgroups = ["a/**"]', "one * for each level"),
+        ('[classes.a]\ncgroups = ["x", "/x/"]', "stands twice in this class"),
+        (
+            '[classes.a]\ncgroups = ["x"]\n[classes.b]\ncgroups = ["x"]',
+            "f.toml:4: classes.b.cgroups: the cgroup 'x' stands also in 'a'",
+        ),
+        (prefix("nonsense"), "f.toml:4: prefixes.p.prefix: no prefix"),
+        (prefix("2001:db8::1/64"), "has host bits set"),
+        (prefix("fe80::/64"), "holds link-local"),
+        (prefix("169.0.0.0/8"), "holds link-local"),
+        (prefix("ff05::/64"), "holds multicast"),
+        (prefix("127.0.0.0/24"), "holds loopback"),
+        (prefix("::ffff:192.0.2.0/120"), "holds IPv4-mapped"),
+        (prefix("::/0"), "holds unspecified"),
+        (prefix(extra='family = "ipv4"'), "is IPv6, not ipv4"),
+        (prefix(extra='gateway = "192.0.2.1"'), "use one of its family"),
+        (prefix(extra='gateway = "x"'), "no address"),
+        (prefix(extra='gateway = "ff02::1"'), "is no next hop"),
+        (prefix(extra='gateway = "2001:db8:1::1"'), "all of which is delegated"),
+        (prefix(extra='range = "192.0.2.1-192.0.2.2"'), "a range is for IPv4"),
+        (prefix(extra="pool = 0"), "use 1 to 65536"),
+        (prefix(extra="pool = 65537"), "use 1 to 65536"),
+        (prefix(extra="pool = 257", placement="on-link"), "use 1 to 256"),
+        (prefix("2001:db8::/127", "pool = 3"), "has room for 2 addresses, not for 3"),
+        (prefix("2001:db8::/126", "pool = 4", placement="on-link"), "has room for 3"),
+        (prefix("2001:db8::/128", "pool = 2"), "has room for 1"),
+        (prefix("192.0.2.0/30", "pool = 3"), "has room for 2"),
+        (prefix("192.0.2.0/24", placement="on-link"), 'range = "FIRST-LAST"'),
+        (prefix("192.0.2.0/24", 'range = "192.0.2.1"'), "not of the form FIRST-LAST"),
+        (prefix("192.0.2.0/24", 'range = "192.0.2.9-192.0.2.1"'), "comes after"),
+        (prefix("192.0.2.0/24", 'range = "192.0.2.9-192.0.3.1"'), "is not within"),
+        (
+            prefix("192.0.2.0/24", 'range = "192.0.2.9-192.0.2.10"\npool = 3', "p", "on-link"),
+            "the range 192.0.2.9-192.0.2.10 has room for 2",
+        ),
+        (prefix() + prefix("2001:db8:1::/80", name="q"), "overlaps with prefix 'p'"),
+        (prefix().replace("eth0", "an-interface-too-long"), "cannot be an interface"),
+        (prefix().replace("eth0", "a/b"), "cannot be an interface"),
+        (prefix().replace("eth0", "lo"), "do not leave by lo"),
+        (
+            "[agent]\nmark_mask = 0xF\n"
+            + "".join(prefix(f"2001:db8:{n}::/64", name=f"p{n}") for n in range(16)),
+            "f.toml:2: agent.mark_mask: 4 bits tell 15 prefixes apart, there are 16",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text: str, expected: str) -> None:
+    message = refused(text)
+    assert expected in message
+    assert len(message.splitlines()) == 1
+    assert ";" in message, "says what to do"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        prefix("2001:db8::/127", "pool = 2"),
+        prefix("2001:db8::/60", "pool = 65536"),
+        prefix("192.0.2.0/31", "pool = 2"),
+        prefix("192.0.2.0/24", 'range = "192.0.2.9-192.0.2.10"\npool = 2', placement="on-link"),
+        '[agent]\nmetrics = ""\n',
+        '[agent]\nmetrics = "[::1]:9653"\ncgroup = "/sys/fs/cgroup/x"\nmark_mask = 0xFF\n',
+        '[classes.a]\ncgroups = ["/", "user.slice/*/app"]\nallow = ["fixed"]\nstrict = true\n',
+        # Two ranges of one link are disjoint though their networks are not.
+        prefix("192.0.2.0/24", 'range = "192.0.2.8-192.0.2.9"', "p", "on-link")
+        + prefix("192.0.2.0/24", 'range = "192.0.2.10-192.0.2.11"', "q", "on-link"),
+    ],
+)
+def test_what_makes_sense_is_taken(text: str) -> None:
+    parse(text, Path("f.toml"))
+
+
+def test_lines_are_found_in_all_ways_of_writing_keys() -> None:
+    lines = lines_of(
+        '# c\r\na.b = 1\r\nlong = """\r\n[not.a.table]\r\n"""\r\n\r\n["x y"]  # c\r\n'
+        'list = [\r\n  1,\r\n]\r\ninline = { key = 1 }\r\n[ t . u ]\r\nk = "\u2028"\r\nlast = 1\r\n'
+    )
+    expected = {("a", "b"): 2, ("long",): 3, ("x y",): 7, ("x y", "list"): 8}
+    expected |= {("x y", "inline", "key"): 11, ("t", "u"): 12, ("t", "u", "last"): 14}
+    assert {path: lines.get(path) for path in expected} == expected
+    assert ("not",) not in lines
+    assert line_of(lines, ("t", "u", "missing")) == 12
+    assert line_of(lines, ("nowhere",)) == 1
+
+
+def host(*addresses: LocalAddress, links: tuple[str, ...] = ("lo", "eth0")) -> HostState:
+    return HostState({n: Link(n, i, True) for i, n in enumerate(links, 1)}, addresses)
+
+
+def at(address: str, ours: bool = False) -> LocalAddress:
+    return LocalAddress(ip_address(address), 64, "eth0", ours)
+
+
+def test_an_address_of_somebody_else_in_a_typed_prefix_is_an_error_that_names_it() -> None:
+    text = "\n" + prefix()
+    found = review(
+        parse(text, Path("f")), host(at("2001:db8:1::7"), at("2001:db8:9::1"), at("fe80::1")), text
+    )
+    assert [f.line for f in found.errors] == [3]
+    assert "2001:db8:1::7 on eth0 lies in this prefix" in found.errors[0].message
+    assert found.warnings == ()
+
+
+def test_untyped_allow_takes_such_an_address() -> None:
+    text = prefix(extra='untyped = "allow"')
+    assert review(parse(text, Path("f")), host(at("2001:db8:1::7"))).errors == ()
+
+
+def test_a_family_without_untyped_address_is_an_error() -> None:
+    text = prefix()
+    errors = review(parse(text, Path("f")), host(at("2001:db8:1::7"), at("192.0.2.1")), text).errors
+    assert len(errors) == 2
+    assert any("all IPv6 addresses of this host would be typed" in f.message for f in errors)
+
+
+def test_a_host_without_an_address_of_the_family_loses_nothing() -> None:
+    ours = at("2001:db8:1::7", ours=True)
+    assert review(parse(prefix(), Path("f")), host(ours, at("192.0.2.1"))).errors == ()
+
+
+def test_a_missing_interface_is_a_warning_since_interfaces_come_and_go() -> None:
+    found = review(parse(prefix(), Path("f")), host(links=("lo",)), prefix())
+    assert found.errors == ()
+    assert found.warnings == (
+        Finding(
+            5,
+            "prefixes.p.interface: there is no interface 'eth0' now; the prefix serves nobody until"
+            " it appears, see `ip link`",
+        ),
+    )

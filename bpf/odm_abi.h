@@ -115,7 +115,9 @@ struct odm_settings {
 	__u32 mark_mask;
 	__u32 mark_shift;
 	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
-	__u64 room[4];
+	__u32 protocol;	      /* route, rule and address protocol of the agent; for detach */
+	__u32 pad;
+	__u64 room[3];
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 

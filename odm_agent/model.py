@@ -8,7 +8,7 @@ ordered `Action`s; the adapters (`kernel`, `datapath`) carry them out.
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Final
+from typing import Final, Literal
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -63,9 +63,16 @@ class Mode(IntEnum):
     ENFORCE = 2
 
     @property
-    def word(self) -> str:
+    def word(self) -> Literal["off", "audit", "enforce"]:
         """The word used in configuration, CLI and metrics."""
-        return self.name.lower()
+        return _MODE_WORDS[self]
+
+
+_MODE_WORDS: Final[dict[Mode, Literal["off", "audit", "enforce"]]] = {
+    Mode.OFF: "off",
+    Mode.AUDIT: "audit",
+    Mode.ENFORCE: "enforce",
+}
 
 
 class Placement(Enum):

@@ -24,7 +24,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     #: Our three kinds of rules stand at this priority and the two after it.
     rule_priority: int = 8653
     #: rtm_protocol, fra_protocol and IFA_PROTO of all that we make (8 bits).
-    protocol: int = 186
+    protocol: int = 86
     #: "address:port" of the Prometheus endpoint; empty: none.
     metrics: str = "127.0.0.1:9653"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

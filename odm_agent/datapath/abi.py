@@ -119,7 +119,9 @@ class Settings(ct.Structure):
         ("mark_mask", ct.c_uint32),
         ("mark_shift", ct.c_uint32),
         ("strict_classes", ct.c_uint32),
-        ("room", ct.c_uint64 * 4),
+        ("protocol", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("room", ct.c_uint64 * 3),
     )
 
 

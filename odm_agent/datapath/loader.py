@@ -9,6 +9,7 @@ import ctypes as ct
 import os
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,33 @@ from odm_agent.datapath import abi, libbpf, pins, source
 from odm_agent.errors import DatapathError, OdmError
 
 
-def ensure(
-    pin_dir: Path, cgroup: Path, netns_cookie: int, mark_mask: int, *, timeout_s: float = 60
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a load is for. `netns_cookie` is the agent's own network namespace."""
+
+    pin_dir: Path
+    cgroup: Path
+    netns_cookie: int
+    mark_mask: int
+    protocol: int
+
+
+def ensure(wanted: Wanted, *, timeout_s: float = 60) -> bool:
     """Make `pin_dir` hold this version's programs, attached to `cgroup`; true if any were loaded.
 
-    Pins that fit (ABI tag, source hash, cgroup) are adopted as they are. `netns_cookie` is the
-    agent's own network namespace. DatapathError says what is in the way.
+    Pins that fit (ABI tag, source hash, cgroup) are adopted as they are. DatapathError says what
+    is in the way.
     """
-    identity = pins.require_abi(pin_dir)
+    identity = pins.require_abi(wanted.pin_dir)
     if (
         identity is not None
         and identity.source_hash == source.source_hash()
-        and pins.is_enforcing(pin_dir, cgroup.stat().st_ino)
+        and pins.is_enforcing(wanted.pin_dir, wanted.cgroup.stat().st_ino)
     ):
         return False
     command = [sys.executable, "-m", "odm_agent.datapath.loader"]
-    command += ["--pin-dir", str(pin_dir), "--cgroup", str(cgroup)]
-    command += ["--netns-cookie", str(netns_cookie), "--mark-mask", str(mark_mask)]
+    for option, value in asdict(wanted).items():
+        command += [f"--{option.replace('_', '-')}", str(value)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise DatapathError(done.stderr.strip() or "the loader of the eBPF programs failed")
@@ -47,13 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cgroup", type=Path)
     parser.add_argument("--netns-cookie", type=int)
     parser.add_argument("--mark-mask", type=int)
+    parser.add_argument("--protocol", type=int)
     parser.add_argument("--check", action="store_true", help="load everything, attach nothing")
     options = parser.parse_args(arguments)
     try:
         if options.check:
             check()
         else:
-            load(options.pin_dir, options.cgroup, options.netns_cookie, options.mark_mask)
+            named = vars(options)
+            del named["check"]
+            load(Wanted(**named))
     except OdmError as error:
         print(error, file=sys.stderr)
         return 1
@@ -70,18 +83,19 @@ def check() -> None:
         pins.remove(pin_dir)
 
 
-def load(pin_dir: Path, cgroup: Path, netns_cookie: int, mark_mask: int) -> None:
+def load(wanted: Wanted) -> None:
     """Compile, fill in what no hook may run without, then attach (or replace) and pin.
 
     A first load that fails half way leaves nothing; a replacement that fails leaves the links
     as they were, each with a program that works on the same maps.
     """
+    pin_dir = wanted.pin_dir
     first = pins.require_abi(pin_dir) is None
     pins.make_folder(pin_dir)
     try:
         programs = _compile(pin_dir)
-        _write_settings(pin_dir, netns_cookie, mark_mask)
-        _attach(pin_dir, cgroup, programs)
+        _write_settings(wanted)
+        _attach(pin_dir, wanted.cgroup, programs)
         _write_identity(pin_dir)
     except BaseException:
         if first:
@@ -124,20 +138,21 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
 _keep: list[Any] = []
 
 
-def _write_settings(pin_dir: Path, netns_cookie: int, mark_mask: int) -> None:
+def _write_settings(wanted: Wanted) -> None:
     """Before anything is attached: a hook that doesn't know home takes every socket for foreign."""
-    settings = _open(pin_dir, "odm_settings", abi.Settings)
+    settings = _open(wanted.pin_dir, "odm_settings", abi.Settings)
     try:
         row = settings.get(0)
-        assert row is not None
-        if row.home_netns not in (0, netns_cookie):
+        assert row is not None  # an array has all its rows
+        if row.home_netns not in (0, wanted.netns_cookie):
             raise DatapathError(
-                f"the pins in {pin_dir} serve another network namespace; give each agent its own"
-                " `agent.pin_dir`, or run `odm-agent detach`"
+                f"the pins in {wanted.pin_dir} serve another network namespace; give each agent"
+                " its own `agent.pin_dir`, or run `odm-agent detach` where that agent ran"
             )
-        row.home_netns = netns_cookie
-        row.mark_mask = mark_mask
-        row.mark_shift = (mark_mask & -mark_mask).bit_length() - 1
+        row.home_netns = wanted.netns_cookie
+        row.mark_mask = wanted.mark_mask
+        row.mark_shift = (wanted.mark_mask & -wanted.mark_mask).bit_length() - 1
+        row.protocol = wanted.protocol
         row.epoch = row.epoch or 1
         settings.put(0, row)
     finally:

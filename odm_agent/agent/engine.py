@@ -1,0 +1,169 @@
+"""Brings kernel and maps to what the typed prefix table says; the service drives it."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from odm_agent.datapath.base import Datapath
+from odm_agent.errors import DatapathError, KernelError
+from odm_agent.kernel.base import Kernel
+from odm_agent.model import (
+    Action,
+    AddAddress,
+    Address,
+    AddRoute,
+    AddRule,
+    CgroupRow,
+    ClassPolicy,
+    Family,
+    HostState,
+    IPAddress,
+    RemoveAddress,
+    RemoveRoute,
+    RemoveRule,
+)
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile import desired, observe, plan, still_safe
+
+log = logging.getLogger(__name__)
+
+#: Each round can only wait for what the one before has made; a healthy host takes four.
+_MOST_ROUNDS = 8
+
+_KERNEL_ACTIONS = (AddAddress, RemoveAddress, AddRoute, RemoveRoute, AddRule, RemoveRule)
+
+
+@dataclass
+class Engine:
+    """The table and the two places that it is projected to.
+
+    `probed` holds the on-link IPv4 addresses that no other host was found to use (RFC 5227); the
+    others wait in `to_probe` and are not configured until somebody says `probe_ended`.
+    """
+
+    kernel: Kernel
+    datapath: Datapath
+    numbers: Numbers
+    table: PrefixTable
+    classes: Mapping[int, ClassPolicy] = field(default_factory=dict)
+    cgroups: Mapping[int, CgroupRow] = field(default_factory=dict)
+    host: HostState = field(default_factory=HostState)
+    failures: list[str] = field(default_factory=list)
+    probed: set[IPAddress] = field(default_factory=set)
+    to_probe: set[Address] = field(default_factory=set)
+
+    def converge(self) -> bool:
+        """Read, plan and apply until nothing is left to do now; whether anything was done.
+
+        What could not be done is in `failures`, and is tried again the next time.
+        """
+        self.failures = []
+        changed = False
+        for _ in range(_MOST_ROUNDS):
+            self.host = self.kernel.read()
+            self._note_conflicts()
+            goal = desired(self.table, self.classes, self.cgroups, self.host, self.numbers)
+            now = observe(self.host, self.datapath.read())
+            actions = self._unless_unprobed(plan(goal, now, self.host))
+            if not actions:
+                return changed
+            failed_before = len(self.failures)
+            self._execute(actions)
+            if len(self.failures) > failed_before:
+                return True  # the same plan would fail again; the next event or timer retries
+            changed = True
+        log.warning("not settled yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
+        return changed
+
+    def settled(self) -> bool:
+        """Every address of the table is ready, or there is a reason why it won't be soon."""
+        ready = {a.address for a in self.host.addresses if a.ready or a.failed}
+        return not self.to_probe and all(
+            address in ready
+            for row in self.table
+            if (link := self.host.links.get(row.prefix.interface)) and link.up
+            for address in row.configured
+        )
+
+    def probe_ended(self, address: Address, *, in_use: bool) -> None:
+        """What the conflict check of an on-link IPv4 address said."""
+        self.to_probe.discard(address)
+        if in_use:
+            log.warning("another host uses an address", extra={"address": str(address.address)})
+            self.table = self.table.with_conflict(address.address)
+        else:
+            self.probed.add(address.address)
+
+    def alarms(self) -> list[str]:
+        """What a person should look at now."""
+        found = [f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble]
+        found += [f"not done: {failure}" for failure in self.failures]
+        families = {row.prefix.family for row in self.table}
+        found += [
+            f"IPv{family} has no untyped address left: sockets of no class can't use it"
+            for family in sorted(families)
+            if not self._has_untyped(family)
+        ]
+        return found
+
+    def _has_untyped(self, family: Family) -> bool:
+        """Whether sockets of no class have an address; also if the host has none at all."""
+        held = [
+            a for a in self.host.addresses if a.address.version == family and not _local(a.address)
+        ]
+        foreign = [a.address for a in held if not a.ours]
+        return not held or any(self._is_untyped(address) for address in foreign)
+
+    def _is_untyped(self, address: IPAddress) -> bool:
+        row = self.table.span_of(address)
+        return row is None or row.prefix.untyped_allowed
+
+    def _note_conflicts(self) -> None:
+        """IPv6: what duplicate address detection found is replaced by the next one."""
+        for local in self.host.addresses:
+            if local.ours and local.failed:
+                log.warning("another host uses an address", extra={"address": str(local.address)})
+                self.table = self.table.with_conflict(local.address)
+
+    def _unless_unprobed(self, actions: Iterable[Action]) -> list[Action]:
+        """An on-link IPv4 address is configured only once no other host was found to use it."""
+        kept: list[Action] = []
+        self.to_probe = set()
+        for action in actions:
+            if isinstance(action, AddAddress) and self._wants_probe(action.address):
+                self.to_probe.add(action.address)
+            else:
+                kept.append(action)
+        return kept
+
+    def _wants_probe(self, address: Address) -> bool:
+        return (
+            address.dad
+            and Family.of(address.address) is Family.IPV4
+            and address.address not in self.probed
+        )
+
+    def _execute(self, actions: list[Action]) -> None:
+        """In order; after a failure goes on with what is still safe."""
+        while actions:
+            action, actions = actions[0], actions[1:]
+            try:
+                self._do(action)
+            except (KernelError, DatapathError) as error:
+                log.warning("an action failed", extra={"action": str(action), "error": str(error)})
+                self.failures.append(str(error))
+                actions = still_safe(action, actions)
+
+    def _do(self, action: Action) -> None:
+        log.debug("action", extra={"action": str(action)})
+        if isinstance(action, _KERNEL_ACTIONS):
+            self.kernel.apply(action)
+            if isinstance(action, RemoveAddress):
+                self.probed.discard(action.address.address)
+        else:
+            self.datapath.apply(action)
+
+
+def _local(address: IPAddress) -> bool:
+    return address.is_loopback or address.is_link_local

@@ -1,0 +1,111 @@
+"""The verbs of the control socket."""
+
+from typing import TYPE_CHECKING, Any
+
+from odm_agent.agent import sockets, views
+from odm_agent.control.scopes import PARENT
+from odm_agent.control.server import Handler
+from odm_agent.control.shapes import ReloadResult
+from odm_agent.errors import ControlError
+from odm_agent.model import AddressType, Mode
+
+if TYPE_CHECKING:
+    from odm_agent.agent.service import Service
+
+
+class Handlers:
+    """Answers from the service, once it is there (the socket is opened before all else)."""
+
+    def __init__(self) -> None:
+        self._service: Service | None = None
+
+    def attach(self, service: "Service") -> None:
+        """From now on there is somebody to ask."""
+        self._service = service
+
+    def table(self) -> dict[str, Handler]:
+        """verb -> coroutine."""
+        return {
+            "status": self._status,
+            "prefixes": self._prefixes,
+            "addresses": self._addresses,
+            "sockets": self._sockets,
+            "classes": self._classes,
+            "resolve": self._resolve,
+            "reload": self._reload,
+            "classify": self._classify,
+            "unclassify": self._unclassify,
+            "stop": self._stop,
+        }
+
+    @property
+    def _running(self) -> "Service":
+        if self._service is None:
+            raise ControlError("the agent is still starting; try again in a moment")
+        return self._service
+
+    async def _status(self, _: dict[str, Any]) -> Any:
+        return views.status(self._running.state)
+
+    async def _prefixes(self, _: dict[str, Any]) -> Any:
+        return views.prefixes(self._running.state)
+
+    async def _addresses(self, _: dict[str, Any]) -> Any:
+        return views.addresses(self._running.state)
+
+    async def _sockets(self, _: dict[str, Any]) -> Any:
+        return sockets.views(sockets.typed_sockets(self._running.state))
+
+    async def _classes(self, _: dict[str, Any]) -> Any:
+        return views.classes(self._running.state)
+
+    async def _resolve(self, arguments: dict[str, Any]) -> Any:
+        return views.membership(self._running.state, _text(arguments, "cgroup"))
+
+    async def _reload(self, _: dict[str, Any]) -> Any:
+        service = self._running
+        warnings = await service.reload()
+        return ReloadResult(config=str(service.state.path), warnings=warnings)
+
+    async def _classify(self, arguments: dict[str, Any]) -> Any:
+        """Check what `exec` wants, and see to it that its cgroup is classified when this answers.
+
+        The cgroup's own name says class and type; so what a restarted agent finds is the same.
+        """
+        state = self._running.state
+        name = _text(arguments, "class")
+        policy = next((p for p in state.engine.classes.values() if p.id and p.name == name), None)
+        if policy is None:
+            known = ", ".join(sorted(p.name for p in state.engine.classes.values() if p.id))
+            raise ControlError(f"there is no class {name!r}; there are: {known or 'none'}")
+        if policy.mode is Mode.OFF:
+            raise ControlError(f"class {name!r} is off; set its mode to enforce or audit")
+        word = arguments.get("type")
+        if word is not None and AddressType.from_word(str(word)) not in policy.allow:
+            raise ControlError(
+                f"class {name!r} may not use {word}; add it to classes.{name}.allow, or choose"
+                f" among: {', '.join(t.word for t in sorted(policy.allow)) or 'none'}"
+            )
+        path = _text(arguments, "path")
+        if not path.startswith(f"{state.attached_to}/{PARENT}/"):
+            raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
+        state.converge()
+        if arguments.get("cgroup_id") not in state.engine.cgroups:
+            raise ControlError(f"{path} could not be classified; its name or owner is not as made")
+        return None
+
+    async def _unclassify(self, _: dict[str, Any]) -> Any:
+        """The cgroup is gone: its row goes with it."""
+        self._running.state.converge()
+        return None
+
+    async def _stop(self, _: dict[str, Any]) -> Any:
+        self._running.stop()
+        return None
+
+
+def _text(arguments: dict[str, Any], key: str) -> str:
+    value = arguments.get(key)
+    if not isinstance(value, str):
+        raise ControlError(f"the request lacks {key!r}, a text")
+    return value

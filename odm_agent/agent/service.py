@@ -1,0 +1,201 @@
+"""The running agent: events in, one reconcile step after the other, answers out."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from odm_agent.agent.handlers import Handlers
+from odm_agent.agent.notify import notify
+from odm_agent.agent.readings import AgentReadings
+from odm_agent.agent.state import State, open_state, read_config
+from odm_agent.config.schema import Config
+from odm_agent.control.server import ControlServer
+from odm_agent.errors import KernelError, OdmError
+from odm_agent.kernel import conflict
+from odm_agent.kernel.watch import Watch
+from odm_agent.metrics.endpoint import start as start_metrics
+from odm_agent.model import Address
+
+log = logging.getLogger(__name__)
+
+#: A burst of events is one: what follows within this time is taken along.
+_BURST_S = 0.01
+#: Nothing should ever need it: a look at everything even if no event came.
+_RESYNC_S = 60.0
+#: How long the start (or a reload) waits for duplicate address detection.
+_SETTLE_S = 8.0
+
+
+def run_agent(path: Path) -> int:
+    """Serve until SIGTERM or SIGINT; then 0. Raises OdmError if it can't start."""
+    config, warnings = read_config(path)
+    _log_to_stderr(config.agent.log_level)
+    for warning in warnings:
+        log.warning(warning)
+    try:
+        asyncio.run(_serve(path, config))
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+    return 0
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person should read of a group: our own error, if there is one."""
+    ours = group.subgroup(OdmError)
+    error: BaseException = ours or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _serve(path: Path, config: Config) -> None:
+    handlers = Handlers()
+    # The socket comes first: a second agent with the same one must stop before it touches anything.
+    async with ControlServer(config.agent.socket, handlers.table()):
+        state = open_state(path, config)
+        try:
+            with Watch() as watch:
+                service = Service(state, watch)
+                handlers.attach(service)
+                await service.run()
+        finally:
+            state.close()
+
+
+class Service:
+    """The event loop's part; everything that takes time is a short step of `State`."""
+
+    def __init__(self, state: State, watch: Watch) -> None:
+        self.state = state
+        self._watch = watch
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._probing: set[Address] = set()
+
+    async def run(self) -> None:
+        """Until `stop`. What was made in the kernel stays when this returns."""
+        loop = asyncio.get_running_loop()
+        self._on_signals(loop)
+        readers = {
+            self._watch.fileno(): self._watch.drain,
+            self.state.cgroups.fileno(): self.state.cgroups.drain,
+        }
+        for descriptor, drain in readers.items():
+            loop.add_reader(descriptor, self._on_event, drain)
+        metrics = self.state.config.agent.metrics
+        server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await self.settle()
+                notify("READY=1")
+                log.info("ready")
+                reconciling = group.create_task(self._reconcile())
+                await self._stop.wait()
+                notify("STOPPING=1")
+                reconciling.cancel()
+        finally:
+            for descriptor in readers:
+                loop.remove_reader(descriptor)
+            if server is not None:
+                server.close()
+
+    def stop(self) -> None:
+        """End the agent; enforcement goes on."""
+        self._stop.set()
+
+    async def settle(self) -> None:
+        """Converge, and wait until addresses are usable; for `_SETTLE_S` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                while True:
+                    self._wake.clear()
+                    self._step()
+                    if self.state.engine.settled():
+                        return
+                    await self._wake.wait()
+        log.warning("some addresses are not usable yet", extra={"waited_s": _SETTLE_S})
+
+    async def reload(self) -> list[str]:
+        """Take the configuration anew; its warnings. Raises ConfigError (the old one stays)."""
+        notify("RELOADING=1")
+        try:
+            warnings = self.state.reload()
+            logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
+            await self.settle()
+            log.info("reloaded")
+            return warnings
+        finally:
+            notify("READY=1")
+
+    async def _reconcile(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RESYNC_S):
+                    await self._wake.wait()
+            await asyncio.sleep(_BURST_S)
+            self._wake.clear()
+            try:
+                self._step()
+            except OdmError as error:  # e.g. the kernel is out of memory: enforcing goes on
+                log.error("reconcile failed", extra={"error": str(error)})
+
+    def _step(self) -> None:
+        """One pass, and the conflict checks that it asks for."""
+        self.state.converge()
+        for address in self.state.engine.to_probe - self._probing:
+            self._probing.add(address)
+            self._group.create_task(self._probe(address))
+
+    async def _probe(self, address: Address) -> None:
+        assert isinstance(address.address, IPv4Address)
+        try:
+            in_use = await conflict.in_use(address.interface, address.address)
+        except KernelError as error:  # the link is down: its coming up is an event
+            log.info("not probed", extra={"address": str(address.address), "error": str(error)})
+        else:
+            self.state.engine.probe_ended(address, in_use=in_use)
+            self._wake.set()
+        finally:
+            self._probing.discard(address)
+
+    def _on_event(self, drain: Callable[[], bool]) -> None:
+        if drain():
+            self._wake.set()
+
+    def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        self._group.create_task(self._reload_quietly())
+
+    async def _reload_quietly(self) -> None:
+        try:
+            for warning in await self.reload():
+                log.warning(warning)
+        except OdmError as error:
+            log.error("reload refused; the last good configuration stays: %s", error)
+
+
+class _KeyValues(logging.Formatter):
+    """The message, then key=value of whatever `extra` carried."""
+
+    _usual = frozenset(vars(logging.makeLogRecord({})))
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {k: v for k, v in vars(record).items() if k not in self._usual and k != "message"}
+        return " ".join([super().format(record), *(f"{k}={v!r}" for k, v in extra.items())])
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_KeyValues("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,100 @@
+"""Live sockets with the class and type that the datapath gives them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from odm_agent.agent.state import State
+from odm_agent.control.shapes import SocketView
+from odm_agent.datapath import abi
+from odm_agent.kernel import cgroups as kernel_cgroups
+from odm_agent.kernel.sockets import SocketInfo, owners, sockets
+from odm_agent.model import AddressType, Family, IPAddress
+from odm_agent.policy.compile import UNCLASSIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class TypedSocket:
+    """A socket, the class of its creator's cgroup, and a type: asked for, or that of its source."""
+
+    info: SocketInfo
+    class_id: int
+    class_name: str
+    type: AddressType
+    cgroup: str
+
+
+def typed_sockets(state: State) -> list[TypedSocket]:
+    """All sockets of the namespace, but for those in TIME_WAIT, which are nobody's any more."""
+    paths: dict[int, str] = {}
+    found = []
+    for info in sockets(state.datapath.storage_fd):
+        if info.state == "TIME-WAIT":
+            continue
+        if info.cgroup_id not in paths:
+            paths[info.cgroup_id] = _path(state.attached_to, info.cgroup_id)
+        path = paths[info.cgroup_id]
+        name = state.cgroups.class_name_of(path, state.engine.classes) if path else None
+        class_id = _ids(state).get(name or "", UNCLASSIFIED)
+        type_ = _asked(info) or _type_of(state, info.local)
+        found.append(TypedSocket(info, class_id, name or "unclassified", type_, path))
+    return found
+
+
+def count_by_type(found: Iterable[TypedSocket]) -> Mapping[tuple[int, AddressType, Family], int]:
+    """How many by class id, type and family of the source."""
+    return Counter((each.class_id, each.type, Family.of(each.info.local)) for each in found)
+
+
+def count_by_address(found: Iterable[TypedSocket]) -> Mapping[IPAddress, int]:
+    """How many by source address."""
+    return Counter(each.info.local for each in found)
+
+
+def views(found: list[TypedSocket]) -> list[SocketView]:
+    """As `odm-agent sockets` shows them."""
+    holders = owners({each.info.inode for each in found if each.info.inode})
+    return [_view(each, *holders.get(each.info.inode, (0, ""))) for each in found]
+
+
+def _view(each: TypedSocket, pid: int, process: str) -> SocketView:
+    info = each.info
+    return SocketView(
+        cookie=info.cookie,
+        pid=pid,
+        process=process,
+        class_=each.class_name,
+        type=each.type.word,
+        protocol=info.protocol,
+        state=info.state,
+        source=_endpoint(info.local, info.local_port),
+        destination=_endpoint(info.remote, info.remote_port) if info.remote_port else "",
+        cgroup=each.cgroup,
+    )
+
+
+def _endpoint(address: IPAddress, port: int) -> str:
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+
+
+def _path(root: Path, cgroup_id: int) -> str:
+    """The cgroup's path below the attach point; empty if it is gone or elsewhere."""
+    path = kernel_cgroups.path_of(root, cgroup_id) if cgroup_id else None
+    return str(path.relative_to(root)) if path is not None else ""
+
+
+def _asked(info: SocketInfo) -> AddressType:
+    if info.storage is None or len(info.storage) < 2:
+        return AddressType.UNSPECIFIED
+    return AddressType(info.storage[abi.Socket.type.offset])
+
+
+def _type_of(state: State, address: IPAddress) -> AddressType:
+    row = state.engine.table.span_of(address)
+    return row.prefix.type if row is not None else AddressType.UNSPECIFIED
+
+
+def _ids(state: State) -> dict[str, int]:
+    return {policy.name: policy.id for policy in state.engine.classes.values()}

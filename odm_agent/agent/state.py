@@ -1,0 +1,155 @@
+"""What the service is made of: the configuration in force and everything opened for it."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from odm_agent.agent import uplinks
+from odm_agent.agent.cgroups import ClassifiedCgroups
+from odm_agent.agent.engine import Engine
+from odm_agent.config import load as config_file
+from odm_agent.config.schema import Config
+from odm_agent.datapath import loader
+from odm_agent.datapath.maps import PinnedDatapath
+from odm_agent.errors import ConfigError
+from odm_agent.journal import Journal
+from odm_agent.kernel import cgroups as kernel_cgroups
+from odm_agent.kernel.namespace import netns_cookie
+from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.policy.compile import class_policies
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.sources.static import typed_prefixes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reloads:
+    """How configuration loads went since the start; `loaded` is the last good one, Unix seconds."""
+
+    ok: int = 0
+    failed: int = 0
+    loaded: float = 0.0
+    error: str | None = None
+
+
+@dataclass
+class State:
+    """Everything that lives as long as the agent. `open_state` makes it, `close` ends it."""
+
+    path: Path
+    config: Config
+    journal: Journal
+    kernel: NetlinkKernel
+    datapath: PinnedDatapath
+    engine: Engine
+    cgroups: ClassifiedCgroups
+    attached_to: Path
+    netns_cookie: int
+    started: float = field(default_factory=time.time)
+    reloads: Reloads = field(default_factory=Reloads)
+    #: Of all classes that ever had an id, since verdicts outlive the configuration.
+    class_names: dict[int, str] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close what is open here; what is in the kernel stays, and goes on enforcing."""
+        self.cgroups.close()
+        self.datapath.close()
+        self.kernel.close()
+        self.journal.close()
+
+    def converge(self) -> bool:
+        """One pass over cgroups, kernel and maps; whether anything was changed."""
+        self.engine.cgroups = self.cgroups.rows(self.engine.classes)
+        changed = self.engine.converge()
+        uplinks.settle(self.engine.table, self.engine.host, self.journal)
+        return changed
+
+    def take(self, config: Config) -> None:
+        """Make a checked configuration the one in force; the next `converge` carries it out."""
+        prefixes = typed_prefixes(config, lambda name: self.journal.id_of("prefix", name))
+        classes = class_policies(config, lambda name: self.journal.id_of("class", name))
+        self.engine.table = self.engine.table.with_only(prefixes)
+        self.engine.classes = classes
+        self.class_names = self.journal.names("class")
+        self.config = config
+        self.reloads.ok += 1
+        self.reloads.loaded = time.time()
+        self.reloads.error = None
+
+    def reload(self) -> list[str]:
+        """Read the file again; its warnings. Raises ConfigError, and the last good one stays."""
+        try:
+            config, warnings = read_config(self.path, self.kernel)
+            self._refuse_moving(config)
+        except ConfigError as error:
+            self.reloads.failed += 1
+            self.reloads.error = str(error)
+            raise
+        self.take(config)
+        return warnings
+
+    def _refuse_moving(self, config: Config) -> None:
+        """Where things are kept, and which numbers are used, can't change under way."""
+        moved = [
+            key
+            for key in config.agent.__struct_fields__
+            if key != "log_level" and getattr(config.agent, key) != getattr(self.config.agent, key)
+        ]
+        if moved:
+            raise ConfigError(
+                f"{self.path}: agent.{', agent.'.join(moved)} can't change while the agent runs;"
+                " run `odm-agent detach` and start it again, or put the old value back"
+            )
+
+
+def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config, list[str]]:
+    """The configuration, and warnings a person should see. Raises ConfigError.
+
+    It is held against the host as `kernel` reads it; None opens one for that.
+    """
+    text = config_file.read(path)
+    config = config_file.parse(text, path)
+    if kernel is None:
+        with NetlinkKernel(config.agent.protocol) as opened:
+            host = opened.read()
+    else:
+        host = kernel.read()
+    review = config_file.review(config, host, text)
+    if review.errors:
+        raise config_file.refusal(path, review.errors)
+    return config, [f"{path}:{found.line}: {found.message}" for found in review.warnings]
+
+
+def open_state(path: Path, config: Config) -> State:
+    """Open everything that a configuration names, loading the programs if they aren't there.
+
+    Raises OdmError; then nothing of ours is left open.
+    """
+    agent = config.agent
+    attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
+    cookie = netns_cookie()
+    numbers = Numbers.of(agent)
+    wanted = loader.Wanted(
+        Path(agent.pin_dir), attached_to, cookie, agent.mark_mask, agent.protocol
+    )
+    if not attached_to.is_dir():
+        raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
+    if loader.ensure(wanted):
+        log.info("programs loaded", extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
+    else:
+        log.info("programs adopted", extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
+    journal = Journal(Path(agent.state_dir) / "state.db")
+    kernel = NetlinkKernel(agent.protocol)
+    datapath = PinnedDatapath(Path(agent.pin_dir))
+    engine = Engine(kernel, datapath, numbers, PrefixTable(journal.secret()))
+    cgroups = ClassifiedCgroups(attached_to)
+    state = State(path, config, journal, kernel, datapath, engine, cgroups, attached_to, cookie)
+    try:
+        state.take(config)
+    except BaseException:
+        state.close()
+        raise
+    return state

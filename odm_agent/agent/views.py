@@ -1,0 +1,182 @@
+"""The state as the shapes that the control socket answers with."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from odm_agent import __version__
+from odm_agent.agent import sockets
+from odm_agent.agent.state import State
+from odm_agent.control.shapes import (
+    AddressState,
+    AddressView,
+    ClassView,
+    Membership,
+    PrefixState,
+    PrefixView,
+    Status,
+)
+from odm_agent.datapath import abi, pins
+from odm_agent.model import AddressType, Family, IPAddress, Placement
+from odm_agent.policy.compile import UNCLASSIFIED
+from odm_agent.prefixes.table import Row
+
+
+def status(state: State) -> Status:
+    """`odm-agent status`."""
+    engine = state.engine
+    pin_dir = state.config.agent.pin_dir
+    return Status(
+        version=__version__,
+        abi=abi.ABI_TAG,
+        pid=os.getpid(),
+        since=state.started,
+        config=str(state.path),
+        config_loaded=state.reloads.loaded,
+        reload_error=state.reloads.error,
+        namespace_cookie=state.netns_cookie,
+        cgroup=str(state.attached_to),
+        pin_dir=pin_dir,
+        programs=len(pins.attached(Path(pin_dir))),
+        prefixes=len(engine.table.rows),
+        addresses=sum(len(row.pool) for row in engine.datapath.read().prefixes.values()),
+        classes=len(engine.classes) - 1,
+        alarms=alarms(state),
+    )
+
+
+def alarms(state: State) -> list[str]:
+    """What a person should look at now."""
+    refused = [
+        f"cgroup {each.path} is not classified by {each.pattern!r}: {each.reason}"
+        for each in state.cgroups.refused
+    ]
+    return [*state.engine.alarms(), *refused]
+
+
+def prefixes(state: State) -> list[PrefixView]:
+    """`odm-agent prefixes`."""
+    return [_prefix(state, row) for row in state.engine.table]
+
+
+def _prefix(state: State, row: Row) -> PrefixView:
+    prefix, numbers = row.prefix, state.engine.numbers
+    offered = state.engine.datapath.read().prefixes.get(prefix.id)
+    phase, reason = prefix_state(state, row)
+    return PrefixView(
+        id=prefix.id,
+        name=prefix.name,
+        type=prefix.type.word,
+        prefix=str(prefix.network),
+        family=_family(prefix.family),
+        interface=prefix.interface,
+        gateway=str(prefix.gateway) if prefix.gateway is not None else None,
+        placement="delegated" if prefix.placement is Placement.DELEGATED else "on-link",
+        pool=prefix.pool,
+        state=phase,
+        reason=reason,
+        addresses=len(offered.pool) if offered else 0,
+        table=numbers.table(prefix.id),
+        mark=numbers.mark(prefix.id),
+    )
+
+
+def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
+    """Whether hooks hand out its addresses, and why not or what else is wrong."""
+    link = state.engine.host.links.get(row.prefix.interface)
+    trouble = row.trouble or ""
+    if row.prefix.id in state.engine.datapath.read().prefixes:
+        if link is not None and not link.up:
+            return "ready", f"{row.prefix.interface} is down"
+        return "ready", trouble
+    if not row.addresses:
+        return "withdrawn", trouble
+    if link is None:
+        return "withdrawn", f"there is no interface {row.prefix.interface}"
+    if not link.up:
+        return "waiting", f"{row.prefix.interface} is down"
+    return "waiting", "addresses are being checked or configured"
+
+
+def addresses(state: State) -> list[AddressView]:
+    """`odm-agent addresses`."""
+    live = sockets.count_by_address(sockets.typed_sockets(state))
+    found = []
+    for row in state.engine.table:
+        for address in (*row.addresses, *sorted(row.conflicts, key=int)):
+            found.append(
+                AddressView(
+                    address=str(address),
+                    prefix=row.prefix.name,
+                    type=row.prefix.type.word,
+                    family=_family(row.prefix.family),
+                    interface=row.holder,
+                    state=address_state(state, row, address),
+                    sockets=live.get(address, 0),
+                )
+            )
+    return found
+
+
+def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
+    """Where an address stands on its way to being usable."""
+    if address in row.conflicts:
+        return "failed"
+    if address not in row.configured:
+        return "anyip"
+    held = [
+        local
+        for local in state.engine.host.addresses
+        if local.address == address and local.interface == row.holder
+    ]
+    if any(local.failed for local in held):
+        return "failed"
+    return "ready" if any(local.ready for local in held) else "tentative"
+
+
+def classes(state: State) -> list[ClassView]:
+    """`odm-agent classes`."""
+    live: dict[int, int] = {}
+    for (class_id, _, _), count in sockets.count_by_type(sockets.typed_sockets(state)).items():
+        live[class_id] = live.get(class_id, 0) + count
+    return [
+        ClassView(
+            id=policy.id,
+            name=policy.name,
+            mode=policy.mode.word,
+            allow=[type_.word for type_ in sorted(policy.allow)],
+            default=policy.default.word if policy.default else None,
+            strict=policy.strict,
+            on_failure="closed" if policy.fail_closed else "open",
+            cgroups=[str(state.attached_to / path) for path in state.cgroups.members[policy.name]],
+            sockets=live.get(policy.id, 0),
+        )
+        for policy in state.engine.classes.values()
+        if policy.id != UNCLASSIFIED
+    ]
+
+
+def membership(state: State, cgroup: str) -> Membership:
+    """Which class a cgroup (an absolute path) is in, and by which classified ancestor."""
+    path = os.path.relpath(cgroup, state.attached_to)
+    name = None
+    if not path.startswith(".."):
+        name = state.cgroups.class_name_of("" if path == "." else path, state.engine.classes)
+    if name is None:
+        return Membership(class_="unclassified")
+    policy = next(each for each in state.engine.classes.values() if each.name == name)
+    by = max(
+        (m for m in state.cgroups.members[name] if path == m or path.startswith(f"{m}/")),
+        key=len,
+        default="",
+    )
+    default: AddressType = policy.default
+    return Membership(
+        class_=name,
+        default=default.word if default else None,
+        cgroup=str(state.attached_to / by) if by else "",
+    )
+
+
+def _family(family: Family) -> Literal["ipv4", "ipv6"]:
+    return "ipv6" if family is Family.IPV6 else "ipv4"

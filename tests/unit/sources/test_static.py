@@ -1,0 +1,66 @@
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+
+from odm_agent.config.schema import AgentConfig, Config, PrefixConfig
+from odm_agent.errors import ConfigError
+from odm_agent.model import AddressType, Placement, TypedPrefix
+from odm_agent.sources.static import typed_prefixes
+
+HOME = PrefixConfig(
+    type="fixed",
+    prefix="2001:db8:1::/64",
+    interface="eth0",
+    gateway="fe80::1",
+    placement="delegated",
+    pool=4,
+    preference=2,
+    untyped="allow",
+)
+LAN = PrefixConfig(
+    type="graceful-replacement",
+    prefix="192.0.2.0/24",
+    interface="eth1",
+    placement="on-link",
+    range="192.0.2.16 - 192.0.2.20",
+)
+
+
+def test_sections_become_typed_prefixes() -> None:
+    ids = {"home": 2, "lan": 1}
+    net = IPv6Network("2001:db8:1::/64")
+    assert typed_prefixes(Config(prefixes={"home": HOME, "lan": LAN}), ids.__getitem__) == (
+        TypedPrefix(
+            id=2,
+            name="home",
+            type=AddressType.FIXED,
+            network=net,
+            interface="eth0",
+            gateway=IPv6Address("fe80::1"),
+            placement=Placement.DELEGATED,
+            spans=(net,),
+            pool=4,
+            preference=2,
+            untyped_allowed=True,
+        ),
+        TypedPrefix(
+            id=1,
+            name="lan",
+            type=AddressType.GRACEFUL_REPLACEMENT,
+            network=IPv4Network("192.0.2.0/24"),
+            interface="eth1",
+            gateway=None,
+            placement=Placement.ON_LINK,
+            # Of an IPv4 link only the range is typed, not what the neighbours use.
+            spans=(IPv4Network("192.0.2.16/30"), IPv4Network("192.0.2.20/32")),
+            range=(IPv4Address("192.0.2.16"), IPv4Address("192.0.2.20")),
+            order=1,
+        ),
+    )
+
+
+def test_an_id_that_the_mark_cannot_carry_is_refused() -> None:
+    config = Config(agent=AgentConfig(mark_mask=0xF0), prefixes={"home": HOME})
+    assert typed_prefixes(config, lambda _: 15)[0].id == 15
+    with pytest.raises(ConfigError, match=r"16th name.*only 15 apart; use an old name"):
+        typed_prefixes(config, lambda _: 16)

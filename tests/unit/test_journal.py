@@ -1,0 +1,78 @@
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from odm_agent.journal import Journal, JournalError
+
+
+def open_journal(folder: Path) -> "closing[Journal]":
+    return closing(Journal(folder / "state" / "journal.sqlite"))
+
+
+def test_secret_and_ids_outlive_a_restart(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        secret = journal.secret()
+        ids = [journal.id_of("class", "a"), journal.id_of("class", "b")]
+        assert len(secret) == 32
+        assert ids == [1, 2]
+        assert journal.id_of("prefix", "b") == 1, "each kind counts for itself"
+    with open_journal(tmp_path) as journal:
+        assert journal.secret() == secret
+        assert journal.id_of("class", "c") == 3
+        assert journal.id_of("class", "b") == 2
+        assert journal.names("class") == {1: "a", 2: "b", 3: "c"}
+        assert journal.names("prefix") == {1: "b"}
+
+
+def test_another_host_has_another_secret(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "a") as one, open_journal(tmp_path / "b") as other:
+        assert one.secret() != other.secret()
+
+
+def test_a_sysctl_is_remembered_as_it_was_first(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        journal.remember_sysctl("net/ipv6/conf/eth0/use_oif_addrs_only", "0")
+        journal.remember_sysctl("net/ipv6/conf/eth0/use_oif_addrs_only", "1")
+        assert journal.sysctls() == {"net/ipv6/conf/eth0/use_oif_addrs_only": "0"}
+        journal.forget_sysctl("net/ipv6/conf/eth0/use_oif_addrs_only")
+        assert journal.sysctls() == {}
+
+
+def test_only_the_owner_may_read_the_state(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        journal.secret()
+        files = [p for p in journal.path.parent.iterdir()]
+        assert len(files) > 1, "with its write-ahead log"
+        assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
+        assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
+
+
+def test_two_agents_on_one_database_never_give_the_same_id(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as one, open_journal(tmp_path) as other:
+        assert [one.id_of("class", "a"), other.id_of("class", "b")] == [1, 2]
+        assert one.id_of("class", "b") == 2
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(JournalError, match=r"cannot keep state there.*agent\.state_dir"):
+        open_journal(tmp_path)
+
+
+def test_what_is_no_database_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "journal.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(JournalError, match="cannot keep state there"):
+        open_journal(tmp_path)
+
+
+def test_a_newer_state_is_left_alone(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        path = journal.path
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalError, match="version 99, this agent knows up to 1"):
+        open_journal(tmp_path)

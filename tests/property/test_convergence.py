@@ -18,10 +18,7 @@ from odm_agent.errors import DatapathError, KernelError
 from odm_agent.kernel.memory import MemoryKernel
 from odm_agent.model import (
     Action,
-    AddAddress,
     AddressType,
-    AddRoute,
-    AddRule,
     CgroupRow,
     ClassPolicy,
     Family,
@@ -29,9 +26,6 @@ from odm_agent.model import (
     KernelAction,
     LocalAddress,
     Placement,
-    RemoveAddress,
-    RemoveRoute,
-    RemoveRule,
     Route,
     TypedPrefix,
 )
@@ -39,8 +33,7 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile import desired, observe, plan, still_safe
 
-NUMBERS = Numbers(table_base=865300, rule_priority=8653, mark_mask=0xFF000000, protocol=186)
-KERNEL_ACTIONS = (AddAddress, RemoveAddress, AddRoute, RemoveRoute, AddRule, RemoveRule)
+NUMBERS = Numbers(table_base=865300, rule_priority=8653, mark_mask=0xFF000000, protocol=86)
 LINKS = ("w0", "w1")
 ROUNDS = 6
 TYPES = st.sampled_from([t for t in AddressType if t])
@@ -277,11 +270,11 @@ class World(RuleBasedStateMachine):
         for action in actions:
             self._apply(action)
             self._check()
-            if isinstance(action, KERNEL_ACTIONS):
+            if isinstance(action, KernelAction):
                 self._check_offers()
 
     def _apply(self, action: Action) -> None:
-        if isinstance(action, KERNEL_ACTIONS):
+        if isinstance(action, KernelAction):
             self.kernel.apply(action)
         else:
             self.datapath.apply(action)

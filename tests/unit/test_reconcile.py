@@ -1,0 +1,314 @@
+"""The order of things, told as lists of actions. That it holds always: tests/property."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+
+import pytest
+
+from odm_agent.datapath.memory import MemoryDatapath
+from odm_agent.kernel.memory import MemoryKernel
+from odm_agent.model import (
+    Action,
+    AddAddress,
+    AddressType,
+    AddRoute,
+    AddRule,
+    CgroupRow,
+    ClassPolicy,
+    DropPrefix,
+    DropSource,
+    DropSpan,
+    Family,
+    KernelAction,
+    LocalAddress,
+    Placement,
+    PrefixRow,
+    PutCgroup,
+    PutChoice,
+    PutClass,
+    PutPrefix,
+    PutSource,
+    PutSpan,
+    RemoveAddress,
+    Route,
+    RouteKind,
+    Rule,
+    SourceRow,
+    TypedPrefix,
+)
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile import desired, observe, plan, still_safe
+
+NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=186)
+NET = IPv6Network("2001:db8:1::/64")
+HOME = TypedPrefix(
+    1, "home", AddressType.FIXED, NET, "eth0", IPv6Address("fe80::1"), Placement.DELEGATED, (NET,)
+)
+FIXED6 = (AddressType.FIXED, Family.IPV6)
+
+
+class Host:
+    """A namespace, maps, and the agent's loop one step at a time."""
+
+    def __init__(self, *prefixes: TypedPrefix) -> None:
+        self.kernel, self.maps = MemoryKernel(), MemoryDatapath()
+        self.kernel.set_link("eth0")
+        self.table = PrefixTable(b"secret").with_only(prefixes)
+        self.classes: dict[int, ClassPolicy] = {}
+        self.cgroups: dict[int, CgroupRow] = {}
+
+    def plan(self) -> list[Action]:
+        host = self.kernel.read()
+        want = desired(self.table, self.classes, self.cgroups, host, NUMBERS)
+        return plan(want, observe(host, self.maps.read()), host)
+
+    def step(self) -> list[Action]:
+        actions = self.plan()
+        for action in actions:
+            self.apply(action)
+        return actions
+
+    def apply(self, action: Action) -> None:
+        if isinstance(action, KernelAction):
+            self.kernel.apply(action)
+        else:
+            self.maps.apply(action)
+
+    def settle(self) -> "Host":
+        for _ in range(5):
+            if not self.step():
+                return self
+        pytest.fail("no rest")
+
+    def address(self, id_: int = 1) -> IPv6Address | IPv4Address:
+        return self.table.addresses_of(id_)[0]
+
+
+def kinds(actions: list[Action]) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+def test_adding_records_first_and_offers_last() -> None:
+    host = Host(HOME)
+    first, second = host.step(), host.step()
+    assert kinds(first) == [
+        *("PutSpan", "PutSource", "AddAddress", "AddRoute"),
+        *("AddRule", "AddRule", "AddRule"),
+    ]
+    assert kinds(second) == ["AddRoute", "PutPrefix", "PutChoice"]
+    assert host.plan() == []
+    assert host.maps.read().choices == {FIXED6: (1,)}
+    assert host.maps.read().prefixes[1] == PrefixRow(
+        AddressType.FIXED, Family.IPV6, 2, 0x100, (host.address(),), 1
+    )
+
+
+def test_removing_withdraws_first_and_forgets_when_the_address_is_gone() -> None:
+    host = Host(HOME).settle()
+    address = host.address()
+    host.table = host.table.without(1)
+    assert kinds(host.step()) == [
+        *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule", "RemoveRule"),
+        *("RemoveRoute", "RemoveRoute", "RemoveAddress"),
+    ]
+    assert host.step() == [DropSource(address), DropSpan(NET)]
+    assert host.plan() == []
+
+
+def test_an_address_that_will_not_go_stays_guarded() -> None:
+    host = Host(HOME).settle()
+    address = host.address()
+    host.table = host.table.without(1)
+    for action in host.plan():
+        if not isinstance(action, RemoveAddress):
+            host.apply(action)
+    assert kinds(host.plan()) == ["RemoveAddress"]
+    assert host.maps.read().sources[address].type is AddressType.FIXED
+
+
+def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
+    host = Host(HOME)
+    lan = Route(254, Family.IPV6, ip_network("2001:db8:f::/64"), interface="eth0", metric=256)
+    link_local = Route(254, Family.IPV6, ip_network("fe80::/64"), interface="eth0", metric=256)
+    other = Route(254, Family.IPV4, ip_network("192.0.2.0/24"), interface="eth0")
+    host.kernel.main_routes = [lan, link_local, other]
+    host.settle()
+    source = host.address()
+    unreachable = Route(1001, Family.IPV6, None, RouteKind.UNREACHABLE, metric=0xFFFFFFFF)
+    assert host.kernel.routes == {
+        Route(1001, Family.IPV6, None, RouteKind.UNICAST, "eth0", HOME.gateway, source),
+        replace(lan, table=1001, source=source),
+        replace(link_local, table=1001),
+        unreachable,
+    }
+    assert host.kernel.rules == {
+        Rule(Family.IPV6, 500, 1001, mark=0x100, mask=0xFF00),
+        Rule(Family.IPV6, 501, 254, suppress_prefix_length=0),
+        Rule(Family.IPV6, 502, 1001, source=NET),
+    }
+    host.kernel.set_link("eth0", up=False)
+    host.settle()
+    assert host.kernel.routes == {unreachable}
+    assert host.maps.read().choices == {FIXED6: (1,)}, "sockets get an error, not another gateway"
+
+
+def test_of_two_main_routes_to_one_place_the_prefix_has_the_one_over_its_own_link() -> None:
+    host = Host(HOME)
+    host.kernel.set_link("eth1")
+    lan = Route(254, Family.IPV6, ip_network("2001:db8:f::/64"), interface="eth1", metric=256)
+    host.kernel.main_routes = [lan, replace(lan, interface="eth0")]
+    host.settle()
+    copies = {r.interface for r in host.kernel.routes if r.destination == lan.destination}
+    assert copies == {"eth0"}
+
+
+def test_a_flushed_address_is_withdrawn_before_it_is_put_back() -> None:
+    host = Host(HOME).settle()
+    host.kernel.vanish(host.address(), "lo")
+    assert kinds(host.step())[:2] == ["PutChoice", "DropPrefix"]
+    host.settle()
+    assert host.maps.read().choices == {FIXED6: (1,)}
+
+
+def test_of_several_addresses_only_the_flushed_one_is_withdrawn() -> None:
+    host = Host(replace(HOME, pool=3)).settle()
+    first, second, third = host.table.addresses_of(1)
+    host.kernel.vanish(second, "lo")
+    action = host.plan()[0]
+    assert isinstance(action, PutPrefix)
+    assert action.row.pool == (first, third)
+
+
+def test_an_on_link_address_is_deprecated_and_waits_for_detection() -> None:
+    host = Host(replace(HOME, placement=Placement.ON_LINK))
+    host.step()
+    (local,) = host.kernel.read().addresses
+    assert (local.interface, local.deprecated, local.ready) == ("eth0", True, False)
+    assert host.step() == [], "no route, no row while tentative"
+    host.kernel.finish_dad(local.address, "eth0")
+    assert kinds(host.step()) == ["AddRoute", "PutPrefix", "PutChoice"]
+
+
+def test_a_duplicate_address_gives_way_to_the_next() -> None:
+    host = Host(replace(HOME, placement=Placement.ON_LINK))
+    host.step()
+    duplicate = host.address()
+    host.kernel.finish_dad(duplicate, "eth0", unique=False)
+    assert host.plan() == []
+    host.table = host.table.with_conflict(duplicate)
+    actions = host.step()
+    assert AddAddress in map(type, actions) and RemoveAddress in map(type, actions)
+    host.kernel.finish_dad(host.address(), "eth0")
+    host.settle()
+    assert host.maps.read().prefixes[1].pool == (host.address(),) != (duplicate,)
+
+
+def test_a_large_pool_is_local_by_a_route_beyond_its_first_sixteen() -> None:
+    host = Host(replace(HOME, pool=100)).settle()
+    row = host.maps.read().prefixes[1]
+    assert (len(row.pool), row.configured) == (100, 16)
+    assert len(host.kernel.addresses) == 16
+    any_ip = Route(255, Family.IPV6, NET, RouteKind.LOCAL, "lo")
+    assert any_ip in host.kernel.routes
+    assert host.maps.read().spans[NET].any_ip
+    host.kernel.routes.discard(any_ip)
+    action = host.plan()[0]
+    assert isinstance(action, PutPrefix) and len(action.row.pool) == 16
+
+
+def test_prefixes_serve_by_preference_then_carrier_then_order() -> None:
+    def other(id_: int, **changes: object) -> TypedPrefix:
+        net = IPv6Network(f"2001:db8:{id_}::/64")
+        made = replace(HOME, id=id_, name=f"p{id_}", network=net, spans=(net,), order=id_)
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    host = Host(HOME, other(2, interface="eth1"), other(3, preference=1), other(4))
+    host.kernel.set_link("eth1")
+    host.settle()
+    assert host.maps.read().choices[FIXED6] == (3, 1, 2, 4)
+    host.kernel.set_link("eth0", up=False)
+    host.settle()
+    assert host.maps.read().choices[FIXED6] == (3, 2, 1, 4)
+    host.kernel.remove_link("eth0")
+    host.settle()
+    assert host.maps.read().choices[FIXED6] == (2,)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_somebody_elses_address_in_a_typed_prefix(allowed: bool) -> None:
+    host = Host(replace(HOME, untyped_allowed=allowed))
+    inside, outside = ip_address("2001:db8:1::99"), ip_address("2001:db8:9::1")
+    host.kernel.add_foreign(LocalAddress(inside, 64, "eth0", ours=False))
+    host.kernel.add_foreign(LocalAddress(outside, 64, "eth0", ours=False))
+    host.settle()
+    sources = host.maps.read().sources
+    assert sources[inside] == (SourceRow() if allowed else SourceRow(1, AddressType.FIXED))
+    assert sources[outside] == SourceRow()
+    by_source = {r.source for r in host.kernel.rules if r.source}
+    assert by_source == ({ip_network(host.address())} if allowed else {NET})
+
+
+def test_broadcast_addresses_are_known_as_such() -> None:
+    host = Host()
+    host.kernel.add_foreign(
+        LocalAddress(
+            IPv4Address("192.0.2.1"), 24, "eth0", ours=False, broadcast=IPv4Address("192.0.2.255")
+        )
+    )
+    host.settle()
+    assert host.maps.read().sources == {
+        IPv4Address("192.0.2.1"): SourceRow(),
+        IPv4Address("192.0.2.255"): SourceRow(broadcast=True),
+    }
+
+
+def test_an_address_like_ours_that_somebody_else_put_there_is_used_but_never_removed() -> None:
+    host = Host(HOME)
+    host.kernel.add_foreign(LocalAddress(host.address(), 128, "lo", ours=False))
+    host.settle()
+    assert host.maps.read().prefixes[1].pool == (host.address(),)
+    host.table = host.table.without(1)
+    host.settle()
+    assert len(host.kernel.addresses) == 1
+
+
+def test_new_rules_stand_before_old_ones_go_when_a_prefix_is_renamed() -> None:
+    host = Host(HOME).settle()
+    host.table = host.table.with_only([replace(HOME, id=2, name="new")])
+    order = kinds(host.step())
+    assert "AddAddress" not in order and "RemoveAddress" not in order
+    assert max(i for i, k in enumerate(order) if k == "AddRule") < order.index("RemoveRule")
+    host.settle()
+    assert set(host.maps.read().prefixes) == {2}
+
+
+def test_a_cgroup_never_names_a_class_that_is_not_there() -> None:
+    host = Host()
+    policy = ClassPolicy(1, "ssh", frozenset({AddressType.FIXED}), cgroups=("a",))
+    host.classes, host.cgroups = {1: policy}, {77: CgroupRow(1)}
+    assert host.step() == [PutClass(policy), PutCgroup(77, CgroupRow(1))]
+    assert host.plan() == [], "the maps hold no names, and need none"
+    host.classes, host.cgroups = {}, {}
+    assert kinds(host.step()) == ["DropCgroup", "DropClass"]
+
+
+def test_a_type_changes_for_all_that_is_denied_before_it_is_offered() -> None:
+    host = Host(HOME).settle()
+    host.table = host.table.with_only([replace(HOME, type=AddressType.NONPERSISTENT)])
+    new = SourceRow(1, AddressType.NONPERSISTENT)
+    actions = host.plan()
+    assert actions[:2] == [PutChoice(*FIXED6, ()), DropPrefix(1)]
+    assert isinstance(actions[2], PutSpan) and actions[3] == PutSource(host.address(), new)
+    assert kinds(actions[4:]) == ["PutPrefix", "PutChoice"]
+
+
+def test_after_a_failure_only_what_does_not_depend_on_it_goes_on() -> None:
+    one = AddRule(Rule(Family.IPV6, 500, 1001))
+    other = AddRule(Rule(Family.IPV6, 500, 1002))
+    drop = DropPrefix(3)
+    failed = AddRoute(Route(1001, Family.IPV6, None))
+    assert still_safe(failed, [one, other, drop]) == [other, drop]
+    assert still_safe(drop, [one, other]) == []
+    (address,) = [a for a in Host(HOME).plan() if isinstance(a, AddAddress)]
+    assert still_safe(address, [one, drop]) == [one, drop]

@@ -1,0 +1,208 @@
+"""N4: packets leave by the gateway that their source belongs to, whatever happens to the links."""
+
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Final
+
+import pytest
+
+from odm_agent.model import AddressType, Family
+from tests.lab.cases import each_kind, each_type
+from tests.lab.client import Kind, call, outcome
+from tests.lab.host import (
+    LINKS,
+    NONPERSISTENT,
+    Captures,
+    owner_of,
+    prefix_of,
+    type_of,
+)
+from tests.lab.netns import address
+from tests.lab.process import wait_until
+from tests.lab.world import BY_DEFAULT, World
+from tests.rfc8653.test_servers import wildcard_server
+
+_PORT: Final = 47001
+_SERVERS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
+
+
+@each_type()
+@each_kind()
+def test_N4_requests_leave_by_the_gateway_of_their_source(
+    world: World, captures: Captures, kind: Kind, type: AddressType
+) -> None:
+    for seen in (
+        world.place("every").do(lambda: call(kind, type)).seen,
+        world.place(BY_DEFAULT[type]).do(lambda: call(kind)).seen,
+        world.place(BY_DEFAULT[type]).do(lambda: call(kind, bind=(kind.wildcard, 0))).seen,
+    ):
+        assert type_of(seen) is type
+    via = prefix_of(type, kind.family).via
+    other = {"A": "B", "B": "A"}[via]
+    assert captures.sources(via) == {ip_address(world.address(type, kind.family))}
+    assert not captures.sources(other)
+
+
+@each_type()
+@each_kind(*_SERVERS)
+def test_N4_answers_of_servers_leave_by_the_gateway_of_their_source(
+    world: World, captures: Captures, kind: Kind, type: AddressType
+) -> None:
+    """SYN-ACKs and UDP answers, of explicit addresses and of wildcards."""
+    typed = world.address(type, kind.family)
+    via = prefix_of(type, kind.family).via
+    for place, bound in (("every", typed), (BY_DEFAULT[type], kind.wildcard)):
+        with world.place(place).background(wildcard_server(kind, bound)):
+            answered = world.peer.dial("tcp" if kind.stream else "udp", typed, _PORT)
+            assert answered.get("from") == typed, answered
+        packets = [each for each in captures.at(via).packets() if each.source_port == _PORT]
+        assert {str(each.source) for each in packets} == {typed}
+        assert any(each.syn_ack for each in packets) is kind.stream
+    assert not captures.sources({"A": "B", "B": "A"}[via])
+
+
+def test_N4_neighbours_on_a_link_are_reached_directly(world: World) -> None:
+    """A typed source towards an on-link destination needs no gateway: the link's route stays."""
+    for family in Family:
+        kind = Kind.UDP6 if family is Family.IPV6 else Kind.UDP4
+        neighbour = str(LINKS["B", family][1])
+        got = world.site.host.ip("route", "get", neighbour, "from", _source(world, family))
+        assert "dev w1" in got and " via " not in got, got
+
+        def application(kind: Kind = kind, neighbour: str = neighbour) -> str:
+            with kind.open() as sock:
+                sock.connect((neighbour, 9))
+                return str(sock.getsockname()[0])
+
+        assert type_of(world.place("brief").do(application)) is NONPERSISTENT
+
+
+def _source(world: World, family: Family) -> str:
+    return world.address(NONPERSISTENT, family)
+
+
+# --- links that flap ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world of our own, since its links and agent are broken."""
+    with World(tmp_path_factory.mktemp("flapped")) as made:
+        yield made
+
+
+def _admin(world: World, state: str) -> None:
+    world.site.host.ip("link", "set", "w1", state)
+    if state == "up":
+        # Going down took the IPv6 address; whoever manages the link puts it back.
+        near = LINKS["B", Family.IPV6]
+        address(world.site.host, "w1", f"{near[2]}/{near[0].prefixlen}")
+
+
+def _carrier(world: World, state: str) -> None:
+    world.site.b.ip("link", "set", "to-host", state)
+
+
+@pytest.mark.parametrize("flap", [_admin, _carrier], ids=["administratively", "carrier"])
+def test_N4_no_packet_strays_while_a_link_flaps_and_the_agent_is_dead(
+    flapped: World, flap: Callable[[World, str], None]
+) -> None:
+    world = flapped
+    world.agent.sigkill()
+    with world.captures() as captures:
+        _use_everything(world)
+        assert not captures.strays()
+        flap(world, "down")
+        _use_everything(world)
+        flap(world, "up")
+        _use_everything(world)
+        strays = captures.strays()
+        assert not strays
+    world.agent.start()
+    if flap is _carrier:
+        # The far end's IPv6 addresses went with its link; put the gateway back as it was.
+        _restore_gateway(world)
+    for family in Family:
+        kind = Kind.UDP6 if family is Family.IPV6 else Kind.UDP4
+        wait_until(
+            lambda kind=kind: _works(world, kind),  # type: ignore[misc]
+            f"{kind.name} works again after the agent came back",
+        )
+
+
+@pytest.mark.parametrize("flap", [_admin, _carrier], ids=["administratively", "carrier"])
+def test_N4_no_packet_strays_while_a_link_flaps_under_a_running_agent(
+    flapped: World, flap: Callable[[World, str], None]
+) -> None:
+    world = flapped
+    with world.captures() as captures:
+        for state in ("down", "up"):
+            flap(world, state)
+            _use_everything(world)
+        assert not captures.strays()
+    if flap is _carrier:
+        _restore_gateway(world)
+    for kind in (Kind.UDP6, Kind.UDP4):
+        wait_until(lambda kind=kind: _works(world, kind), f"{kind.name} works again")  # type: ignore[misc]
+
+
+def _restore_gateway(world: World) -> None:
+    near, gateway, host = LINKS["B", Family.IPV6]
+    address(world.site.b, "to-host", f"{gateway}/{near.prefixlen}")
+    delegated = prefix_of(NONPERSISTENT, Family.IPV6)
+    world.site.b.ip("route", "replace", str(delegated.network), "via", str(host))
+    graceful = prefix_of(AddressType.GRACEFUL_REPLACEMENT, Family.IPV6)
+    address(world.site.b, "to-host", f"{graceful.network[1]}/64")
+
+
+def _works(world: World, kind: Kind) -> bool:
+    try:
+        return type_of(world.place("brief").do(lambda: call(kind)).seen) is NONPERSISTENT
+    except OSError:
+        return False
+
+
+def _use_everything(world: World) -> None:
+    """Sockets of each default type in one process each; that some fail is expected."""
+    for place in BY_DEFAULT.values():
+
+        def application() -> list[str]:
+            told = []
+            for kind in (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4, Kind.SENDTO6, Kind.SENDTO4):
+                for bind in (None, (kind.wildcard, 0)):
+                    with kind.open() as sock:
+                        sock.settimeout(0.05)
+                        if bind:
+                            sock.bind(bind)
+                        told.append(outcome(lambda: _send(sock, kind)))  # noqa: B023
+            return told
+
+        world.place(place).do(application)
+
+
+def _send(sock: socket.socket, kind: Kind) -> None:
+    if kind.connects:
+        sock.connect(kind.destination)
+        sock.send(b"x")
+    else:
+        sock.sendto(b"x", kind.destination)
+
+
+def test_N4_captures_would_show_a_stray(world: World, captures: Captures) -> None:
+    """The witness itself: a typed source sent by the wrong gateway is seen as a stray."""
+    fixed = world.address(AddressType.FIXED, Family.IPV4)
+    assert owner_of(ip_address(fixed)) == "A"
+    target = "203.0.113.2"
+    rule = ("priority", "1", "to", target, "lookup", "4242")
+    host = world.site.host
+    host.ip("route", "add", "default", "via", str(LINKS["B", Family.IPV4][1]), "table", "4242")
+    host.ip("rule", "add", *rule)
+    try:
+        world.place("every").do(
+            lambda: outcome(lambda: call(Kind.UDP4, bind=(fixed, 0), to=(target, 7001)))
+        )
+    finally:
+        host.ip("rule", "del", *rule)
+        host.ip("route", "flush", "table", "4242")
+    assert captures.strays()

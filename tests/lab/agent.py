@@ -100,6 +100,8 @@ class Agent:
         self.config = self.folder / "odm-agent.toml"
         self.log = self.folder / "log"
         self.socket = self.folder / "run" / "control.sock"
+        #: A command that runs the agent in turn, e.g. `unshare ... --`; it must exec.
+        self.within: Sequence[str] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(settings)
 
@@ -208,8 +210,17 @@ class Agent:
         if self.pins.exists():
             checked(self._command("detach", "-c", str(self.config)))
 
+    def program(self, *arguments: str) -> list[str]:
+        """The command line of `odm-agent ARGUMENTS`, for where it is run."""
+        return [sys.executable, "-m", "odm_agent", *arguments]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def _command(self, *arguments: str) -> list[str]:
-        return self.netns.command([sys.executable, "-m", "odm_agent", *arguments])
+        return self.netns.command([*self.within, *self.program(*arguments)])
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -214,7 +214,7 @@ class Agent:
         """The command line of `odm-agent ARGUMENTS`, for where it is run."""
         return [sys.executable, "-m", "odm_agent", *arguments]
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)

@@ -1,0 +1,216 @@
+"""The cgroup v2 hierarchy: where it is, ids and paths, and which cgroups a pattern names."""
+
+import ctypes
+import errno
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from odm_agent.errors import KernelError
+from odm_agent.policy.globs import is_glob, parts_of
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+#: File handle type of kernfs, by which cgroups are found by id (include/linux/exportfs.h).
+_FILEID_KERNFS: Final = 0xFE
+#: struct file_handle: length and type of the handle, then here the id.
+_FILE_HANDLE: Final = struct.Struct("=IiQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A cgroup that a glob matches but that is not classified, and why (a sentence's end)."""
+
+    path: str
+    pattern: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What patterns name now: ids by path below the root, and what was refused."""
+
+    cgroups: dict[str, int] = field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
+
+
+def find_root() -> Path:
+    """Where the cgroup v2 hierarchy is mounted; of several mounts the one that shows most.
+
+    Raises KernelError if there is none.
+    """
+    best: tuple[int, Path] | None = None
+    for shown, mounted in _mounts():
+        # "/" is all of it; deeper ones show a part; "/.." is out of our cgroup namespace.
+        if "/.." in shown or not (mounted / "cgroup.procs").exists():
+            continue
+        if best is None or len(shown) < best[0]:
+            best = (len(shown), mounted)
+    if best is None:
+        raise KernelError(
+            "finding the cgroup v2 hierarchy: it is not mounted. "
+            "Mount it (mount -t cgroup2 none /sys/fs/cgroup/unified) or boot with systemd."
+        )
+    return best[1]
+
+
+def cgroup_id(path: Path) -> int:
+    """The kernel's number of a cgroup, as bpf_get_current_cgroup_id() and sock_diag tell it.
+
+    It is the inode number on 64-bit kernels. Raises KernelError.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise KernelError(
+            f"looking up the cgroup {path}: {error.strerror}. It may have been removed just now; "
+            "systemd-cgls shows what there is."
+        ) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise KernelError(f"looking up the cgroup {path}: it is not a cgroup (a directory).")
+    return found.st_ino
+
+
+def path_of(root: Path, cgroup: int) -> Path | None:
+    """The cgroup with this id below `root`, or None if it is gone or elsewhere.
+
+    Takes CAP_DAC_READ_SEARCH; raises KernelError without.
+    """
+    handle = ctypes.create_string_buffer(_FILE_HANDLE.pack(8, _FILEID_KERNFS, cgroup))
+    mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = _libc.open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
+        if descriptor < 0:
+            code = ctypes.get_errno()
+            if code == errno.EPERM:
+                raise KernelError(
+                    f"finding the cgroup with id {cgroup}: {os.strerror(code)}. Run as root."
+                )
+            return None  # ESTALE: removed
+    finally:
+        os.close(mount)
+    try:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    finally:
+        os.close(descriptor)
+    return path if path.is_relative_to(root) else None
+
+
+def current_cgroup(pid: int) -> Path:
+    """The v2 cgroup of a process, as a path below the mount. Raises KernelError."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError as error:
+        raise KernelError(
+            f"reading the cgroup of process {pid}: {error.strerror}. It may have ended."
+        ) from error
+    name = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if name is None or name.startswith("/..") or name.endswith(" (deleted)"):
+        raise KernelError(
+            f"reading the cgroup of process {pid}: it is not in a cgroup v2 that can be seen "
+            f"from here ({name or 'none'}). Look from outside the container."
+        )
+    root = find_root()
+    shown = next(shown for shown, mounted in _mounts() if mounted == root)
+    if not Path(name).is_relative_to(shown):
+        raise KernelError(
+            f"reading the cgroup of process {pid}: {name} is outside of what is mounted at {root}. "
+            "Mount the whole hierarchy."
+        )
+    return root / Path(name).relative_to(shown)
+
+
+def expand(root: Path, patterns: Iterable[str], *, delegated: bool = False) -> Matches:
+    """The cgroups below `root` that `patterns` name: exact paths, or globs part by part.
+
+    A glob matches only below cgroups that nobody but root can make children in (at every level
+    from `root` on), for elsewhere anybody could name a cgroup so that it matches; `delegated`
+    lifts that. Cgroups that come or go meanwhile may be in the result or not.
+    """
+    cgroups: dict[str, int] = {}
+    refused: dict[tuple[str, str], Refused] = {}
+    verdicts: dict[Path, str | None] = {}
+    for pattern in patterns:
+        trusted = delegated or not is_glob(pattern)
+        for path in matching(root, parts_of(pattern)):
+            name = str(path.relative_to(root))
+            reason = None if trusted else _distrust(root, path, verdicts)
+            if reason is not None:
+                refused[name, pattern] = Refused(name, pattern, reason)
+                continue
+            try:
+                cgroups[name] = cgroup_id(path)
+            except KernelError:
+                continue  # gone again
+    return Matches(cgroups, tuple(refused.values()))
+
+
+def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
+    """The directories that match, descending only where a part of the pattern does."""
+    if not pattern:
+        yield root
+        return
+    first, rest = pattern[0], pattern[1:]
+    if not is_glob(first):
+        if first not in (".", "..") and (root / first).is_dir():
+            yield from matching(root / first, rest)
+        return
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and fnmatchcase(entry.name, first)
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return  # gone meanwhile
+    for name in names:
+        yield from matching(root / name, rest)
+
+
+def _distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | None:
+    """Why others than root could have made `path`, or None; `verdicts` are those known already."""
+    above = path.parent
+    while True:
+        if above not in verdicts:
+            verdicts[above] = _writable(above)
+        if verdicts[above] is not None:
+            return verdicts[above]
+        if above == root or root not in above.parents:
+            return None
+        above = above.parent
+
+
+def _writable(folder: Path) -> str | None:
+    """Who but root may make cgroups or put processes here; None: nobody."""
+    for path in (folder, folder / "cgroup.procs"):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return f"{folder} was removed"
+        if found.st_uid != 0:
+            return f"{path} belongs to uid {found.st_uid}, not to root"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{path} may be written to by others than root"
+    return None
+
+
+def _mounts() -> list[tuple[str, Path]]:
+    """Of each cgroup v2 mount the part that it shows, and where."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.startswith("cgroup2 "):
+            shown, mounted = fields.split()[3:5]
+            found.append((_unescaped(shown), Path(_unescaped(mounted))))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,192 @@
+"""Cgroups by name and number; the witnesses are other parts of the kernel."""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from odm_agent.errors import KernelError
+from odm_agent.kernel.cgroup_watch import CgroupWatch
+from odm_agent.kernel.cgroups import (
+    Refused,
+    cgroup_id,
+    current_cgroup,
+    expand,
+    find_root,
+    path_of,
+)
+from odm_agent.kernel.sockets import sockets
+from tests.lab.cgroup import Cgroup
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def tree() -> Iterator[Cgroup]:
+    """A root of our own: system/{ssh-a,ssh-b,web}, users/u1 (delegated) with ssh-x below."""
+    with Cgroup("tree") as tree:
+        system = tree.child("system")
+        for name in ("ssh-a", "ssh-b", "web"):
+            system.child(name)
+        user = tree.child("users").child("u1")
+        user.child("ssh-x")
+        os.chown(user.path, NOBODY, NOBODY)
+        os.chown(user.procs, NOBODY, NOBODY)
+        yield tree
+
+
+@pytest.fixture
+def watch(tree: Cgroup) -> Iterator[CgroupWatch]:
+    with CgroupWatch(tree.path) as watch:
+        yield watch
+
+
+def test_the_root_is_a_mounted_cgroup2_hierarchy() -> None:
+    assert (find_root() / "cgroup.procs").exists()
+    assert "cgroup2" in Path("/proc/self/mounts").read_text().split(f" {find_root()} ")[1][:8]
+
+
+def test_the_id_is_what_the_kernel_says_of_a_socket_made_there(tree: Cgroup) -> None:
+    def listed() -> set[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            return {each.cgroup_id for each in sockets() if each.local_port == port}
+
+    assert tree.call(listed) == {cgroup_id(tree.path)}
+
+
+def test_ids_lead_back_to_paths(tree: Cgroup) -> None:
+    web = tree.path / "system/web"
+    number = cgroup_id(web)
+    assert path_of(find_root(), number) == web
+    assert path_of(tree.path, number) == web
+    assert path_of(tree.path / "users", number) is None
+    web.rmdir()
+    assert path_of(tree.path, number) is None
+    with pytest.raises(KernelError, match=r"looking up the cgroup .*web: No such file"):
+        cgroup_id(web)
+    with pytest.raises(KernelError, match="not a cgroup"):
+        cgroup_id(tree.procs)
+
+
+def test_the_cgroup_of_a_process(tree: Cgroup) -> None:
+    assert tree.call(lambda: current_cgroup(os.getpid())) == tree.path
+    with pytest.raises(KernelError, match="cgroup of process 4194305"):
+        current_cgroup(4194305)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("system/web", {"system/web"}),
+        ("/system/web/", {"system/web"}),
+        ("system/*", {"system/ssh-a", "system/ssh-b", "system/web"}),
+        ("system/ssh-[b-z]", {"system/ssh-b"}),
+        ("*/ssh-?", {"system/ssh-a", "system/ssh-b"}),
+        ("*/u1", {"users/u1"}),  # root made it, though others may make some below
+        ("nowhere", set()),
+        ("system/none/*", set()),
+        ("../*", set()),
+        ("system/cgroup.procs", set()),
+    ],
+)
+def test_patterns_match_part_by_part(tree: Cgroup, pattern: str, names: set[str]) -> None:
+    assert expand(tree.path, [pattern]).cgroups == {
+        name: cgroup_id(tree.path / name) for name in names
+    }
+
+
+def test_globs_stop_at_what_others_may_write(tree: Cgroup) -> None:
+    found = expand(tree.path, ["*/*/ssh-*"])
+    assert found.cgroups == {}
+    user = tree.path / "users/u1"
+    reason = f"{user} belongs to uid {NOBODY}, not to root"
+    assert found.refused == (Refused("users/u1/ssh-x", "*/*/ssh-*", reason),)
+
+    assert expand(tree.path, ["users/u1/ssh-x"]).cgroups.keys() == {"users/u1/ssh-x"}
+    delegated = expand(tree.path, ["*/*/ssh-*"], delegated=True)
+    assert delegated.cgroups.keys() == {"users/u1/ssh-x"} and not delegated.refused
+
+    os.chown(user, 0, 0)
+    assert "cgroup.procs belongs to" in expand(tree.path, ["*/*/ssh-*"]).refused[0].reason
+    os.chown(user / "cgroup.procs", 0, 0)
+    assert expand(tree.path, ["*/*/ssh-*"]).cgroups.keys() == {"users/u1/ssh-x"}
+    user.chmod(0o775)
+    assert "by others than root" in expand(tree.path, ["*/*/ssh-*"]).refused[0].reason
+
+
+def readable(watch: CgroupWatch, timeout_s: float = 0.0) -> bool:
+    return bool(select.select([watch], [], [], timeout_s)[0])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("system/db", "system/db"),
+        ("system/*", "system/db"),
+        ("*/db", "system/db"),
+        ("*/*/db", "users/new"),
+        ("absent/deep/*", "absent"),
+    ],
+)
+def test_new_and_removed_cgroups_are_noticed(
+    tree: Cgroup, watch: CgroupWatch, pattern: str, name: str
+) -> None:
+    watch.follow([pattern])
+    assert watch.drain() is False
+    started = time.monotonic()
+    (tree.path / name).mkdir()
+    assert readable(watch, 1.0) and watch.drain() is True
+    assert time.monotonic() - started < 0.1
+    watch.follow([pattern])
+    assert watch.drain() is False
+    (tree.path / name).rmdir()
+    assert readable(watch, 1.0) and watch.drain() is True
+    watch.follow([pattern])
+    assert watch.drain() is False
+
+
+def test_a_missing_path_is_followed_down_as_it_appears(tree: Cgroup, watch: CgroupWatch) -> None:
+    patterns = ["a/b/c*"]
+    watch.follow(patterns)
+    for name in ("a", "a/b", "a/b/c1"):
+        (tree.path / name).mkdir()
+        assert watch.drain() is True
+        watch.follow(patterns)
+    assert expand(tree.path, patterns).cgroups.keys() == {"a/b/c1"}
+
+
+def test_only_what_patterns_look_at_is_watched(tree: Cgroup, watch: CgroupWatch) -> None:
+    watch.follow(["system/ssh-*"])
+    assert watch.folders == {tree.path, tree.path / "system"}
+    (tree.path / "users/other").mkdir()
+    (tree.path / "system/web/deeper").mkdir()
+    assert watch.drain() is False
+    watch.follow([])
+    assert watch.folders == frozenset() and watch.drain() is False
+    (tree.path / "system/more").mkdir()
+    assert watch.drain() is False
+
+
+def test_a_change_of_owner_is_noticed(tree: Cgroup, watch: CgroupWatch) -> None:
+    watch.follow(["system/*/*"])
+    watch.drain()
+    os.chown(tree.path / "system/web", NOBODY, NOBODY)
+    assert watch.drain() is True
+
+
+def test_a_flood_of_cgroups_ends_in_a_rescan(tree: Cgroup, watch: CgroupWatch) -> None:
+    watch.follow(["system/*"])
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    churn = tree.path / "system/churn"
+    for _ in range(limit // 2 + 10):
+        churn.mkdir()
+        churn.rmdir()
+    (tree.path / "system/last").mkdir()  # lost: the queue is full
+    assert watch.drain() is True
+    watch.follow(["system/*"])
+    assert "system/last" in expand(tree.path, ["system/*"]).cgroups

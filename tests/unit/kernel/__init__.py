@@ -1,0 +1,1 @@
+"""The parts of the kernel adapter that need no kernel."""

@@ -1,0 +1,37 @@
+"""Netlink's packing, against bytes written out by hand and against itself."""
+
+import struct
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odm_agent.kernel import wire
+
+
+def test_an_attribute_is_padded_but_its_length_is_not() -> None:
+    packed = wire.attribute(3, b"lo\0")
+    assert packed == struct.pack("=HH", 7, 3) + b"lo\0\0"
+
+
+@given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40))))
+def test_attributes_come_back_in_order(pairs: list[tuple[int, bytes]]) -> None:
+    packed = b"".join(wire.attribute(kind, payload) for kind, payload in pairs)
+    assert list(wire.attribute_list(packed)) == pairs
+    assert wire.attributes(packed) == dict(pairs)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_taken_apart_without_end_or_error(data: bytes) -> None:
+    assert len(list(wire.attribute_list(data))) <= len(data) // 4
+
+
+def test_the_nested_flag_is_no_part_of_the_type() -> None:
+    assert wire.attributes(wire.attribute(5 | wire.NLA_F_NESTED, b"1234")) == {5: b"1234"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_numbers_of_all_sizes(size: int) -> None:
+    assert wire.number((77).to_bytes(size, sys.byteorder)) == 77
+    assert wire.number(None, absent=9) == 9

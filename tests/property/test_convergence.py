@@ -7,6 +7,7 @@ apply) cut short anywhere. The invariants are checked after every single action.
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,7 @@ from odm_agent.kernel.memory import MemoryKernel
 from odm_agent.model import (
     Action,
     AddressType,
+    AddRule,
     CgroupRow,
     ClassPolicy,
     Family,
@@ -26,10 +28,13 @@ from odm_agent.model import (
     KernelAction,
     LocalAddress,
     Placement,
+    RemoveRoute,
     Route,
+    RouteKind,
     TypedPrefix,
 )
 from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.routing import MAIN_TABLE
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile import desired, observe, plan, still_safe
 
@@ -217,21 +222,31 @@ class World(RuleBasedStateMachine):
     def reconcile_until_crash(self, count: int) -> None:
         self._round(self._plan()[:count])
 
-    @rule(at=st.integers(0, 30))
-    def reconcile_with_failure(self, at: int) -> None:
+    @rule(kind=st.sampled_from([*get_args(Action)]), skip=st.integers(0, 2))
+    def reconcile_with_failures(self, kind: type, skip: int) -> None:
+        """All actions of one kind but the first few are refused, as if the kernel could not."""
         rest = self._plan()
-        if at < len(rest):
-            self._round(rest[:at])
-            self._fail(rest[at])
-            self._round(still_safe(rest[at], rest[at + 1 :]))
-            return
-        self._round(rest)
+        while rest:
+            action, rest = rest[0], rest[1:]
+            if isinstance(action, kind) and (skip := skip - 1) < 0:
+                self._fail(action)
+                rest = still_safe(action, rest)
+            else:
+                self._round([action])
 
     @rule()
     def reconcile_once(self) -> None:
         """Whatever happened outside, one plan later nothing is handed out that is not there."""
         self._round(self._plan())
         self._check_offers()
+        offered = self.datapath.read().prefixes
+        for row in self.table:
+            if row.prefix.id in offered:
+                prefix = offered[row.prefix.id]
+                held = [
+                    self.kernel.addresses[a, row.holder] for a in prefix.pool[: prefix.configured]
+                ]
+                assert all(local.ready and not local.failed for local in held)
 
     @rule(unique=st.booleans())
     def converge(self, unique: bool) -> None:
@@ -272,6 +287,10 @@ class World(RuleBasedStateMachine):
             self._check()
             if isinstance(action, KernelAction):
                 self._check_offers()
+            if isinstance(action, AddRule) and action.rule.table != MAIN_TABLE:
+                assert action.rule.table in self._dead_ends()
+            if isinstance(action, RemoveRoute) and action.route.kind is RouteKind.UNREACHABLE:
+                assert action.route.table not in {r.table for r in self.kernel.rules}
 
     def _apply(self, action: Action) -> None:
         if isinstance(action, KernelAction):
@@ -323,6 +342,10 @@ class World(RuleBasedStateMachine):
         for row in self.datapath.read().prefixes.values():
             assert held.issuperset(row.pool[: row.configured])
 
+    def _dead_ends(self) -> set[int]:
+        """The tables from which no packet falls through to another gateway."""
+        return {r.table for r in self.kernel.routes if r.kind is RouteKind.UNREACHABLE}
+
     def _ready(self) -> set[IPAddress]:
         return {a.address for a in self.kernel.addresses.values() if a.ready and not a.failed}
 
@@ -344,7 +367,7 @@ class World(RuleBasedStateMachine):
 
 TestWorld = World.TestCase
 TestWorld.settings = settings(
-    max_examples=80,
+    max_examples=200,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -273,6 +273,14 @@ def test_an_address_like_ours_that_somebody_else_put_there_is_used_but_never_rem
     assert len(host.kernel.addresses) == 1
 
 
+def test_an_address_like_ours_in_the_wrong_place_is_not_ours() -> None:
+    host = Host(replace(HOME, placement=Placement.ON_LINK))
+    host.kernel.add_foreign(LocalAddress(host.address(), 128, "lo", ours=False))
+    host.step()
+    host.step()
+    assert host.maps.read().prefixes == {}, "neighbours could not resolve it yet"
+
+
 def test_new_rules_stand_before_old_ones_go_when_a_prefix_is_renamed() -> None:
     host = Host(HOME).settle()
     host.table = host.table.with_only([replace(HOME, id=2, name="new")])

@@ -90,10 +90,12 @@ def test_an_address_of_ours_is_corrected(kernel: NetlinkKernel, shown: Show, tag
 def test_an_address_of_somebody_else_keeps_its_owner(
     kernel: NetlinkKernel, host: NetNs, tags: Tags
 ) -> None:
-    host.ip("address", "add", "2001:db8:f::1/128", "dev", "lo")
-    kernel.apply(AddAddress(DELEGATED6))
-    assert tags()["2001:db8:f::1"] is None
-    assert find(kernel, DELEGATED6).ours is False
+    """Though it isn't as we want it: another length, and not deprecated."""
+    host.ip("address", "add", f"{ON_LINK6.address}/64", "dev", "w0", "nodad")
+    kernel.apply(AddAddress(ON_LINK6))
+    assert tags()[str(ON_LINK6.address)] is None
+    found = find(kernel, ON_LINK6)
+    assert (found.ours, found.prefix_length, found.deprecated) == (False, 64, False)
 
 
 def test_an_interface_that_is_not_there(kernel: NetlinkKernel) -> None:

@@ -63,7 +63,9 @@ def _stage(stack: ExitStack, console: Console) -> Show:
     attached = stack.enter_context(Cgroup("demo"))
     cgroups = {name: attached.child(name) for name in (*CLASSES, NO_CLASS)}
     settings = Settings(prefixes=PREFIXES, classes=CLASSES)
-    agent = stack.enter_context(Agent(site.host, attached, folder, settings))
+    agent = Agent(site.host, attached, folder, settings)
+    stack.callback(agent.close)  # before the start, which may be interrupted
+    agent.start()
     return Show(site, agent, cgroups, servers, status)
 
 

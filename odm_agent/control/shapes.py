@@ -110,6 +110,13 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str = ""
 
 
+class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A reload that was taken; one that was not is an error of kind "config"."""
+
+    config: str
+    warnings: list[str] = []
+
+
 class Request(msgspec.Struct, frozen=True):
     """What a request says beside its own arguments, which stand next to `verb`."""
 

@@ -19,7 +19,11 @@ def test_a_name_says_what_its_scope_is(name: str, kind: AddressType | None, pid:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "ssh", "ssh.fixed", "ssh.fast.1", "ssh.fixed.x", "..1", "a.b.c.d"]
+    "name",
+    [
+        *("", ".scope", "ssh.scope", "ssh.fixed.scope", "ssh.fixed.1", "ssh.fast.1.scope"),
+        *("ssh.fixed.x.scope", "..1.scope", "a.b.c.d.scope", "session-3.scope"),
+    ],
 )
 def test_other_names_are_no_scopes(name: str) -> None:
     assert parse(name) is None

@@ -1,0 +1,42 @@
+"""The typer application: its commands, and the one place where errors are printed."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from odm_agent.cli import check, explain, launch, read, serve
+from odm_agent.cli.exits import EPILOG, exit_code
+from odm_agent.errors import OdmError
+
+
+class _Group(TyperGroup):
+    """Prints an OdmError as it stands, and exits with its code, instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OdmError as error:
+            typer.echo(f"odm-agent: {error}", err=True)
+            raise typer.Exit(exit_code(error)) from error
+
+
+def build() -> typer.Typer:
+    """The application with all its commands."""
+    app = typer.Typer(
+        name="odm-agent",
+        cls=_Group,
+        help="Gives each socket a source address of the type it asked for (RFC 8653).",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for group in (serve, read, check, explain, launch):
+        group.register(app)
+    return app
+
+
+def main() -> None:
+    """The entry point of the `odm-agent` command."""
+    build()(prog_name="odm-agent")

@@ -1,0 +1,98 @@
+"""check: is this host fit for the agent, and is this configuration?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odm_agent.cli.doctor.findings import Finding
+from odm_agent.cli.exits import ExitCode
+from odm_agent.cli.options import DEFAULT_CONFIG, JsonOption, agent_settings
+from odm_agent.cli.output import print_json, print_table
+from odm_agent.config.schema import Config
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(check)
+
+
+def check(
+    configuration: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A configuration to check instead of this host.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List all that this host lacks, each with its remedy; or all that is wrong with CONFIG."""
+    if configuration is None:
+        found = check_host()
+        bad = ExitCode.REQUIREMENTS_MISSING
+    else:
+        found = list(check_configuration(configuration))
+        bad = ExitCode.CONFIG_REFUSED
+    if json:
+        print_json(found)
+    else:
+        print_table(
+            ("CHECK", "RESULT", "WHAT", "REMEDY"),
+            ((item.name, item.state, item.detail, item.remedy) for item in found),
+            empty="nothing was checked",
+        )
+    if any(item.state == "missing" for item in found):
+        raise typer.Exit(bad)
+
+
+def check_host() -> list[Finding]:
+    """All findings about this host, for the agent of the default configuration."""
+    from odm_agent.cli.doctor import examine
+    from odm_agent.cli.doctor.findings import Host
+
+    return examine(Host(agent_settings(DEFAULT_CONFIG)))
+
+
+def check_configuration(path: Path) -> Iterator[Finding]:
+    """Findings about a configuration here; ConfigError with all that is wrong in itself."""
+    from odm_agent.config.load import parse, read, review
+    from odm_agent.kernel.netlink import NetlinkKernel
+
+    text = read(path)
+    config = parse(text, path)
+    kernel = NetlinkKernel(config.agent.protocol)
+    try:
+        result = review(config, kernel.read(), text)
+    finally:
+        kernel.close()
+    for error in result.errors:
+        yield Finding(f"{path}:{error.line}", "missing", error.message)
+    for advice in result.warnings:
+        yield Finding(f"{path}:{advice.line}", "warning", advice.message)
+    yield from _pattern_findings(config)
+    count = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
+    if not result.errors:
+        yield Finding(str(path), "ok", f"would be taken: {count}")
+
+
+def _pattern_findings(config: Config) -> Iterator[Finding]:
+    """Cgroups that a glob matches, but that stay unclassified since not only root can name them."""
+    from odm_agent.kernel.cgroups import expand, find_root
+
+    root = Path(config.agent.cgroup) if config.agent.cgroup else find_root()
+    for name, section in config.classes.items():
+        matches = expand(root, section.cgroups, delegated=section.delegated)
+        for refused in matches.refused:
+            yield Finding(
+                f"classes.{name}",
+                "warning",
+                f"{refused.pattern} matches {refused.path}, which is not classified: "
+                f"{refused.reason}",
+                "name the cgroup exactly, or set delegated = true if its owner may choose",
+            )
+        if not matches.cgroups and not matches.refused:
+            detail = f"none of {', '.join(section.cgroups) or 'its (no) patterns'} exists now"
+            yield Finding(f"classes.{name}", "warning", detail, "nothing, if they come later")

@@ -1,0 +1,33 @@
+"""What the shell completes: names that the agent knows, quickly or not at all."""
+
+from typing import Any
+
+from odm_agent.control.client import ControlClient
+from odm_agent.control.shapes import ClassView
+from odm_agent.errors import OdmError
+from odm_agent.model import TYPES
+
+#: Seconds that a key press may wait for the agent.
+TIMEOUT_S = 0.5
+
+
+def types(incomplete: str) -> list[str]:
+    """Address types."""
+    return [type_.word for type_ in TYPES if type_.word.startswith(incomplete)]
+
+
+def classes(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
+    """Class names with what they may use, from the running agent."""
+    from odm_agent.cli.options import locate
+
+    where = locate(ctx.params.get("config"), ctx.params.get("socket"))
+    try:
+        with ControlClient(where.socket, timeout_s=TIMEOUT_S) as client:
+            found = client.ask("classes", list[ClassView])
+    except OdmError:
+        return []
+    return [
+        (view.name, f"allow: {', '.join(view.allow) or 'nothing'}")
+        for view in found
+        if view.name.startswith(incomplete)
+    ]

@@ -1,0 +1,200 @@
+"""explain: which source a socket would get, and why."""
+
+import errno
+import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from odm_agent.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    TypeOption,
+    locate,
+    parse_type,
+)
+from odm_agent.cli.output import print_facts, print_json
+from odm_agent.cli.probe import Outcome, Question, ask
+from odm_agent.control.client import AgentNotRunning, ControlClient
+from odm_agent.control.shapes import AddressView, Membership, PrefixView, Status
+from odm_agent.model import IPAddress
+
+#: No packet leaves, so any port does; this one is "discard".
+DEFAULT_PORT = 9
+ASKED = (
+    "The kernel was asked: a child process joined the cgroup and connected a UDP socket "
+    "(no packet leaves)."
+)
+
+OPTION_MEANINGS = {
+    errno.EACCES: "the class may not use this type, or the cgroup is in no class",
+    errno.EADDRNOTAVAIL: "no address of this type is there now",
+    errno.ENOPROTOOPT: "nothing here knows the option: the programs are not attached",
+}
+CONNECT_MEANINGS = {
+    errno.EACCES: "the class may not use the source that the socket would have",
+    errno.EPERM: "a program refused the connect (ours answers EACCES: perhaps somebody else's)",
+    errno.EADDRNOTAVAIL: "no address of the type and family is there now",
+    errno.ENETUNREACH: "no route to the destination from there",
+    errno.EHOSTUNREACH: "no route to the destination from there",
+}
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What `explain --json` prints. `errno` and `meaning` are empty when the connect worked."""
+
+    cgroup: str
+    #: None: not known, since the agent does not run.
+    class_: str | None = msgspec.field(name="class")
+    asked_type: str | None
+    destination: str
+    source: str | None = None
+    #: The type of `source`: "untyped" outside all typed prefixes, None if not known.
+    type: str | None = None
+    prefix: str | None = None
+    errno: str = ""
+    meaning: str = ""
+    notes: list[str] = []
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(explain)
+
+
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="PID|CGROUP",
+            help="A process, or a cgroup (absolute, or below the agent's attach point).",
+        ),
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT.")
+    ],
+    type_word: TypeOption = None,
+    config: ConfigOption = None,
+    socket: SocketOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which source address a socket would get there, and why, by asking the kernel."""
+    type_ = parse_type(type_word)
+    host, port = parse_destination(destination)
+    with locate(config, socket).client() as client:
+        agent = _status(client)
+        cgroup, namespace = find_target(target, agent)
+        outcome = ask(Question(cgroup, namespace, host, port, type_))
+        found = Explanation(
+            cgroup=str(cgroup),
+            class_=_class_of(client, cgroup) if agent is not None else None,
+            asked_type=type_.word if type_ is not None else None,
+            destination=destination,
+            notes=_notes(outcome, agent),
+        )
+        found = _with_outcome(found, outcome, client if agent is not None else None)
+    if json:
+        print_json(found)
+        return
+    print_facts(
+        [
+            ("cgroup", found.cgroup),
+            ("class", found.class_ or "not known"),
+            ("asked type", found.asked_type or "none (the class's default)"),
+            ("destination", found.destination),
+            ("source", found.source or f"none: {found.errno}, {found.meaning}"),
+            ("type", found.type),
+            ("prefix", found.prefix),
+            *(("note", note) for note in found.notes),
+        ]
+    )
+
+
+def parse_destination(text: str) -> tuple[str, int]:
+    """Address and port; a usage error with advice for names and anything else."""
+    host, port = text, str(DEFAULT_PORT)
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") if rest else port
+        if not bracket or (rest and not rest.startswith(":")):
+            raise typer.BadParameter(f"{text!r}: write an IPv6 address as [2001:db8::1]:443")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{host!r} is no address, and no names are looked up here (the answer would depend "
+            f"on who asks); find its addresses with `getent ahosts {host}` and give one of them"
+        ) from None
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise typer.BadParameter(f"{port!r} is no port; give 1 to 65535, or none")
+    return host, int(port)
+
+
+def find_target(target: str, agent: Status | None) -> tuple[Path, Path | None]:
+    """The cgroup to ask from, and the network namespace (None: that of this command)."""
+    from odm_agent.kernel.cgroups import current_cgroup, find_root
+
+    if target.isdecimal():
+        process = Path("/proc") / target
+        if not process.is_dir():
+            raise typer.BadParameter(f"there is no process {target}")
+        return current_cgroup(int(target)), process / "ns/net"
+    base = Path(agent.cgroup) if agent is not None else find_root()
+    cgroup = base / target
+    if not (cgroup / "cgroup.procs").is_file():
+        raise typer.BadParameter(f"{cgroup} is no cgroup v2; give a path below {base}, or a PID")
+    namespace = Path(f"/proc/{agent.pid}/ns/net") if agent is not None else None
+    return Path(os.path.normpath(cgroup)), namespace
+
+
+def _status(client: ControlClient) -> Status | None:
+    try:
+        return client.ask("status", Status)
+    except AgentNotRunning:
+        return None
+
+
+def _class_of(client: ControlClient, cgroup: Path) -> str:
+    return client.ask("resolve", Membership, cgroup=str(cgroup)).class_
+
+
+def _notes(outcome: Outcome, agent: Status | None) -> list[str]:
+    notes = [ASKED]
+    if agent is None:
+        notes.append("The agent does not run: class, type and prefix are not known.")
+    elif outcome.cookie != agent.namespace_cookie:
+        notes.append("This is not the agent's network namespace: sockets here are left alone.")
+    if not outcome.supported:
+        notes.append("The kernel dropped the type: the programs do not act on this socket.")
+    return notes
+
+
+def _with_outcome(
+    found: Explanation, outcome: Outcome, client: ControlClient | None
+) -> Explanation:
+    """`found` with the source and what it belongs to, or with what was refused."""
+    if outcome.source is None:
+        meanings = OPTION_MEANINGS if outcome.step == "option" else CONNECT_MEANINGS
+        word = errno.errorcode.get(outcome.error, str(outcome.error))
+        meaning = meanings.get(outcome.error, os.strerror(outcome.error))
+        call = "setsockopt" if outcome.step == "option" else "connect"
+        return msgspec.structs.replace(found, errno=word, meaning=f"{call}: {meaning}")
+    type_, prefix = _origin(client, outcome.source) if client is not None else (None, None)
+    return msgspec.structs.replace(found, source=str(outcome.source), type=type_, prefix=prefix)
+
+
+def _origin(client: ControlClient, source: IPAddress) -> tuple[str, str | None]:
+    """Type and prefix of an address, by the agent's tables."""
+    for address in client.ask("addresses", list[AddressView]):
+        if ip_address(address.address) == source:
+            return address.type, address.prefix
+    for prefix in client.ask("prefixes", list[PrefixView]):
+        if source in ip_network(prefix.prefix) and prefix.placement == "delegated":
+            return prefix.type, prefix.name
+    return "untyped", None

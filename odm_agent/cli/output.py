@@ -1,0 +1,78 @@
+"""How reads look: JSON for programs, a table for people."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+#: Colours of the words that want to be seen.
+STYLES = {
+    "ready": "green",
+    "ok": "green",
+    "anyip": "green",
+    "waiting": "yellow",
+    "tentative": "yellow",
+    "warning": "yellow",
+    "audit": "yellow",
+    "withdrawn": "red",
+    "failed": "red",
+    "missing": "red",
+    "off": "red",
+}
+
+
+def print_json(value: Any) -> None:
+    """`value` as indented JSON: the stable form."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A table, or the sentence `empty` if it has no rows. None shows as a dash."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    if table.row_count:
+        _console().print(table)
+    else:
+        typer.echo(empty)
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, _cell(value))
+    _console().print(table)
+
+
+def moment(seconds: float) -> str:
+    """Unix seconds as a local time that people read."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _cell(value: object) -> Text:
+    if value is None or value == "":
+        return Text("-", style="dim")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, list | tuple):
+        return Text(", ".join(map(str, value)) if value else "-")
+    # Text, not markup: an address in brackets is no style.
+    return Text(str(value), style=STYLES.get(str(value), ""))
+
+
+def _console() -> Console:
+    """A console for the standard output of now; piped, it is as wide as its rows need."""
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=400)
+    return console

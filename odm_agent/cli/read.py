@@ -1,0 +1,217 @@
+"""The nouns: what is, read from the running agent."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odm_agent.cli import complete
+from odm_agent.cli.exits import ExitCode
+from odm_agent.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    TypeOption,
+    locate,
+    parse_type,
+)
+from odm_agent.cli.output import moment, print_facts, print_json, print_table
+from odm_agent.control.client import AgentNotRunning
+from odm_agent.control.shapes import AddressView, ClassView, PrefixView, SocketView, Status
+
+SOCKETS_NOTE = (
+    "Listed by sock_diag, which knows no TCP socket that is only bound and no UDP socket "
+    "without a port."
+)
+
+PREFIX_HEADINGS = (
+    *("NAME", "TYPE", "PREFIX", "PLACEMENT", "INTERFACE", "GATEWAY", "ADDRESSES"),
+    *("TABLE", "MARK", "STATE", "REASON"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (status, prefixes, addresses, sockets, classes):
+        app.command()(command)
+
+
+def status(
+    config: ConfigOption = None, socket: SocketOption = None, json: JsonOption = False
+) -> None:
+    """Show whether the agent runs, and what it has in force."""
+    where = locate(config, socket)
+    try:
+        with where.client() as client:
+            found = client.ask("status", Status)
+    except AgentNotRunning as error:
+        typer.echo(f"odm-agent: {error}", err=True)
+        typer.echo(pinned_sentence(where.pin_dir), err=True)
+        raise typer.Exit(ExitCode.NOT_RUNNING) from error
+    if json:
+        print_json(found)
+        return
+    print_facts(
+        [
+            ("version", f"{found.version} (map ABI {found.abi})"),
+            ("running", f"since {moment(found.since)}, pid {found.pid}"),
+            ("configuration", f"{found.config}, loaded {moment(found.config_loaded)}"),
+            ("last reload", f"REFUSED: {found.reload_error}" if found.reload_error else "ok"),
+            ("namespace", f"cookie {found.namespace_cookie}"),
+            ("attached to", found.cgroup),
+            ("pinned in", f"{found.pin_dir} ({found.programs} programs)"),
+            ("prefixes", found.prefixes),
+            ("addresses", found.addresses),
+            ("classes", found.classes),
+            *(("ALARM", alarm) for alarm in found.alarms),
+        ]
+    )
+
+
+def prefixes(
+    config: ConfigOption = None,
+    socket: SocketOption = None,
+    type_word: TypeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the typed prefixes."""
+    wanted = parse_type(type_word)
+    with locate(config, socket).client() as client:
+        found = client.ask("prefixes", list[PrefixView])
+    found = [view for view in found if wanted is None or view.type == wanted.word]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        PREFIX_HEADINGS,
+        (
+            (
+                *(view.name, view.type, view.prefix, view.placement, view.interface, view.gateway),
+                *(f"{view.addresses}/{view.pool}", view.table, f"{view.mark:#x}"),
+                *(view.state, view.reason),
+            )
+            for view in found
+        ),
+        empty="no typed prefixes",
+    )
+
+
+def addresses(
+    config: ConfigOption = None,
+    socket: SocketOption = None,
+    type_word: TypeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the typed addresses, with how many sockets use each."""
+    wanted = parse_type(type_word)
+    with locate(config, socket).client() as client:
+        found = client.ask("addresses", list[AddressView])
+    found = [view for view in found if wanted is None or view.type == wanted.word]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("ADDRESS", "TYPE", "PREFIX", "INTERFACE", "STATE", "SOCKETS"),
+        (
+            (view.address, view.type, view.prefix, view.interface, view.state, view.sockets)
+            for view in found
+        ),
+        empty="no typed addresses",
+    )
+
+
+def sockets(
+    config: ConfigOption = None,
+    socket: SocketOption = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            "-C",
+            metavar="CLASS",
+            help='Only sockets of this class ("unclassified" for those of none).',
+            autocompletion=complete.classes,
+            show_default=False,
+        ),
+    ] = None,
+    type_word: TypeOption = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(
+            "--pid", "-p", min=1, help="Only sockets of this process.", show_default=False
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the live sockets with their class, type and source."""
+    wanted = parse_type(type_word)
+    with locate(config, socket).client() as client:
+        found = client.ask("sockets", list[SocketView])
+    found = [
+        view
+        for view in found
+        if (class_name is None or view.class_ == class_name)
+        and (wanted is None or view.type == wanted.word)
+        and (pid is None or view.pid == pid)
+    ]
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("COOKIE", "PROCESS", "CLASS", "TYPE", "PROTO", "STATE", "SOURCE", "DESTINATION", "CGROUP"),
+        (
+            (
+                *(view.cookie, f"{view.process}[{view.pid}]" if view.pid else None, view.class_),
+                *(view.type, view.protocol, view.state, view.source, view.destination),
+                view.cgroup,
+            )
+            for view in found
+        ),
+        empty="no such sockets",
+    )
+    typer.echo(SOCKETS_NOTE, err=True)
+
+
+def classes(
+    config: ConfigOption = None, socket: SocketOption = None, json: JsonOption = False
+) -> None:
+    """List the application classes with the cgroups that they match now."""
+    with locate(config, socket).client() as client:
+        found = client.ask("classes", list[ClassView])
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("NAME", "MODE", "ALLOW", "DEFAULT", "STRICT", "ON FAILURE", "SOCKETS", "CGROUPS"),
+        (
+            (
+                *(view.name, view.mode, view.allow, view.default, view.strict, view.on_failure),
+                *(view.sockets, view.cgroups),
+            )
+            for view in found
+        ),
+        empty="no classes",
+    )
+
+
+def pinned_sentence(pin_dir: Path) -> str:
+    """Whether enforcement goes on without the agent, told from its pins."""
+    names: list[str] = []
+    try:
+        for _, folders, files in os.walk(pin_dir, onerror=_raise):
+            names += folders + files
+    except FileNotFoundError:
+        return f"Nothing is pinned in {pin_dir}: nothing is enforced."
+    except PermissionError:
+        return f"Whether anything is enforced cannot be told: {pin_dir} is only readable to root."
+    if not names:
+        return f"Nothing is pinned in {pin_dir}: nothing is enforced."
+    return (
+        f"Enforcement goes on without the agent: its programs are pinned in {pin_dir}. "
+        "`odm-agent detach` removes them."
+    )
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,82 @@
+"""The verbs of the agent's own life: run, reload, detach; and version."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from odm_agent import __version__
+from odm_agent.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    agent_settings,
+    locate,
+)
+from odm_agent.cli.output import print_json
+from odm_agent.control.shapes import ReloadResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    for command in (run, reload, detach, version):
+        app.command()(command)
+
+
+def run(config: ConfigOption = None) -> None:
+    """Run the agent in the foreground. Stopping it leaves everything enforced."""
+    from odm_agent.agent import run_agent
+
+    raise typer.Exit(run_agent(config if config is not None else DEFAULT_CONFIG))
+
+
+def reload(
+    config: ConfigOption = None, socket: SocketOption = None, json: JsonOption = False
+) -> None:
+    """Make the agent read its configuration again; a bad one is refused, the old one stays."""
+    with locate(config, socket).client() as client:
+        result = client.ask("reload", ReloadResult)
+    if json:
+        print_json(result)
+        return
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"reloaded {result.config}")
+
+
+def detach(
+    config: ConfigOption = None,
+    pin_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--pin-dir",
+            help="Where the pins are, when the configuration is gone.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Remove all that was pinned, attached or configured. Needs no agent and no configuration."""
+    from odm_agent.agent import detach as detach_all
+
+    if config is not None and pin_dir is not None:
+        raise typer.BadParameter("--config already says where the pins are; give only one of both")
+    if config is not None and not config.is_file():
+        raise typer.BadParameter(f"{config}: no such file; leave --config out if it is gone")
+    settings = agent_settings(config if config is not None else DEFAULT_CONFIG)
+    if pin_dir is not None:
+        settings = msgspec.structs.replace(settings, pin_dir=str(pin_dir))
+    removed = list(detach_all(settings))
+    for line in removed:
+        typer.echo(line)
+    if not removed:
+        typer.echo(f"nothing was pinned in {settings.pin_dir} or configured; nothing to remove")
+
+
+def version(json: JsonOption = False) -> None:
+    """Show the version of this command."""
+    if json:
+        print_json({"version": __version__})
+    else:
+        typer.echo(f"odm-agent {__version__}")

@@ -23,6 +23,7 @@ from odm_agent.model import (
     AddRule,
     CgroupRow,
     ClassPolicy,
+    DatapathAction,
     Family,
     IPAddress,
     KernelAction,
@@ -142,9 +143,10 @@ class World(RuleBasedStateMachine):
             prefix = replace(row.prefix, placement=other[row.prefix.placement])
             self.table = self.table.with_prefix(prefix)
 
-    @rule(id_=st.integers(1, len(PREFIXES) + 10))
-    def remove_prefix(self, id_: int) -> None:
-        self.table = self.table.without(id_)
+    @precondition(lambda self: self.table.rows)
+    @rule(data=st.data())
+    def remove_prefix(self, data: st.DataObject) -> None:
+        self.table = self.table.without(data.draw(st.sampled_from(self.table.rows)).prefix.id)
 
     @rule(id_=st.integers(1, 2), allow=st.frozensets(TYPES), there=st.booleans())
     def configure_class(self, id_: int, allow: frozenset[AddressType], there: bool) -> None:
@@ -222,7 +224,7 @@ class World(RuleBasedStateMachine):
     def reconcile_until_crash(self, count: int) -> None:
         self._round(self._plan()[:count])
 
-    @rule(kind=st.sampled_from([*get_args(Action)]), skip=st.integers(0, 2))
+    @rule(kind=st.sampled_from([*get_args(KernelAction), DatapathAction]), skip=st.integers(0, 2))
     def reconcile_with_failures(self, kind: type, skip: int) -> None:
         """All actions of one kind but the first few are refused, as if the kernel could not."""
         rest = self._plan()

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
-from odm_agent.datapath import loader
+from odm_agent.datapath import abi, loader
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.errors import ConfigError
 from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.model import TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
@@ -71,6 +73,7 @@ class State:
         """Make a checked configuration the one in force; the next `converge` carries it out."""
         prefixes = typed_prefixes(config, lambda name: self.journal.id_of("prefix", name))
         classes = class_policies(config, lambda name: self.journal.id_of("class", name))
+        _refuse_excess(prefixes, classes)
         self.engine.table = self.engine.table.with_only(prefixes)
         self.engine.classes = classes
         self.class_names = self.journal.names("class")
@@ -84,11 +87,11 @@ class State:
         try:
             config, warnings = read_config(self.path, self.kernel)
             self._refuse_moving(config)
+            self.take(config)
         except ConfigError as error:
             self.reloads.failed += 1
             self.reloads.error = str(error)
             raise
-        self.take(config)
         return warnings
 
     def _refuse_moving(self, config: Config) -> None:
@@ -103,6 +106,21 @@ class State:
                 f"{self.path}: agent.{', agent.'.join(moved)} can't change while the agent runs;"
                 " run `odm-agent detach` and start it again, or put the old value back"
             )
+
+
+def _refuse_excess(prefixes: Iterable[TypedPrefix], classes: Iterable[int]) -> None:
+    """What the maps can't hold must not be half applied. Raises ConfigError."""
+    anew = "names are never given an id again: use old names, or start anew (docs/configuration.md)"
+    if max(classes) >= abi.MAX_CLASSES:
+        raise ConfigError(f"more than {abi.MAX_CLASSES - 1} class names were used; {anew}")
+    if max((p.id for p in prefixes), default=0) >= abi.MAX_PREFIXES:
+        raise ConfigError(f"more than {abi.MAX_PREFIXES - 1} prefix names were used; {anew}")
+    # Half: a pool that changes stands in the map twice for a moment.
+    if sum(p.pool for p in prefixes) > abi.MAX_POOL // 2:
+        raise ConfigError(
+            f"the pools of all prefixes together hold more than {abi.MAX_POOL // 2} addresses;"
+            " make `pool` smaller"
+        )
 
 
 def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config, list[str]]:

@@ -7,14 +7,18 @@ a hundred megabytes, in whatever process uses it; what it leaves behind are pins
 import argparse
 import ctypes as ct
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from odm_agent.datapath import abi, libbpf, pins, source
 from odm_agent.errors import DatapathError, OdmError
+
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", type=int)
     parser.add_argument("--check", action="store_true", help="load everything, attach nothing")
     options = parser.parse_args(arguments)
+    _die_with_parent()
     try:
         if options.check:
             check()
@@ -71,6 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _die_with_parent() -> None:
+    """An agent that is killed while it waits for us must not find programs pinned afterwards."""
+    ct.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check() -> None:

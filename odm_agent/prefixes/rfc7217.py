@@ -41,14 +41,6 @@ def is_reserved(identifier: int, bits: int) -> bool:
     )
 
 
-def capacity(network: IPv6Network, limit: int) -> int:
-    """How many addresses we could make up in `network`, counted no further than `limit`."""
-    bits = 128 - network.prefixlen
-    if bits > 24:
-        return limit
-    return min(limit, sum(not is_reserved(i, bits) for i in range(min(2**bits, limit + 256))))
-
-
 def opaque_address(
     network: IPv6Network,
     interface: str,

@@ -17,7 +17,6 @@ from typing import Any, Final
 from odm_agent.datapath import abi, libbpf, pins, source
 from odm_agent.errors import DatapathError, OdmError
 
-
 _PR_SET_PDEATHSIG: Final = 1
 
 

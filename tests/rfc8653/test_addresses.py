@@ -64,13 +64,25 @@ def test_D1_every_address_of_a_pool_can_be_used_at_the_same_time(
 
 @each_type()
 @each_kind()
-def test_D1_sockets_of_a_type_share_one_address_by_default(
+def test_D1_sockets_share_the_one_address_of_a_pool_of_one(
+    world: World, kind: Kind, type: AddressType
+) -> None:
+    seen = {world.place("every").do(lambda: call(kind, type)).seen for _ in range(3)}
+    seen.add(world.place(BY_DEFAULT[type]).do(lambda: call(kind)).seen)
+    assert seen == {world.address(type, kind.family)}
+
+
+@each_type()
+@each_kind()
+def test_D1_sockets_are_spread_over_a_larger_pool(
     rich: World, kind: Kind, type: AddressType
 ) -> None:
-    seen = {rich.place("every").do(lambda: call(kind, type)).seen for _ in range(3)}
-    seen.add(rich.place(BY_DEFAULT[type]).do(lambda: call(kind)).seen)
-    assert len(seen) == 1
-    assert type_of(seen.pop()) is type
+    def application() -> list[str]:
+        return [call(kind, type).seen for _ in range(20)]
+
+    seen = rich.place("every").do(application)
+    assert {type_of(each) for each in seen} == {type}
+    assert len(set(seen)) > 1
 
 
 def test_D1_addresses_of_a_large_pool_need_no_address_each(rich: World) -> None:

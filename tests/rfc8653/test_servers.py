@@ -19,6 +19,13 @@ _SERVERS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
 _UNTYPED: Final = AddressType.UNSPECIFIED
 
 
+def _open(kind: Kind) -> socket.socket:
+    sock = kind.open()
+    if kind.stream:  # the connections of the last test are in TIME_WAIT
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
+
+
 def serve(sock: socket.socket, kind: Kind, ready: Ready) -> None:
     """Answer each caller with its own address, for ever."""
     sock.settimeout(None)
@@ -39,7 +46,7 @@ def wildcard_server(kind: Kind, address: str | None = None) -> Any:
     """A server that binds the wildcard (or `address`) and asks for nothing."""
 
     def server(ready: Ready) -> None:
-        with kind.open() as sock:
+        with _open(kind) as sock:
             sock.bind((address or kind.wildcard, _PORT))
             serve(sock, kind, ready)
 
@@ -56,7 +63,7 @@ def test_T5_server_that_asks_for_a_type_gets_an_address_of_it_from_a_wildcard_bi
     world: World, kind: Kind, type: AddressType
 ) -> None:
     def server(ready: Ready) -> None:
-        with kind.open() as sock:
+        with _open(kind) as sock:
             ask(sock, type)
             sock.bind((kind.wildcard, _PORT))
             serve(sock, kind, ready)
@@ -178,7 +185,7 @@ def test_D9_wildcard_udp_socket_is_server_and_client_at_once(world: World, kind:
     ordinary = world.address(_UNTYPED, kind.family)
 
     def server(ready: Ready) -> None:
-        with kind.open() as sock:
+        with _open(kind) as sock:
             sock.bind((kind.wildcard, _PORT))
             ready(None)
             while True:

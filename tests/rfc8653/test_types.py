@@ -1,6 +1,7 @@
 """T5, S1: four types in both families, selected socket by socket."""
 
 import socket
+from itertools import count
 from typing import Final
 
 import pytest
@@ -14,6 +15,8 @@ from tests.lab.world import BY_DEFAULT, PLAIN, World
 _UNMAPPED: Final = [kind for kind in Kind if not kind.mapped]
 _CONNECTING: Final = [kind for kind in Kind if kind.connects]
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
+#: Each port once: TIME_WAIT keeps the last one busy.
+_PORTS: Final = count(46001)
 
 
 @each_type()
@@ -34,12 +37,13 @@ def test_T5_D9_socket_gets_the_default_type_of_its_class(
     _assert_witnessed(world, got, kind, type)
 
 
-@pytest.mark.parametrize("port", [0, 46001], ids=["any-port", "port"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["any-port", "port"])
 @each_type()
 @each_kind()
 def test_T5_D9_default_type_serves_clients_that_bind_a_port_first(
-    world: World, kind: Kind, type: AddressType, port: int
+    world: World, kind: Kind, type: AddressType, fixed: bool
 ) -> None:
+    port = next(_PORTS) if fixed else 0
     got = world.place(BY_DEFAULT[type]).do(lambda: call(kind, bind=(kind.wildcard, port)))
     _assert_witnessed(world, got, kind, type)
 
@@ -49,12 +53,14 @@ def test_T5_D9_default_type_serves_clients_that_bind_a_port_first(
 def test_T5_wildcard_bind_of_a_socket_with_a_type_becomes_an_address_of_it(
     world: World, kind: Kind, type: AddressType
 ) -> None:
+    port = next(_PORTS)
+
     def client() -> tuple[str, Exchange]:
         with kind.open() as sock:
             ask(sock, type)
-            sock.bind((kind.wildcard, 46002))
+            sock.bind((kind.wildcard, port))
             name = sock.getsockname()
-            assert name[1] == 46002
+            assert name[1] == port
             return name[0], exchange(sock, kind)
 
     bound, got = world.place("every").do(client)
@@ -67,9 +73,11 @@ def test_T5_wildcard_bind_of_a_socket_with_a_type_becomes_an_address_of_it(
 def test_T5_type_asked_for_after_a_wildcard_bind_still_counts(
     world: World, kind: Kind, type: AddressType
 ) -> None:
+    port = next(_PORTS)
+
     def client() -> Exchange:
         with kind.open() as sock:
-            sock.bind((kind.wildcard, 46003))
+            sock.bind((kind.wildcard, port))
             ask(sock, type)
             return exchange(sock, kind)
 

@@ -1,0 +1,143 @@
+"""The engine against the fakes: what is waited for, what is retried, what alarms."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+
+from odm_agent.agent.engine import Engine
+from odm_agent.datapath.memory import MemoryDatapath
+from odm_agent.errors import DatapathError, KernelError
+from odm_agent.kernel.memory import MemoryKernel
+from odm_agent.model import (
+    AddAddress,
+    AddressType,
+    Family,
+    KernelAction,
+    LocalAddress,
+    Placement,
+    PutPrefix,
+    TypedPrefix,
+)
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.table import PrefixTable
+
+NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=86)
+NET6, NET4 = IPv6Network("2001:db8:1::/64"), IPv4Network("192.0.2.0/24")
+HOME6 = TypedPrefix(
+    1,
+    "home6",
+    AddressType.FIXED,
+    NET6,
+    "eth0",
+    IPv6Address("fe80::1"),
+    Placement.DELEGATED,
+    (NET6,),
+)
+LINK4 = TypedPrefix(
+    2,
+    "link4",
+    AddressType.NONPERSISTENT,
+    NET4,
+    "eth0",
+    IPv4Address("192.0.2.1"),
+    Placement.ON_LINK,
+    tuple(IPv4Network(f"192.0.2.{n}/32") for n in (40, 41)),
+    range=(IPv4Address("192.0.2.40"), IPv4Address("192.0.2.41")),
+)
+
+
+def engine(*prefixes: TypedPrefix) -> tuple[Engine, MemoryKernel, MemoryDatapath]:
+    kernel, maps = MemoryKernel(), MemoryDatapath()
+    kernel.set_link("eth0")
+    table = PrefixTable(b"secret").with_only(prefixes)
+    return Engine(kernel, maps, NUMBERS, table), kernel, maps
+
+
+def test_converges_until_the_prefix_is_offered() -> None:
+    made, _, maps = engine(HOME6)
+    assert made.converge()
+    assert maps.read().choices == {(AddressType.FIXED, Family.IPV6): (1,)}
+    assert made.settled()
+    assert not made.converge(), "nothing is left to do"
+
+
+def test_on_link_ipv4_address_waits_for_its_probe() -> None:
+    made, kernel, maps = engine(LINK4)
+    made.converge()
+    (waiting,) = made.to_probe
+    assert waiting.address == IPv4Address("192.0.2.40")
+    assert not any(local.address == waiting.address for local in kernel.read().addresses)
+    assert not made.settled()
+
+    made.probe_ended(waiting, in_use=False)
+    made.converge()
+    assert made.settled()
+    assert maps.read().prefixes[2].pool == (waiting.address,)
+
+
+def test_address_in_use_elsewhere_is_replaced_by_the_next() -> None:
+    made, _, maps = engine(LINK4)
+    made.converge()
+    (waiting,) = made.to_probe
+    made.probe_ended(waiting, in_use=True)
+    made.converge()
+    (following,) = made.to_probe
+    assert following.address == IPv4Address("192.0.2.41")
+    made.probe_ended(following, in_use=True)
+    made.converge()
+    assert made.to_probe == set()
+    assert maps.read().choices == {}
+    assert any("link4" in alarm and "192.0.2.40" in alarm for alarm in made.alarms())
+
+
+def test_vanished_ipv4_address_is_probed_again() -> None:
+    made, _, _ = engine(LINK4)
+    made.converge()
+    (waiting,) = made.to_probe
+    made.probe_ended(waiting, in_use=False)
+    made.converge()
+    made.table = made.table.with_only(())
+    made.converge()
+    made.table = made.table.with_only((LINK4,))
+    made.converge()
+    assert made.to_probe == {waiting}
+
+
+def test_failure_is_told_and_tried_again() -> None:
+    made, kernel, maps = engine(HOME6)
+
+    def refuse(action: KernelAction) -> None:
+        if isinstance(action, AddAddress):
+            raise KernelError("adding the address: no")
+
+    kernel.fault = refuse
+    made.converge()
+    assert "not done: adding the address: no" in made.alarms()
+    assert maps.read().choices == {}
+    assert maps.read().spans, "typed all the same: denied to others"
+    kernel.fault = lambda action: None
+    made.converge()
+    assert maps.read().choices
+    assert made.failures == []
+
+
+def test_full_map_stops_the_plan_and_offers_nothing() -> None:
+    made, _, maps = engine(HOME6)
+
+    def full(action: object) -> None:
+        if isinstance(action, PutPrefix):
+            raise DatapathError("full")
+
+    maps.fault = full
+    made.converge()
+    assert maps.read().choices == {}
+    assert made.alarms()
+
+
+@pytest.mark.parametrize(("address", "alarmed"), [("2001:db8:9::1", False), (None, True)])
+def test_family_without_untyped_address_alarms(address: str | None, alarmed: bool) -> None:
+    made, kernel, _ = engine(HOME6)
+    if address is not None:
+        kernel.add_foreign(LocalAddress(IPv6Address(address), 64, "eth0", ours=False))
+    made.converge()
+    assert any("no untyped address" in alarm for alarm in made.alarms()) is alarmed

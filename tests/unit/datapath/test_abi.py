@@ -1,0 +1,37 @@
+"""Addresses and networks on their way into the maps and back."""
+
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odm_agent.datapath import abi
+from odm_agent.model import AddressType, Family, IPAddress
+
+
+@given(st.ip_addresses())
+def test_address_comes_back(made: IPAddress) -> None:
+    if isinstance(made, IPv6Address) and made.ipv4_mapped:
+        made = made.ipv4_mapped  # one and the same to the maps
+    assert abi.unpack_addr(abi.pack_addr(made)) == made
+
+
+def test_ipv4_is_mapped_in_network_order() -> None:
+    assert bytes(abi.pack_addr(ip_address("192.0.2.1"))).hex() == "00" * 10 + "ffff" + "c0000201"
+
+
+def test_spans_come_back_with_their_length() -> None:
+    for network in (IPv4Network("192.0.2.0/26"), IPv6Network("2001:db8::/33")):
+        key = abi.pack_span(network)
+        assert key.prefix_length == network.prefixlen + (96 if network.version == 4 else 0)
+        assert abi.unpack_span(key) == network
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1))
+def test_pool_word_comes_back(first: int, size: int, configured: int) -> None:
+    assert abi.unpack_pool(abi.pack_pool(first, size, configured)) == (first, size, configured)
+
+
+def test_choices_have_a_row_each() -> None:
+    rows = {abi.choice_index(t, f) for t in AddressType for f in Family}
+    assert rows == set(range(10))

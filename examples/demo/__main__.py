@@ -26,7 +26,7 @@ _SCENE = """\
 
 def main() -> int:
     """The demo; what it made in the kernel is gone when this returns or raises."""
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     if os.geteuid() != 0:
         console.print("The demo makes network namespaces and loads eBPF programs: run it as root.")
         return 2

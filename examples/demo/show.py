@@ -80,7 +80,7 @@ class Show:
             family,
             frozenset(sources),
             frozenset(gateways),
-            f"{bind_to}: {said}" if bind_to else "",
+            f"{bind_to}: {said.rpartition(': ')[2]}" if bind_to else "",
             wrong,
         )
 
@@ -117,7 +117,7 @@ def _verdict(program: Program, family: Family, sources: set[str], gateways: set[
 def table(outcomes: list[Outcome]) -> Table:
     """All outcomes, a line for each."""
     result = Table(title="What the servers saw", title_justify="left")
-    for heading in ("program", "class", "type", "family", "source in the server's log", "gateway"):
+    for heading in ("program", "class", "type", "family", "source in the server's log", "via"):
         result.add_column(heading, no_wrap=heading != "source in the server's log")
     result.add_column("as promised", justify="center")
     for each in outcomes:

@@ -88,8 +88,12 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
 		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
-	if (!odm_want_of(ctx, sk, settings, cgroup, &want) || odm_leaves_alone(peer))
+	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
+	if (odm_leaves_alone(peer)) {
+		odm_unmark(ctx, settings);
+		return 1;
+	}
 	d = odm_decide_sendmsg(ctx, sk, settings, &want, family, peer, source);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_SENDMSG);
 }

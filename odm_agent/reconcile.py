@@ -72,7 +72,6 @@ def desired(
         ready = selection.ready_addresses(row, host)
         routes.update(routing.routes_of(row, ready[0] if ready else None, host, numbers))
         rules.update(routing.rules_of(row, numbers))
-        rules.add(routing.main_rule(row.prefix.family, numbers))
         if seen := selection.prefix_row(row, host, numbers):
             usable[row.prefix.id] = seen
     return Projection(

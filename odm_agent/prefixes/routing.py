@@ -5,7 +5,6 @@ from ipaddress import ip_network
 from typing import Final
 
 from odm_agent.model import (
-    Family,
     HostState,
     IPAddress,
     IPNetwork,
@@ -90,25 +89,32 @@ def _mirrors(row: Row, source: IPAddress, host: HostState, numbers: Numbers) -> 
 
 
 def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
-    """The rules that lead a prefix's packets to its table, by mark and by source."""
+    """The rules that lead a prefix's packets to its table, by mark and by source.
+
+    Before the latter the main table is asked, but not for its default routes: LAN, container and
+    VPN routes stay theirs. That too only for our sources: nobody else's packets meet another order
+    of tables than without us.
+    """
     prefix, table = row.prefix, numbers.table(row.prefix.id)
-    mark = Rule(
-        family=prefix.family,
-        priority=numbers.rule_priority,
-        table=table,
-        mark=numbers.mark(prefix.id),
-        mask=numbers.mark_mask,
-    )
-    by_source = [
-        Rule(prefix.family, numbers.rule_priority + 2, table, source=source)
-        for source in _sources(row)
+    rules = [
+        Rule(
+            family=prefix.family,
+            priority=numbers.rule_priority,
+            table=table,
+            mark=numbers.mark(prefix.id),
+            mask=numbers.mark_mask,
+        )
     ]
-    return [mark, *by_source]
-
-
-def main_rule(family: Family, numbers: Numbers) -> Rule:
-    """Looks into main, but not at its default routes: LAN, container and VPN routes stay theirs."""
-    return Rule(family, numbers.rule_priority + 1, MAIN_TABLE, suppress_prefix_length=0)
+    for source in _sources(row):
+        main = Rule(
+            family=prefix.family,
+            priority=numbers.rule_priority + 1,
+            table=MAIN_TABLE,
+            source=source,
+            suppress_prefix_length=0,
+        )
+        rules += [main, Rule(prefix.family, numbers.rule_priority + 2, table, source=source)]
+    return rules
 
 
 def _sources(row: Row) -> tuple[IPNetwork, ...]:

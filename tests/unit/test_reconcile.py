@@ -144,7 +144,7 @@ def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
     }
     assert host.kernel.rules == {
         Rule(Family.IPV6, 500, 1001, mark=0x100, mask=0xFF00),
-        Rule(Family.IPV6, 501, 254, suppress_prefix_length=0),
+        Rule(Family.IPV6, 501, 254, source=NET, suppress_prefix_length=0),
         Rule(Family.IPV6, 502, 1001, source=NET),
     }
     host.kernel.set_link("eth0", up=False)

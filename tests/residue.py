@@ -48,7 +48,7 @@ def _difference(before: Snapshot, after: Snapshot) -> list[str]:
             names = {_name(each) for each in old} & {_name(each) for each in new}
             old, new = (frozenset(s for s in side if _name(s) in names) for side in (old, new))
         lines += [f"{kind} left behind: {each}" for each in sorted(new - old) if not _foreign(each)]
-        lines += [f"{kind} taken away: {each}" for each in sorted(old - new) if not _foreign(each)]
+        lines += [f"{kind} taken away: {each}" for each in sorted(old - new) if not _pids(each)]
     return lines
 
 
@@ -58,8 +58,13 @@ def _name(sysctl: str) -> str:
 
 def _foreign(text: str) -> bool:
     """Whether a name carries the process id of somebody else who is alive."""
-    pids = {int(each) for each in re.findall(r"[-_.](\d+)(?=[-_./ ]|$)", text)} - {os.getpid()}
-    return any(Path(f"/proc/{pid}").exists() for pid in pids if pid > 1)
+    return any(Path(f"/proc/{pid}").exists() for pid in _pids(text))
+
+
+def _pids(text: str) -> set[int]:
+    """What may be process ids of other runs in the name of a namespace, cgroup or pin."""
+    found = re.findall(r"odm[a-z]*-(?:[a-z]+-)*(\d+)(?=[-/ ]|$)", text)
+    return {int(each) for each in found} - {os.getpid()}
 
 
 def _run(*command: str) -> str:

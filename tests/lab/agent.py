@@ -151,6 +151,7 @@ class Agent:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": str(path)},
+                start_new_session=True,  # Ctrl-C is ours to handle, not its
             )
             for _ in range(int(_START_TIMEOUT_S / 0.1)):
                 try:

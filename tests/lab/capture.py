@@ -1,5 +1,6 @@
 """What is on the wire: packets seen on one interface of a namespace."""
 
+import errno
 import socket
 import struct
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ class Capture:
             except BlockingIOError:
                 self._refuse_loss()
                 return found
+            except OSError as error:
+                # Said once when the interface goes down; the socket hears again when it is up.
+                if error.errno != errno.ENETDOWN:
+                    raise
+                continue
             packet = _parse(data, kind, direction == _PACKET_OUTGOING)
             if packet is not None and packet.outgoing is outgoing:
                 found.append(packet)

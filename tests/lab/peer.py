@@ -22,6 +22,8 @@ from tests.lab.resolver import answer_to
 
 #: TCP and UDP, on each address that the correspondent was given.
 PORTS: Final = (53, 80, 7001, 7002)
+#: Connections to this TCP port end after the greeting; others echo what follows.
+GREETING_PORT: Final = 7002
 #: The TCP port whose listener speaks MPTCP too (RFC 8684).
 MPTCP_PORT: Final = 7003
 IPPROTO_MPTCP: Final = 262
@@ -59,6 +61,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is ours to handle, not its
         )
         try:
             self._ask("seen")
@@ -196,6 +199,9 @@ class Correspondent:
             self._streams[stream] = 80
         else:
             stream.send(f"{plain(sender[0])} {sender[1]}\n".encode())
+        if port == GREETING_PORT:
+            stream.close()
+            return
         self.selector.register(stream, selectors.EVENT_READ, self._stream)
 
     def _stream(self, stream: socket.socket) -> None:

@@ -121,7 +121,7 @@ def test_N4_no_packet_strays_while_a_link_flaps_and_the_agent_is_dead(
         assert not strays
     world.agent.start()
     if flap is _carrier:
-        # The far end's IPv6 addresses went with its link; put the gateway back as it was.
+        # The far end's IPv6 addresses and its routes went with its link.
         _restore_gateway(world)
     for family in Family:
         kind = Kind.UDP6 if family is Family.IPV6 else Kind.UDP4
@@ -148,10 +148,12 @@ def test_N4_no_packet_strays_while_a_link_flaps_under_a_running_agent(
 
 
 def _restore_gateway(world: World) -> None:
-    near, gateway, host = LINKS["B", Family.IPV6]
+    near, gateway, _ = LINKS["B", Family.IPV6]
     address(world.site.b, "to-host", f"{gateway}/{near.prefixlen}")
-    delegated = prefix_of(NONPERSISTENT, Family.IPV6)
-    world.site.b.ip("route", "replace", str(delegated.network), "via", str(host))
+    for family in Family:
+        delegated = prefix_of(NONPERSISTENT, family)
+        host = str(LINKS["B", family][2])
+        world.site.b.ip("route", "replace", str(delegated.network), "via", host)
     graceful = prefix_of(AddressType.GRACEFUL_REPLACEMENT, Family.IPV6)
     address(world.site.b, "to-host", f"{graceful.network[1]}/64")
 

@@ -42,7 +42,7 @@ def test_S8_host_without_agent_says_so_and_the_same_program_falls_back(
     bare: Place, world: World, kind: Kind
 ) -> None:
     told, seen = bare.do(lambda: with_fallback(kind))
-    stock = "EOPNOTSUPP" if kind.af == socket.AF_INET6 and not kind.mptcp else "ENOPROTOOPT"
+    stock = "ENOTSUP" if kind.af == socket.AF_INET6 and not kind.mptcp else "ENOPROTOOPT"
     assert told == stock
     assert type_of(seen) is _UNTYPED
     told, seen = world.place("every").do(lambda: with_fallback(kind))

@@ -24,13 +24,14 @@ static __always_inline struct odm_decision odm_narrow(const struct odm_settings 
 }
 
 /* FREEBIND, which the option may have put on, must not let a bind pass that stock would refuse. */
-static __always_inline struct odm_decision odm_check_bind(const struct odm_want *want,
+static __always_inline struct odm_decision odm_check_bind(const struct odm_settings *settings,
+							  const struct odm_want *want,
 							  const struct odm_addr *addr)
 {
 	struct odm_source source = odm_source_of(addr);
 
 	if (want->sock && want->sock->flags & ODM_SOCKET_FREEBIND && !source.type &&
-	    !odm_is_own(addr))
+	    !odm_is_own(settings, addr))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, want->asked);
 	return odm_check_source(want->class, source, want->asked);
 }
@@ -58,7 +59,7 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	} else if (odm_is_exempt(addr) || odm_is_multicast(addr)) {
 		return 1;
 	} else {
-		d = odm_check_bind(&want, addr);
+		d = odm_check_bind(settings, &want, addr);
 	}
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
 }

@@ -120,7 +120,9 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if (odm_leaves_alone(destination)) {
+	if (odm_wants_nothing(&want) && odm_is_any(source))
+		return 1;
+	if (odm_leaves_alone(settings, destination)) {
 		odm_unmark(ctx, settings);
 		return 1;
 	}

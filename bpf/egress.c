@@ -39,7 +39,7 @@ int odm_egress(struct __sk_buff *skb)
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type) {
 		if (!cgroup.class_id || !odm_packet_destination(skb, &destination) ||
-		    odm_is_exempt(&addr) || odm_leaves_alone(&destination))
+		    odm_is_exempt(&addr) || odm_leaves_alone(settings, &destination))
 			return 1;
 	}
 	class = odm_class_row(cgroup.class_id);

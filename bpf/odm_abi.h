@@ -115,8 +115,8 @@ struct odm_settings {
 	__u32 mark_mask;
 	__u32 mark_shift;
 	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
-	__u32 protocol;	      /* route, rule and address protocol of the agent; for detach */
-	__u32 pad;
+	__u32 protocol;       /* route, rule and address protocol of the agent; for detach */
+	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
 	__u64 room[3];
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");

@@ -14,21 +14,28 @@ static __always_inline struct odm_source odm_source_of(const struct odm_addr *ad
 	return row ? *row : (struct odm_source){};
 }
 
-/* The host's own address or a subnet's broadcast address: such a destination is left alone. */
-static __always_inline bool odm_is_own(const struct odm_addr *addr)
+/*
+ * The host's own address or a subnet's broadcast address: such a destination is left alone. The
+ * trie is asked only where some span is local as a whole.
+ */
+static __always_inline bool odm_is_own(const struct odm_settings *settings,
+				       const struct odm_addr *addr)
 {
 	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
 	struct odm_source *row = odm_sources.lookup(&key.addr);
 
 	if (row)
 		return true;
+	if (!settings->any_ip_spans)
+		return false;
 	row = odm_spans.lookup(&key);
 	return row && (row->flags & ODM_SOURCE_ANY_IP);
 }
 
-static __always_inline bool odm_leaves_alone(const struct odm_addr *destination)
+static __always_inline bool odm_leaves_alone(const struct odm_settings *settings,
+					     const struct odm_addr *destination)
 {
-	return odm_is_exempt(destination) || odm_is_own(destination);
+	return odm_is_exempt(destination) || odm_is_own(settings, destination);
 }
 
 static __always_inline bool odm_may(const struct odm_class *class, __u8 type)

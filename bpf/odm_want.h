@@ -50,6 +50,12 @@ static __always_inline bool odm_want_of(struct bpf_sock_addr *ctx, struct bpf_so
 	return true;
 }
 
+/* Neither request nor default, and an untyped source is no matter: most sockets of most classes. */
+static __always_inline bool odm_wants_nothing(const struct odm_want *want)
+{
+	return !want->type && !want->sock && !(want->class->flags & ODM_CLASS_STRICT);
+}
+
 /* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may. */
 static __always_inline struct odm_decision odm_check_want(const struct odm_settings *settings,
 							  const struct odm_want *want)

@@ -90,7 +90,9 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if (odm_leaves_alone(peer)) {
+	if (odm_wants_nothing(&want) && odm_is_any(source))
+		return 1;
+	if (odm_leaves_alone(settings, peer)) {
 		odm_unmark(ctx, settings);
 		return 1;
 	}

@@ -120,7 +120,7 @@ class Settings(ct.Structure):
         ("mark_shift", ct.c_uint32),
         ("strict_classes", ct.c_uint32),
         ("protocol", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("any_ip_spans", ct.c_uint32),
         ("room", ct.c_uint64 * 3),
     )
 

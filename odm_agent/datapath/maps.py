@@ -142,9 +142,11 @@ class PinnedDatapath:
             case PutSpan(network, row):
                 self._maps["odm_spans"].put(abi.pack_span(network), _pack_span_row(row))
                 self._spans[network] = row
+                self._count("any_ip_spans", sum(s.any_ip for s in self._spans.values()))
             case DropSpan(network):
                 self._maps["odm_spans"].delete(abi.pack_span(network))
                 self._spans.pop(network, None)
+                self._count("any_ip_spans", sum(s.any_ip for s in self._spans.values()))
             case PutSource(address, source):
                 self._maps["odm_sources"].put(abi.pack_addr(address), _pack_source_row(source))
                 self._sources[address] = source
@@ -218,10 +220,13 @@ class PinnedDatapath:
             self._classes.pop(class_id, None)
         else:
             self._classes[class_id] = policy
+        self._count("strict_classes", sum(each.strict for each in self._classes.values()))
+
+    def _count(self, field: str, value: int) -> None:
+        """Keep a number that spares the hooks a lookup while it is 0."""
         settings = self.settings
-        strict = sum(each.strict for each in self._classes.values())
-        if settings.strict_classes != strict:
-            settings.strict_classes = strict
+        if getattr(settings, field) != value:
+            setattr(settings, field, value)
             self._maps["odm_settings"].put(0, settings)
 
     def _forget_resolved(self) -> None:

@@ -189,12 +189,13 @@ def _with_outcome(
     return msgspec.structs.replace(found, source=str(outcome.source), type=type_, prefix=prefix)
 
 
-def _origin(client: ControlClient, source: IPAddress) -> tuple[str, str | None]:
-    """Type and prefix of an address, by the agent's tables."""
+def _origin(client: ControlClient, source: IPAddress) -> tuple[str | None, str | None]:
+    """Type and prefix of an address, by the agent's tables; the type is None where they don't say:
+    somebody else's address on the link of a typed prefix."""
     for address in client.ask("addresses", list[AddressView]):
         if ip_address(address.address) == source:
             return address.type, address.prefix
     for prefix in client.ask("prefixes", list[PrefixView]):
-        if source in ip_network(prefix.prefix) and prefix.placement == "delegated":
-            return prefix.type, prefix.name
+        if source in ip_network(prefix.prefix):
+            return (prefix.type if prefix.placement == "delegated" else None), prefix.name
     return "untyped", None

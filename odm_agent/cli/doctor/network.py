@@ -93,7 +93,7 @@ def _try_rules() -> list[str]:
             )
             try:
                 for rule in rules:
-                    route.rule("add", family=family, priority=8653, protocol=186, **rule)
+                    route.rule("add", family=family, priority=8653, **rule)
             except NetlinkError as error:
                 failed.append(f"{name}: {errno.errorcode.get(error.code, error.code)}")
     return failed

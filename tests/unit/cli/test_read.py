@@ -1,0 +1,162 @@
+"""The nouns: their JSON is the documented shape, their tables say the same to people."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from odm_agent.errors import ControlError
+from tests.unit.cli.conftest import (
+    ADDRESSES,
+    CLASSES,
+    PREFIXES,
+    SOCKETS,
+    STATUS,
+    Cli,
+    FakeAgent,
+)
+
+READS = {
+    "status": STATUS,
+    "prefixes": PREFIXES,
+    "addresses": ADDRESSES,
+    "sockets": SOCKETS,
+    "classes": CLASSES,
+}
+
+
+@pytest.mark.parametrize("noun", READS)
+def test_json_is_the_shape_and_nothing_else(noun: str, agent: FakeAgent, cli: Cli) -> None:
+    result = cli(noun, "--json", "--socket", agent.socket)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == msgspec.to_builtins(READS[noun])
+
+
+@pytest.mark.parametrize(
+    ("noun", "words"),
+    [
+        ("status", ["since", "11 programs", "/sys/fs/bpf/odm"]),
+        ("prefixes", ["isp6", "2001:db8:1::/64", "waiting", "there is no interface wwan0"]),
+        ("addresses", ["2001:db8:1::7", "fixed", "ready"]),
+        ("sockets", ["ssh[42]", "[2001:db8:1::7]:22", "unclassified"]),
+        ("classes", ["ssh", "fixed, session-lasting", "closed", "audit"]),
+    ],
+)
+def test_tables_say_it_to_people(noun: str, words: list[str], agent: FakeAgent, cli: Cli) -> None:
+    result = cli(noun, "--socket", agent.socket)
+    assert result.exit_code == 0
+    assert [word for word in words if word not in result.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "cookies"),
+    [
+        ([], [7, 8, 9]),
+        (["--class", "ssh"], [7]),
+        (["--class", "unclassified"], [9]),
+        (["--type", "fixed"], [7]),
+        (["--pid", "43"], [8]),
+        (["--pid", "43", "--class", "ssh"], []),
+    ],
+)
+def test_sockets_are_filtered(
+    options: list[str], cookies: list[int], agent: FakeAgent, cli: Cli
+) -> None:
+    result = cli("sockets", "--json", "--socket", agent.socket, *options)
+    assert [each["cookie"] for each in json.loads(result.stdout)] == cookies
+
+
+def test_sockets_say_what_they_cannot_list(agent: FakeAgent, cli: Cli) -> None:
+    assert "only bound" in cli("sockets", "--socket", agent.socket).stderr
+
+
+def test_empty_lists_are_sentences(agent: FakeAgent, cli: Cli) -> None:
+    agent.answers["prefixes"] = []
+    assert cli("prefixes", "--socket", agent.socket).stdout == "no typed prefixes\n"
+    assert json.loads(cli("prefixes", "--json", "--socket", agent.socket).stdout) == []
+
+
+def test_a_refused_reload_and_alarms_are_seen_in_the_status(agent: FakeAgent, cli: Cli) -> None:
+    agent.answers["status"] = msgspec.structs.replace(
+        STATUS, reload_error="x.toml:3: no such key", alarms=["no untyped IPv6 address is left"]
+    )
+    shown = cli("status", "--socket", agent.socket).stdout
+    assert "REFUSED: x.toml:3: no such key" in shown
+    assert "no untyped IPv6 address is left" in shown
+
+
+@pytest.mark.parametrize("noun", READS)
+def test_without_agent_every_read_exits_3_and_says_how_to_start_it(
+    noun: str, cli: Cli, tmp_path: Path
+) -> None:
+    result = cli(noun, "--socket", tmp_path / "none")
+    assert result.exit_code == 3
+    assert "odm-agent run" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("pins", "words"),
+    [
+        (["links/connect4", "maps/classes"], "Enforcement goes on without the agent"),
+        ([], "nothing is enforced"),
+        (None, "nothing is enforced"),
+    ],
+)
+def test_without_agent_the_status_says_whether_enforcement_goes_on(
+    pins: list[str] | None, words: str, cli: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pins"
+    if pins is not None:
+        folder.mkdir()
+        for pin in pins:
+            (folder / pin).parent.mkdir(exist_ok=True)
+            (folder / pin).touch()
+    config = tmp_path / "c.toml"
+    config.write_text(f'[agent]\nsocket = "{tmp_path}/none"\npin_dir = "{folder}"\n')
+    result = cli("status", "--config", config)
+    assert result.exit_code == 3
+    assert words in result.stderr
+
+
+def test_the_socket_comes_from_option_environment_configuration_in_this_order(
+    agent: FakeAgent, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, nowhere = tmp_path / "here.toml", tmp_path / "nowhere.toml"
+    # Broken elsewhere: where the socket is can still be told.
+    here.write_text(f'[agent]\nsocket = "{agent.socket}"\nmark_mask = "x"\n')
+    nowhere.write_text(f'[agent]\nsocket = "{tmp_path}/none"\n')
+    assert cli("classes", "-c", here).exit_code == 0
+    assert cli("classes", "-c", nowhere).exit_code == 3
+    assert cli("classes", "-c", nowhere, "-s", agent.socket).exit_code == 0
+    monkeypatch.setenv("ODM_AGENT_SOCKET", str(agent.socket))
+    assert cli("classes", "-c", nowhere).exit_code == 0
+    assert cli("classes", "-c", here, "-s", tmp_path / "none").exit_code == 3
+
+
+def test_an_error_of_the_agent_is_printed_as_it_stands(agent: FakeAgent, cli: Cli) -> None:
+    agent.answers["status"] = ControlError("the agent is still starting; try again in a moment")
+    result = cli("status", "--socket", agent.socket)
+    assert result.exit_code == 1
+    assert result.stderr == "odm-agent: the agent is still starting; try again in a moment\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sockets", "--type", "fast"], "there are fixed, session-lasting"),
+        (["prefixes", "--type", "unspecified"], "there are fixed, session-lasting"),
+        (["sockets", "--pid", "0"], "greater than or equal to 1"),
+        (["nonsense"], "nonsense"),
+        (["explain", "1"], "DEST"),
+    ],
+)
+def test_bad_input_exits_2_and_names_what_would_be_good(
+    arguments: list[str], words: str, agent: FakeAgent, cli: Cli
+) -> None:
+    result: Any = cli(*arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())

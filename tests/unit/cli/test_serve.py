@@ -1,0 +1,107 @@
+"""run, reload, detach, version: what they hand on, and what they return."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import odm_agent.agent
+from odm_agent import __version__
+from odm_agent.config.schema import AgentConfig
+from odm_agent.control.shapes import ReloadResult
+from odm_agent.errors import ConfigError, DatapathError
+from tests.unit.cli.conftest import Cli, FakeAgent
+
+
+def test_reload_says_what_was_loaded_and_the_warnings(agent: FakeAgent, cli: Cli) -> None:
+    agent.answers["reload"] = ReloadResult(config="/x.toml", warnings=["/x.toml:7: no eth9"])
+    result = cli("reload", "--socket", agent.socket)
+    assert result.exit_code == 0
+    assert result.stdout == "reloaded /x.toml\n"
+    assert result.stderr == "warning: /x.toml:7: no eth9\n"
+
+
+def test_a_refused_reload_exits_4_with_all_reasons(agent: FakeAgent, cli: Cli) -> None:
+    agent.answers["reload"] = ConfigError("/x.toml:3: bad\n/x.toml:9: worse")
+    result = cli("reload", "--socket", agent.socket)
+    assert result.exit_code == 4
+    assert "/x.toml:3: bad" in result.stderr
+    assert "/x.toml:9: worse" in result.stderr
+
+
+def test_run_returns_the_agents_code(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+
+    def run_agent(path: Path) -> int:
+        started.append(path)
+        return 0
+
+    monkeypatch.setattr(odm_agent.agent, "run_agent", run_agent)
+    assert cli("run", "-c", tmp_path / "x.toml").exit_code == 0
+    assert cli("run").exit_code == 0
+    assert started == [tmp_path / "x.toml", Path("/etc/odm-agent/odm-agent.toml")]
+
+
+def test_run_with_a_bad_configuration_exits_4(cli: Cli, tmp_path: Path) -> None:
+    config = tmp_path / "x.toml"
+    config.write_text("[agent]\nmark_mask = 0\n")
+    result = cli("run", "-c", config)
+    assert result.exit_code == 4
+    assert f"{config}:2:" in result.stderr
+
+
+@pytest.fixture
+def detached(monkeypatch: pytest.MonkeyPatch) -> list[AgentConfig]:
+    """What detach was called with."""
+    calls: list[AgentConfig] = []
+
+    def detach(agent: AgentConfig) -> Iterator[str]:
+        calls.append(agent)
+        if agent.pin_dir == "/broken":
+            raise DatapathError("removing the pins: no")
+        if agent.pin_dir != "/empty":
+            yield "detached the programs"
+
+    monkeypatch.setattr(odm_agent.agent, "detach", detach)
+    return calls
+
+
+def test_detach_works_from_what_is_left_of_a_configuration(
+    cli: Cli, tmp_path: Path, detached: list[AgentConfig]
+) -> None:
+    config = tmp_path / "x.toml"
+    config.write_text(
+        '[agent]\npin_dir = "/p"\nprotocol = 7\nmark_mask = "no"\nmad = 1\n[classes]\nx = 3\n'
+    )
+    assert cli("detach", "-c", config).stdout == "detached the programs\n"
+    assert detached == [AgentConfig(pin_dir="/p", protocol=7)]
+
+
+def test_detach_works_without_a_configuration(cli: Cli, detached: list[AgentConfig]) -> None:
+    assert cli("detach", "--pin-dir", "/p").exit_code == 0
+    assert "nothing to remove" in cli("detach", "--pin-dir", "/empty").stdout
+    assert [each.pin_dir for each in detached] == ["/p", "/empty"]
+
+
+def test_detach_refuses_two_answers_to_one_question(
+    cli: Cli, tmp_path: Path, detached: list[AgentConfig]
+) -> None:
+    config = tmp_path / "x.toml"
+    assert cli("detach", "-c", config).exit_code == 2
+    config.touch()
+    assert cli("detach", "-c", config, "--pin-dir", "/p").exit_code == 2
+    assert detached == []
+
+
+def test_a_failing_detach_exits_1(cli: Cli, detached: list[AgentConfig]) -> None:
+    result = cli("detach", "--pin-dir", "/broken")
+    assert result.exit_code == 1
+    assert result.stderr == "odm-agent: removing the pins: no\n"
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("version").stdout == f"odm-agent {__version__}\n"
+    assert json.loads(cli("version", "--json").stdout) == {"version": __version__}

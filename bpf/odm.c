@@ -8,6 +8,7 @@
 #include "odm_class.h"
 #include "odm_source.h"
 #include "odm_choose.h"
+#include "odm_storage.h"
 #include "odm_want.h"
 #include "odm_packet.h"
 

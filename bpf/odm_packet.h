@@ -79,7 +79,7 @@ static __always_inline bool odm_is_outsider(struct __sk_buff *skb)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return false;
-	sock = odm_sockets.sk_storage_get(sk, 0, 0);
+	sock = odm_socket_of(sk);
 	if (sock && sock->flags & ODM_SOCKET_FOREIGN)
 		return true;
 	return sk->type == SOCK_RAW && !(sock && sock->flags & ODM_SOCKET_RAW);

@@ -11,25 +11,6 @@ struct odm_want {
 	__u8 type;  /* that, or else the default of its class */
 };
 
-/*
- * The storage of a socket. That of an MPTCP socket hangs on the MPTCP socket, while hooks with
- * addresses see its subflow.
- */
-static __always_inline struct odm_socket *odm_socket_of(struct bpf_sock *sk)
-{
-	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, 0);
-#ifdef ODM_WITH_MPTCP
-	struct mptcp_sock *msk;
-
-	if (!sock && sk->protocol == IPPROTO_TCP) {
-		msk = bpf_skc_to_mptcp_sock(sk);
-		if (msk)
-			sock = odm_sockets.sk_storage_get(msk, 0, 0);
-	}
-#endif
-	return sock;
-}
-
 /* Fill `want`; false where a hook has nothing to do with this socket. */
 static __always_inline bool odm_want_of(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					const struct odm_settings *settings,

@@ -108,6 +108,8 @@ int odm_sendmsg4(struct bpf_sock_addr *ctx)
 
 	if (!sk)
 		return 1;
+	if (!peer.w[3]) /* connected: the peer is not named again */
+		peer.w[3] = sk->dst_ip4;
 	verdict = odm_sendmsg(ctx, sk, ODM_IPV4, &peer, &source);
 	if (verdict && source.w[3] != ctx->msg_src_ip4)
 		ctx->msg_src_ip4 = source.w[3];
@@ -126,6 +128,12 @@ int odm_sendmsg6(struct bpf_sock_addr *ctx)
 
 	if (!sk)
 		return 1;
+	if (odm_is_any(&peer)) {
+		peer.w[0] = sk->dst_ip6[0];
+		peer.w[1] = sk->dst_ip6[1];
+		peer.w[2] = sk->dst_ip6[2];
+		peer.w[3] = sk->dst_ip6[3];
+	}
 	verdict = odm_sendmsg(ctx, sk, odm_is_v4(&peer) ? ODM_IPV4 : ODM_IPV6, &peer, &source);
 	if (verdict && any && !odm_is_any(&source)) {
 		ctx->msg_src_ip6[0] = source.w[0];

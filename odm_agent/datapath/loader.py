@@ -6,6 +6,7 @@ a hundred megabytes, in whatever process uses it; what it leaves behind are pins
 
 import argparse
 import ctypes as ct
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any, Final
 
 from odm_agent.datapath import abi, libbpf, pins, source
 from odm_agent.errors import DatapathError, OdmError
+
+log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -50,6 +53,8 @@ def ensure(wanted: Wanted, *, timeout_s: float = 60) -> bool:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise DatapathError(done.stderr.strip() or "the loader of the eBPF programs failed")
+    for line in done.stdout.splitlines():
+        log.warning(line)
     return True
 
 
@@ -126,7 +131,9 @@ def _compile(pin_dir: Path) -> dict[str, int]:
     try:
         return _load_programs(BPF, pin_dir, with_mptcp=True)
     except DatapathError:
-        return _load_programs(BPF, pin_dir, with_mptcp=False)
+        programs = _load_programs(BPF, pin_dir, with_mptcp=False)
+        print("this kernel can't lead from a subflow to its MPTCP socket: those are not served")
+        return programs
 
 
 def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[str, int]:

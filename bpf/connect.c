@@ -1,19 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* connect(): a typed socket without an address gets one; a bound one must hold one it may use. */
 
-static __always_inline u32 odm_mark_of(struct bpf_sock_addr *ctx)
-{
-	u32 mark = 0;
-
-	bpf_getsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-	return mark;
-}
-
 /* Take our bits off again: what follows is not for the table of the prefix chosen before. */
-static __always_inline void odm_unmark(struct bpf_sock_addr *ctx,
+static __always_inline void odm_unmark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
 				       const struct odm_settings *settings)
 {
-	u32 mark = odm_mark_of(ctx);
+	u32 mark = sk->mark;
 
 	if (!(mark & settings->mark_mask) || (mark & ~settings->mark_mask))
 		return;
@@ -22,14 +14,12 @@ static __always_inline void odm_unmark(struct bpf_sock_addr *ctx,
 }
 
 /* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
-static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx,
+static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
 					 const struct odm_settings *settings, u32 wanted)
 {
-	u32 mark = odm_mark_of(ctx);
-
-	if (!wanted || (mark & ~settings->mark_mask))
+	if (!wanted || (sk->mark & ~settings->mark_mask))
 		return false;
-	if (mark == wanted)
+	if (sk->mark == wanted)
 		return true;
 	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
 }
@@ -65,7 +55,7 @@ odm_assign(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct odm_sett
 	     keep_free = sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP;
 	struct odm_addr *addr;
 
-	if ((has_port || keep_free) && odm_set_mark(ctx, settings, prefix->mark))
+	if ((has_port || keep_free) && odm_set_mark(ctx, sk, settings, prefix->mark))
 		return ODM_DECIDE(ODM_ASSIGN, ODM_R_MARKED, want->type);
 	if (has_port)
 		return odm_without_address(want, ODM_R_FOREIGN_MARK);
@@ -120,15 +110,14 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if (odm_wants_nothing(&want) && odm_is_any(source))
-		return 1;
-	if (odm_leaves_alone(settings, destination)) {
-		odm_unmark(ctx, settings);
+	if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
+	    odm_leaves_alone(settings, destination)) {
+		odm_unmark(ctx, sk, settings);
 		return 1;
 	}
 	d = odm_decide_connect(ctx, sk, settings, &want, family, source);
-	if (d.verdict != ODM_ASSIGN && sk->src_port)
-		odm_unmark(ctx, settings);
+	if (d.verdict != ODM_ASSIGN)
+		odm_unmark(ctx, sk, settings);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_CONNECT);
 }
 

@@ -59,7 +59,7 @@ odm_decide_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 	struct odm_decision d;
 
 	if (!odm_is_any(source)) {
-		odm_unmark(ctx, settings);
+		odm_unmark(ctx, sk, settings);
 		return odm_check_source(want->class, odm_source_of(source), want->asked);
 	}
 	if (!want->type)
@@ -90,10 +90,8 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if (odm_wants_nothing(&want) && odm_is_any(source))
-		return 1;
-	if (odm_leaves_alone(settings, peer)) {
-		odm_unmark(ctx, settings);
+	if ((odm_wants_nothing(&want) && odm_is_any(source)) || odm_leaves_alone(settings, peer)) {
+		odm_unmark(ctx, sk, settings);
 		return 1;
 	}
 	d = odm_decide_sendmsg(ctx, sk, settings, &want, family, peer, source);

@@ -15,7 +15,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 
 class AddressType(IntEnum):
-    """The address types of RFC 8653, section 3.2; numbers as in the on-demand field of the option."""
+    """The address types of RFC 8653, section 3.2; numbers as in the option's on-demand field."""
 
     UNSPECIFIED = 0
     FIXED = 1
@@ -162,7 +162,7 @@ class RouteKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of ours. `destination` None is the default route; `interface` None for unreachable."""
+    """A route of ours. `destination` None: the default route; `interface` None: unreachable."""
 
     table: int
     family: Family

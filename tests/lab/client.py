@@ -1,5 +1,6 @@
 """What an application does with sockets, seen from both ends. Called inside a `Place`."""
 
+import ctypes
 import errno
 import socket
 import struct
@@ -19,6 +20,7 @@ TYPE_SHIFT: Final = 16
 TYPE_MASK: Final = 7 << TYPE_SHIFT
 PORT: Final = 7001
 _PATIENCE_S: Final = 2.0
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Kind(Enum):
@@ -138,6 +140,13 @@ def call(
         if bind is not None:
             sock.bind(bind)
         return exchange(sock, kind, to)
+
+
+def disconnect(sock: socket.socket) -> None:
+    """connect() to AF_UNSPEC, which the socket module can't spell."""
+    unspecified = bytes(16)  # sa_family 0
+    if _libc.connect(sock.fileno(), unspecified, len(unspecified)):
+        raise OSError(ctypes.get_errno(), "connect(AF_UNSPEC)")
 
 
 def source_cmsg(address: str) -> list[tuple[int, int, bytes]]:

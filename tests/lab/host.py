@@ -173,6 +173,9 @@ class Site:
         return Captures(self)
 
     def _wire_up(self) -> None:
+        for each in (self.a, self.b, self.c):  # each refusal is answered, however many there are
+            each.sysctl("net/ipv4/icmp_ratelimit", "0")
+            each.sysctl("net/ipv6/icmp/ratelimit", "0")
         veth(self.host, "w0", self.a, "to-host")
         veth(self.host, "w1", self.b, "to-host")
         veth(self.a, "to-c", self.c, "to-a")

@@ -8,7 +8,7 @@ import pytest
 
 from odm_agent.model import TYPES, AddressType
 from tests.lab.cases import each_kind, each_type
-from tests.lab.client import Exchange, Kind, ask, call, exchange
+from tests.lab.client import Exchange, Kind, ask, call, disconnect, exchange
 from tests.lab.host import type_of
 from tests.lab.world import BY_DEFAULT, PLAIN, World
 
@@ -131,7 +131,7 @@ def test_T5_reconnecting_after_AF_UNSPEC_keeps_the_type(
             if not default:
                 ask(sock, AddressType.SESSION_LASTING)
             first = exchange(sock, kind).seen
-            _disconnect(sock)
+            disconnect(sock)
             return [first, exchange(sock, kind).seen]
 
     for seen in world.place("session" if default else "every").do(client):
@@ -142,22 +142,12 @@ def test_T5_one_udp_socket_probes_both_families_as_resolvers_do(world: World) ->
     def client() -> list[str]:
         with Kind.UDP6.open() as sock:
             seen = [exchange(sock, Kind.UDP6).seen]
-            _disconnect(sock)
+            disconnect(sock)
             return [*seen, exchange(sock, Kind.UDP_MAPPED).seen]
 
     six, four = world.place("session").do(client)
     assert ":" in six and "." in four
     assert {type_of(six), type_of(four)} == {AddressType.SESSION_LASTING}
-
-
-def _disconnect(sock: socket.socket) -> None:
-    """connect() to AF_UNSPEC, which the socket module can't spell."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    unspecified = bytes(16)  # sa_family 0
-    if libc.connect(sock.fileno(), unspecified, len(unspecified)):
-        raise OSError(ctypes.get_errno(), "connect(AF_UNSPEC)")
 
 
 def _assert_witnessed(world: World, got: Exchange, kind: Kind, type: AddressType) -> None:

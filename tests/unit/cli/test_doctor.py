@@ -278,6 +278,12 @@ def test_networkd_removes_what_it_did_not_make_unless_told(tmp_path: Path) -> No
     assert states(managers.networkd(host)) == ["ok"]
 
 
+def test_of_several_main_files_only_the_one_of_the_highest_rank_counts(tmp_path: Path) -> None:
+    write(tmp_path, "usr/lib/systemd/networkd.conf", "[Network]\nManageForeignRoutes=no\n")
+    write(tmp_path, "etc/systemd/networkd.conf", "[Network]\nSpeedMeter=no\n")
+    assert managers.networkd_settings(tmp_path) == {"SpeedMeter": "no"}
+
+
 def test_network_manager_is_warned_of(tmp_path: Path) -> None:
     write(tmp_path, "proc/17/comm", "NetworkManager\n")
     (finding,) = managers.network_manager(Host(root=tmp_path))

@@ -6,111 +6,112 @@ Ours are told by IFA_PROTO, which kernels from 5.18 on keep for both families.
 import errno
 import logging
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, ip_address
 from typing import Final
 
-from odm_agent.kernel.wire import (
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import (
+    NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NLM_F_REPLACE,
-    Message,
-    RefusedError,
-    Wire,
-    attribute,
-    attributes,
-    number,
-    u32,
+    NLM_F_REQUEST,
 )
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
+from pyroute2.netlink.rtnl.ifaddrmsg import (
+    IFA_F_DADFAILED,
+    IFA_F_DEPRECATED,
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
+    IFA_F_OPTIMISTIC,
+    IFA_F_TENTATIVE,
+    ifaddrmsg,
+)
+from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
+
+from odm_agent.kernel.links import index_of
+from odm_agent.kernel.rtnetlink import dump
 from odm_agent.model import Address, IPAddress, LocalAddress
 
 logger = logging.getLogger(__name__)
 
-_RTM_NEWADDR: Final = 20
-_RTM_DELADDR: Final = 21
-_RTM_GETADDR: Final = 22
-_HEADER: Final = struct.Struct("=BBBBi")
-_IFA_ADDRESS: Final = 1
-_IFA_LOCAL: Final = 2
-_IFA_BROADCAST: Final = 4
-_IFA_CACHEINFO: Final = 6
-_IFA_FLAGS: Final = 8
-_IFA_PROTO: Final = 11
-_IFA_F_NODAD: Final = 0x02
-_IFA_F_OPTIMISTIC: Final = 0x04
-_IFA_F_DADFAILED: Final = 0x08
-_IFA_F_DEPRECATED: Final = 0x20
-_IFA_F_TENTATIVE: Final = 0x40
-_IFA_F_NOPREFIXROUTE: Final = 0x200
+#: Acknowledgements queue in the receive buffer while the kernel works through one send.
+_BATCH: Final = 128
 _FOREVER: Final = 0xFFFFFFFF
-_SCOPE_GLOBAL: Final = 0
-_SCOPE_HOST: Final = 254
-
+_AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 #: Errors of a removal that mean that there is nothing (left) to remove.
-GONE: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO})
+_GONE: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO})
 
 
-def read(wire: Wire, names: Mapping[int, str], protocol: int, index: int = 0) -> list[LocalAddress]:
+async def read(
+    route: AsyncIPRoute, names: Mapping[int, str], protocol: int, index: int = 0
+) -> list[LocalAddress]:
     """All addresses of the namespace, or of the interface number `index`.
 
     `names` maps interface numbers to names; addresses of an interface that came after they were
     read are left out (its appearance is an event of its own).
     """
-    answer = wire.dump(Message(_RTM_GETADDR, _HEADER.pack(0, 0, 0, 0, index)))
-    parsed = (_parse(part.body, names, protocol) for part in answer if part.kind == _RTM_NEWADDR)
-    return [address for address in parsed if address is not None]
+    request = ifaddrmsg()
+    request["index"] = index
+    return [
+        _parse(each, names[each["index"]], protocol)
+        for each in await dump(route, RTM_GETADDR, request)
+        if each["index"] in names and each["family"] in _AF.values()
+    ]
 
 
-def add(
-    wire: Wire, wanted: Sequence[Address], indexes: Mapping[str, int], protocol: int
-) -> list[RefusedError | None]:
-    """Configure addresses in one batch; what each came to.
+async def add(
+    route: AsyncIPRoute, wanted: Sequence[Address], protocol: int
+) -> list[NetlinkError | None]:
+    """Configure addresses, all of them even if one fails; what each came to.
+
+    Raises NetlinkError (ENODEV) before it configures any if there is no such interface.
 
     What is there already is left alone if it is as wanted, corrected if it is ours, and kept as it
     is if somebody else configured it (it must not vanish when we remove ours).
     """
-    outcomes = wire.batch(
-        [_request(each, indexes, protocol, NLM_F_CREATE | NLM_F_EXCL) for each in wanted]
-    )
+    indexes = {name: await index_of(route, name) for name in {each.interface for each in wanted}}
+    outcomes = await _add_new(route, wanted, indexes, protocol)
     existing = [
         position
         for position, refusal in enumerate(outcomes)
-        if refusal is not None and refusal.errno == errno.EEXIST
+        if refusal is not None and refusal.code == errno.EEXIST
     ]
     found = {
         (local.interface, local.address): local
         for name in {wanted[position].interface for position in existing}
-        for local in read(wire, {indexes[name]: name}, protocol, indexes[name])
+        for local in await read(route, {indexes[name]: name}, protocol, indexes[name])
     }
     for position in existing:
         each = wanted[position]
-        outcomes[position] = _settle(
-            wire, each, found.get((each.interface, each.address)), indexes, protocol
-        )
+        local = found.get((each.interface, each.address))
+        outcomes[position] = await _settle(route, each, local, indexes[each.interface], protocol)
     return outcomes
 
 
-def remove(wire: Wire, address: Address, index: int) -> None:
-    """Remove an address; raises RefusedError, also when it is not there (see GONE)."""
-    packed = address.address.packed
-    kind = _IFA_LOCAL if address.address.version == 4 else _IFA_ADDRESS
-    body = _header(address, 0, index) + attribute(kind, packed)
-    wire.request(Message(_RTM_DELADDR, body))
+async def remove(route: AsyncIPRoute, address: Address) -> None:
+    """Remove an address if it is there, with exactly this prefix length; raises NetlinkError."""
+    try:
+        await route.addr(
+            "delete",
+            index=await index_of(route, address.interface),
+            address=str(address.address),
+            prefixlen=address.prefix_length,
+        )
+    except NetlinkError as refusal:
+        if refusal.code not in _GONE:
+            raise
 
 
-def _settle(
-    wire: Wire,
-    wanted: Address,
-    local: LocalAddress | None,
-    indexes: Mapping[str, int],
-    protocol: int,
-) -> RefusedError | None:
+async def _settle(
+    route: AsyncIPRoute, wanted: Address, local: LocalAddress | None, index: int, protocol: int
+) -> NetlinkError | None:
     """Bring an address that exists to what is wanted."""
     if local is None:
         # Gone between the two requests: one more try without any reading.
-        (outcome,) = wire.batch([_request(wanted, indexes, protocol, NLM_F_CREATE | NLM_F_REPLACE)])
-        return outcome
+        return await _put(route, wanted, index, protocol, NLM_F_REPLACE)
     if not local.ours:
         logger.warning(
             "address configured by somebody else is left as it is",
@@ -120,63 +121,92 @@ def _settle(
     if local.prefix_length != wanted.prefix_length:
         stale = Address(local.address, local.prefix_length, local.interface)
         try:
-            remove(wire, stale, indexes[wanted.interface])
-        except RefusedError as refusal:
-            if refusal.errno not in GONE:
-                return refusal
+            await remove(route, stale)
+        except NetlinkError as refusal:
+            return refusal
     elif local.deprecated == wanted.deprecated:
         return None
-    (outcome,) = wire.batch([_request(wanted, indexes, protocol, NLM_F_CREATE | NLM_F_REPLACE)])
-    return outcome
+    return await _put(route, wanted, index, protocol, NLM_F_REPLACE)
 
 
-def _request(wanted: Address, indexes: Mapping[str, int], protocol: int, flags: int) -> Message:
-    packed = wanted.address.packed
-    behaviour = _IFA_F_NOPREFIXROUTE
-    if not wanted.dad:
-        behaviour |= _IFA_F_NODAD
-    body = _header(wanted, behaviour & 0xFF, indexes[wanted.interface])
+async def _add_new(
+    route: AsyncIPRoute, wanted: Sequence[Address], indexes: Mapping[str, int], protocol: int
+) -> list[NetlinkError | None]:
+    """Configure addresses that should not be there yet; what each came to."""
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+    outcomes: list[NetlinkError | None] = []
+    for start in range(0, len(wanted), _BATCH):
+        part = wanted[start : start + _BATCH]
+        batch = [_request(each, indexes[each.interface], protocol, flags) for each in part]
+        answers = route.nlm_request_batch(batch, noraise=True)
+        done = {answer["header"]["sequence_number"] async for answer in answers}
+        for each, message in zip(part, batch, strict=True):
+            # Refusals are left out of a batch's answers: ask again, for the reason.
+            outcomes.append(
+                None
+                if message["header"]["sequence_number"] in done
+                else await _put(route, each, indexes[each.interface], protocol, NLM_F_EXCL)
+            )
+    return outcomes
+
+
+async def _put(
+    route: AsyncIPRoute, wanted: Address, index: int, protocol: int, mode: int
+) -> NetlinkError | None:
+    """Configure one address; `mode` says what if it is there (NLM_F_EXCL or NLM_F_REPLACE)."""
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | mode
+    request = _request(wanted, index, protocol, flags)
+    try:
+        async for _ in await route.nlm_request(request, RTM_NEWADDR, flags):
+            pass
+    except NetlinkError as refusal:
+        return refusal
+    return None
+
+
+def _request(wanted: Address, index: int, protocol: int, flags: int) -> ifaddrmsg:
+    """The message, not left to addr("add"): that can't be batched and takes twice the time."""
+    message = ifaddrmsg()
+    message["header"] = {"type": RTM_NEWADDR, "flags": flags}
+    message["family"] = _AF[wanted.address.version]
+    message["prefixlen"] = wanted.prefix_length
+    message["index"] = index
     if wanted.address.version == 4:
-        body += attribute(_IFA_LOCAL, packed)
-    body += attribute(_IFA_ADDRESS, packed) + u32(_IFA_FLAGS, behaviour)
-    body += attribute(_IFA_PROTO, bytes([protocol]))
-    preferred_s = 0 if wanted.deprecated else _FOREVER
-    body += attribute(_IFA_CACHEINFO, struct.pack("=IIII", preferred_s, _FOREVER, 0, 0))
-    return Message(_RTM_NEWADDR, body, flags)
-
-
-def _header(address: Address, flags: int, index: int) -> bytes:
-    if address.address.version == 4:
         # Scope host: usable when asked for by bind or route, never the kernel's own default source
         # (IPv4 has no other way to say so; it ignores preferred lifetimes).
-        return _HEADER.pack(socket.AF_INET, address.prefix_length, flags, _SCOPE_HOST, index)
-    return _HEADER.pack(socket.AF_INET6, address.prefix_length, flags, _SCOPE_GLOBAL, index)
+        message["scope"] = RT_SCOPE_HOST
+    lifetimes = {"ifa_preferred": 0 if wanted.deprecated else _FOREVER, "ifa_valid": _FOREVER}
+    message["attrs"] = [
+        ("IFA_LOCAL", str(wanted.address)),
+        ("IFA_ADDRESS", str(wanted.address)),
+        ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (0 if wanted.dad else IFA_F_NODAD)),
+        ("IFA_PROTO", protocol),
+        ("IFA_CACHEINFO", lifetimes),
+    ]
+    return message
 
 
-def _parse(body: bytes, names: Mapping[int, str], protocol: int) -> LocalAddress | None:
-    family, prefix_length, flags, _, index = _HEADER.unpack_from(body)
-    name = names.get(index)
-    if name is None or family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    found = attributes(body, _HEADER.size)
+def _parse(message: ifaddrmsg, interface: str, protocol: int) -> LocalAddress:
+    # Once and for all: get_attr() goes through the attributes each time.
+    found = dict(message["attrs"])
     # Of a point-to-point address IFA_ADDRESS is the peer's.
-    address: IPAddress = ip_address(found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b"")))
-    flags = number(found.get(_IFA_FLAGS), flags)
-    failed = bool(flags & _IFA_F_DADFAILED)
-    tentative = bool(flags & _IFA_F_TENTATIVE) and not flags & _IFA_F_OPTIMISTIC
+    address = ip_address(found.get("IFA_LOCAL") or found["IFA_ADDRESS"])
+    flags = found.get("IFA_FLAGS", message["flags"])
+    failed = bool(flags & IFA_F_DADFAILED)
+    tentative = bool(flags & IFA_F_TENTATIVE) and not flags & IFA_F_OPTIMISTIC
     return LocalAddress(
         address=address,
-        prefix_length=prefix_length,
-        interface=name,
-        ours=number(found.get(_IFA_PROTO)) == protocol,
+        prefix_length=message["prefixlen"],
+        interface=interface,
+        ours=found.get("IFA_PROTO") == protocol,
         ready=not tentative and not failed,
         failed=failed,
-        deprecated=bool(flags & _IFA_F_DEPRECATED),
-        broadcast=_broadcast(address, prefix_length, found.get(_IFA_BROADCAST)),
+        deprecated=bool(flags & IFA_F_DEPRECATED),
+        broadcast=_broadcast(address, message["prefixlen"], found.get("IFA_BROADCAST")),
     )
 
 
-def _broadcast(address: IPAddress, length: int, configured: bytes | None) -> IPv4Address | None:
+def _broadcast(address: IPAddress, length: int, configured: str | None) -> IPv4Address | None:
     """The subnet's broadcast address: the kernel treats the last one so also if none is set."""
     if not isinstance(address, IPv4Address):
         return None

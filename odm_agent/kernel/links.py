@@ -1,36 +1,35 @@
-"""Interfaces, as the kernel lists them (RTM_GETLINK)."""
+"""Interfaces, as the kernel lists them."""
 
-import struct
 from typing import Final
 
-from odm_agent.kernel.wire import Message, Wire, attribute, attributes
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink.rtnl import RTM_GETLINK
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP, ifinfmsg
+
+from odm_agent.kernel.rtnetlink import dump
 from odm_agent.model import Link
 
-_RTM_GETLINK: Final = 18
-_RTM_NEWLINK: Final = 16
-_HEADER: Final = struct.Struct("=BxHiII")
-_IFLA_IFNAME: Final = 3
-_IFF_UP: Final = 0x1
-_IFF_LOWER_UP: Final = 0x10000
+_RUNNING: Final[int] = IFF_UP | IFF_LOWER_UP
 
 
-def read(wire: Wire) -> list[Link]:
+async def read(route: AsyncIPRoute) -> list[Link]:
     """All interfaces of the namespace."""
-    answer = wire.dump(Message(_RTM_GETLINK, _HEADER.pack(0, 0, 0, 0, 0)))
-    return [_parse(part.body) for part in answer if part.kind == _RTM_NEWLINK]
+    return [
+        Link(
+            name=each.get_attr("IFLA_IFNAME"),
+            index=each["index"],
+            up=each["flags"] & _RUNNING == _RUNNING,
+        )
+        for each in await dump(route, RTM_GETLINK, ifinfmsg())
+    ]
 
 
-def index_of(wire: Wire, name: str) -> int:
-    """The number of an interface; raises RefusedError (ENODEV).
-
-    Asked of the wire's namespace: if_nametoindex(3) would ask that of the calling thread.
-    """
-    body = _HEADER.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
-    return _parse(wire.get(Message(_RTM_GETLINK, body)).body).index
-
-
-def _parse(body: bytes) -> Link:
-    _, _, index, flags, _ = _HEADER.unpack_from(body)
-    name = attributes(body, _HEADER.size)[_IFLA_IFNAME].rstrip(b"\0").decode()
-    both = _IFF_UP | _IFF_LOWER_UP
-    return Link(name=name, index=index, up=flags & both == both)
+async def index_of(route: AsyncIPRoute, name: str) -> int:
+    """The number of an interface; raises NetlinkError (ENODEV)."""
+    request = ifinfmsg()
+    request["attrs"] = [("IFLA_IFNAME", name)]
+    # Not link("get") or link_lookup(): they ask for an acknowledgement after the answer, which
+    # pyroute2 doesn't wait for and then keeps unread for as long as the socket lives.
+    answer = [each async for each in await route.nlm_request(request, RTM_GETLINK, NLM_F_REQUEST)]
+    return int(answer[0]["index"])

@@ -2,13 +2,17 @@
 
 import errno
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.errors import KernelError
 from odm_agent.kernel import addresses, links, routes, rules
-from odm_agent.kernel.wire import RefusedError, Wire
+from odm_agent.kernel.rtnetlink import Rtnetlink
 from odm_agent.model import (
     AddAddress,
     Address,
@@ -23,8 +27,11 @@ from odm_agent.model import (
     Rule,
 )
 
+T = TypeVar("T")
+
 _HINTS: Final = {
     errno.EPERM: "Run as root or with CAP_NET_ADMIN in this network namespace.",
+    errno.EINTR: "Find out what changes them all the time (ip monitor).",
     errno.ENODEV: "The interface is not there; it is tried again when it appears.",
     errno.ENXIO: "The interface is not there; it is tried again when it appears.",
     errno.ENETDOWN: "The interface is down; bring it up (ip link set DEV up).",
@@ -42,12 +49,19 @@ _OTHERWISE: Final = "See the kernel's log (dmesg); it is tried again at the next
 class NetlinkKernel:
     """The network namespace in which it is made, wherever the calling thread is later.
 
-    `protocol` (8 bits) marks all that we make. Not for several threads at once.
+    `protocol` (8 bits) marks all that we make. May be called while an event loop runs, which waits
+    with the caller. Not for several threads at once.
     """
 
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
-        self._wire = Wire()
+        try:
+            self._netlink = Rtnetlink()
+        except OSError as error:
+            raise KernelError(
+                f"opening a netlink socket failed: {error.strerror}. "
+                "Run on Linux with netlink allowed (systemd: RestrictAddressFamilies=AF_NETLINK)."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -61,112 +75,81 @@ class NetlinkKernel:
         self.close()
 
     def close(self) -> None:
-        """Close the netlink socket; what was installed stays."""
-        self._wire.close()
+        """Close the netlink socket; what was installed stays. May be called twice."""
+        self._netlink.close()
 
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""
-        try:
-            found = links.read(self._wire)
-            names = {link.index: link.name for link in found}
-            return HostState(
-                links={link.name: link for link in found},
-                addresses=tuple(addresses.read(self._wire, names, self._protocol)),
-                routes=routes.read_ours(self._wire, names, self._protocol),
-                rules=rules.read(self._wire, self._protocol),
-                main_routes=routes.read_main(self._wire, names, self._protocol),
-            )
-        except RefusedError as refusal:
-            raise _explained(
-                "reading interfaces, addresses, routes and rules", refusal
-            ) from refusal
+        return self._run("reading interfaces, addresses, routes and rules", self._read)
 
     def apply(self, action: KernelAction) -> None:
         """Carry out one action; already done counts as done. Raises KernelError."""
+        protocol = self._protocol
         match action:
             case AddAddress(address):
                 self._add_addresses([address])
             case RemoveAddress(address):
-                self._remove_address(address)
+                self._run(f"removing {_address(address)}", lambda it: addresses.remove(it, address))
             case AddRoute(route):
-                self._add_route(route)
+                self._run(f"adding {_route(route)}", lambda it: routes.add(it, route, protocol))
             case RemoveRoute(route):
-                self._remove_route(route)
+                self._run(
+                    f"removing {_route(route)}", lambda it: routes.remove(it, route, protocol)
+                )
             case AddRule(rule):
-                self._change(f"adding {_rule(rule)}", rules.add, rule)
+                self._run(f"adding {_rule(rule)}", lambda it: rules.add(it, rule, protocol))
             case RemoveRule(rule):
-                self._change(f"removing {_rule(rule)}", rules.remove, rule)
+                self._run(f"removing {_rule(rule)}", lambda it: rules.remove(it, rule, protocol))
 
     def apply_all(self, actions: Iterable[KernelAction]) -> None:
-        """Carry out actions in their order; neighbouring AddAddress go to the kernel together.
+        """Carry out actions in their order; neighbouring AddAddress are one step.
 
-        Raises KernelError at the first failure: of its batch all others were tried, nothing after.
+        Raises KernelError at the first failure: of its step all others were tried, nothing after.
         """
-        for batched, run in itertools.groupby(actions, lambda each: isinstance(each, AddAddress)):
-            if batched:
+        for together, run in itertools.groupby(actions, lambda each: isinstance(each, AddAddress)):
+            if together:
                 self._add_addresses([each.address for each in run if isinstance(each, AddAddress)])
             else:
                 for action in run:
                     self.apply(action)
 
+    async def _read(self, route: AsyncIPRoute) -> HostState:
+        found = await links.read(route)
+        names = {link.index: link.name for link in found}
+        return HostState(
+            links={link.name: link for link in found},
+            addresses=tuple(await addresses.read(route, names, self._protocol)),
+            routes=await routes.read_ours(route, names, self._protocol),
+            rules=await rules.read(route, self._protocol),
+            main_routes=await routes.read_main(route, names, self._protocol),
+        )
+
     def _add_addresses(self, wanted: Sequence[Address]) -> None:
-        doing = f"adding {_address(wanted[0])}"
+        outcomes = self._run(
+            f"adding {_address(wanted[0])}", lambda it: addresses.add(it, wanted, self._protocol)
+        )
+        for address, refusal in zip(wanted, outcomes, strict=True):
+            if refusal is not None:
+                raise _explained(f"adding {_address(address)}", refusal) from refusal
+
+    def _run(self, doing: str, job: Callable[[AsyncIPRoute], Awaitable[T]]) -> T:
         try:
-            indexes = {
-                name: links.index_of(self._wire, name)
-                for name in {address.interface for address in wanted}
-            }
-            outcomes = addresses.add(self._wire, wanted, indexes, self._protocol)
-        except RefusedError as refusal:
+            return self._netlink.run(job)
+        except NetlinkError as refusal:
             raise _explained(doing, refusal) from refusal
-        for address, outcome in zip(wanted, outcomes, strict=True):
-            if outcome is not None:
-                raise _explained(f"adding {_address(address)}", outcome) from outcome
-
-    def _remove_address(self, address: Address) -> None:
-        try:
-            index = links.index_of(self._wire, address.interface)
-            addresses.remove(self._wire, address, index)
-        except RefusedError as refusal:
-            if refusal.errno not in addresses.GONE:
-                raise _explained(f"removing {_address(address)}", refusal) from refusal
-
-    def _add_route(self, route: Route) -> None:
-        try:
-            index = self._index(route)
-            routes.add(self._wire, route, index, _names(route, index), self._protocol)
-        except RefusedError as refusal:
-            raise _explained(f"adding {_route(route)}", refusal) from refusal
-
-    def _remove_route(self, route: Route) -> None:
-        try:
-            index = self._index(route)
-            routes.remove(self._wire, route, index, _names(route, index), self._protocol)
-        except RefusedError as refusal:
-            if refusal.errno not in routes.GONE:
-                raise _explained(f"removing {_route(route)}", refusal) from refusal
-
-    def _change(self, doing: str, change: Callable[[Wire, Rule, int], None], rule: Rule) -> None:
-        try:
-            change(self._wire, rule, self._protocol)
-        except RefusedError as refusal:
-            if change is rules.remove and refusal.errno == errno.ENOENT:
-                return  # somebody was faster
-            raise _explained(doing, refusal) from refusal
-
-    def _index(self, route: Route) -> int | None:
-        return None if route.interface is None else links.index_of(self._wire, route.interface)
+        except OSError as error:
+            raise _explained(doing, error) from error
 
 
-def _names(route: Route, index: int | None) -> dict[int, str]:
-    """Enough of a map of interfaces to recognise `route` when it is read back."""
-    return {} if index is None or route.interface is None else {index: route.interface}
-
-
-def _explained(doing: str, refusal: RefusedError) -> KernelError:
-    name = errno.errorcode.get(refusal.errno, str(refusal.errno))
-    hint = _HINTS.get(refusal.errno, _OTHERWISE)
-    return KernelError(f"{doing}: the kernel refused with {name}: {refusal}. {hint}")
+def _explained(doing: str, error: NetlinkError | OSError) -> KernelError:
+    if isinstance(error, NetlinkError):
+        code, what = error.code, "the kernel refused with"
+    else:
+        code, what = error.errno or errno.ETIMEDOUT, "the exchange with the kernel failed with"
+    # Both kinds hold the errno, then the kernel's own words if it has any.
+    words = error.args[1] if len(error.args) > 1 and error.args[1] else os.strerror(code)
+    name, hint = errno.errorcode.get(code, code), _HINTS.get(code, _OTHERWISE)
+    return KernelError(f"{doing}: {what} {name}: {words}. {hint}")
 
 
 def _address(address: Address) -> str:

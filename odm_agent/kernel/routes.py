@@ -6,129 +6,120 @@ Metric 0 means the kernel's default, which IPv6 writes as 1024; it reads back as
 import errno
 import logging
 import socket
-import struct
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from typing import Final
+from typing import Any, Final
 
-from odm_agent.kernel.wire import (
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-    Message,
-    RefusedError,
-    Wire,
-    attribute,
-    attributes,
-    number,
-    u32,
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_GETROUTE, rt_type
+from pyroute2.netlink.rtnl.rtmsg import (
+    IP6_RT_PRIO_USER,
+    RT_SCOPE_HOST,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTNH_F_DEAD,
+    RTNH_F_ONLINK,
+    rtmsg,
 )
+
+from odm_agent.kernel.links import index_of
+from odm_agent.kernel.rtnetlink import dump
 from odm_agent.model import Family, IPAddress, Route, RouteKind
 
 logger = logging.getLogger(__name__)
 
 MAIN_TABLE: Final = 254
 
-_RTM_NEWROUTE: Final = 24
-_RTM_DELROUTE: Final = 25
-_RTM_GETROUTE: Final = 26
-_HEADER: Final = struct.Struct("=BBBBBBBBI")
-_RTA_DST: Final = 1
-_RTA_OIF: Final = 4
-_RTA_GATEWAY: Final = 5
-_RTA_PRIORITY: Final = 6
-_RTA_PREFSRC: Final = 7
-_RTA_MULTIPATH: Final = 9
-_RTA_TABLE: Final = 15
-_RTA_VIA: Final = 18
-_RTN_UNICAST: Final = 1
+#: linux/rtnetlink.h; pyroute2 has no constant for it.
 _RTM_F_CLONED: Final = 0x200
-_RTNH_F_DEAD: Final = 0x1
-_RTNH_F_ONLINK: Final = 0x4
-_NEXT_HOP: Final = struct.Struct("=HBBi")
-_SCOPE_UNIVERSE: Final = 0
-_SCOPE_LINK: Final = 253
-_SCOPE_HOST: Final = 254
-_IPV6_DEFAULT_METRIC: Final = 1024
-_KINDS: Final = {
-    RouteKind.UNICAST: _RTN_UNICAST,
-    RouteKind.LOCAL: 2,
-    RouteKind.UNREACHABLE: 7,
-}
-_KINDS_BACK: Final = {number_: kind for kind, number_ in _KINDS.items()}
-_FAMILIES: Final = {socket.AF_INET: Family.IPV4, socket.AF_INET6: Family.IPV6}
-_AF: Final = {family: constant for constant, family in _FAMILIES.items()}
+_KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
+_AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 #: Errors of a removal that mean that there is nothing (left) to remove.
-GONE: Final = frozenset({errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.ENOENT})
+_GONE: Final = frozenset({errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.ENOENT})
 
 
-def read_ours(wire: Wire, names: Mapping[int, str], protocol: int) -> frozenset[Route]:
+async def read_ours(
+    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
+) -> frozenset[Route]:
     """The routes that carry `protocol`, in all tables; `names` maps interface numbers."""
     return frozenset(
-        route for family in Family for route in _dump(wire, names, family, protocol=protocol)
+        [each for family in Family for each in await _dump(route, names, family, protocol=protocol)]
     )
 
 
-def read_main(wire: Wire, names: Mapping[int, str], protocol: int) -> tuple[Route, ...]:
+async def read_main(
+    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
+) -> tuple[Route, ...]:
     """The main table's unicast routes without its default routes and without ours.
 
     Of a route with several next hops the first that lives stands for all: the right direction
     matters more than the balance. Routes by type of service or source are left out.
     """
     found = {
-        route
+        each
         for family in Family
-        for route in _dump(wire, names, family, table=MAIN_TABLE, unwanted=protocol)
-        if route.kind is RouteKind.UNICAST and route.destination is not None
+        for each in await _dump(route, names, family, table=MAIN_TABLE, unwanted=protocol)
+        if each.kind is RouteKind.UNICAST and each.destination is not None
     }
     return tuple(sorted(found, key=repr))
 
 
-def add(
-    wire: Wire, route: Route, index: int | None, names: Mapping[int, str], protocol: int
-) -> None:
+async def add(route: AsyncIPRoute, wanted: Route, protocol: int) -> None:
     """Install a route, or put it in the place of ours with its destination and metric.
 
     Routes straight to an interface stand beside those to other interfaces (each link has its own
-    fe80::/64); the others replace. `index` is the interface's number. Raises RefusedError.
+    fe80::/64); the others replace. Raises NetlinkError.
     """
-    body = _body(route, index, protocol)
-    beside = route.kind is RouteKind.UNICAST and route.gateway is None
+    names = await _names(route, wanted)
+    arguments = _arguments(wanted, names, protocol)
+    beside = wanted.kind is RouteKind.UNICAST and wanted.gateway is None
     if not beside:
-        wire.request(Message(_RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_REPLACE))
+        await route.route("replace", **arguments)
         return
-    # IPv4 prepends without the flag; IPv6 has its siblings in order of arrival anyway.
-    flags = NLM_F_CREATE | (NLM_F_APPEND if route.family is Family.IPV4 else 0)
     try:
-        wire.request(Message(_RTM_NEWROUTE, body, flags))
-    except RefusedError as refusal:
-        if refusal.errno != errno.EEXIST:
+        await route.route("append", **arguments)
+    except NetlinkError as refusal:
+        if refusal.code != errno.EEXIST:
             raise
-        if _exists(wire, route, names, protocol):
+        if await _exists(route, wanted, names, protocol):
             return
         # IPv6 takes routes that differ only in their source for the same.
-        wire.request(Message(_RTM_DELROUTE, body))
-        wire.request(Message(_RTM_NEWROUTE, body, flags))
+        await route.route("delete", **arguments)
+        await route.route("append", **arguments)
 
 
-def remove(
-    wire: Wire, route: Route, index: int | None, names: Mapping[int, str], protocol: int
-) -> None:
-    """Remove exactly this route of ours if it is there; raises RefusedError.
+async def remove(route: AsyncIPRoute, unwanted: Route, protocol: int) -> None:
+    """Remove exactly this route of ours if it is there; raises NetlinkError.
 
     Looked up first: IPv6 ignores the source in a removal and would take the route's successor.
     """
-    if _exists(wire, route, names, protocol):
-        wire.request(Message(_RTM_DELROUTE, _body(route, index, protocol)))
+    try:
+        names = await _names(route, unwanted)
+        if await _exists(route, unwanted, names, protocol):
+            await route.route("delete", **_arguments(unwanted, names, protocol))
+    except NetlinkError as refusal:
+        if refusal.code not in _GONE:
+            raise
 
 
-def _exists(wire: Wire, route: Route, names: Mapping[int, str], protocol: int) -> bool:
-    return route in _dump(wire, names, route.family, protocol=protocol, table=route.table)
+async def _names(route: AsyncIPRoute, wanted: Route) -> dict[int, str]:
+    """Enough of a map of interfaces to recognise `wanted` when it is read back."""
+    if wanted.interface is None:
+        return {}
+    return {await index_of(route, wanted.interface): wanted.interface}
 
 
-def _dump(
-    wire: Wire,
+async def _exists(
+    route: AsyncIPRoute, wanted: Route, names: Mapping[int, str], protocol: int
+) -> bool:
+    return wanted in await _dump(route, names, wanted.family, protocol=protocol, table=wanted.table)
+
+
+async def _dump(
+    route: AsyncIPRoute,
     names: Mapping[int, str],
     family: Family,
     *,
@@ -136,106 +127,107 @@ def _dump(
     table: int = 0,
     unwanted: int = -1,
 ) -> list[Route]:
-    """Routes filtered by the kernel (0: no filter), without those of protocol `unwanted`."""
-    body = _HEADER.pack(_AF[family], 0, 0, 0, 0, protocol, 0, 0, 0)
+    """Routes filtered by the kernel (0: no filter), without those of protocol `unwanted`.
+
+    Not by route("dump"): that has the kernel send all and filters here, which is slow, since each
+    address has its routes in the table `local`.
+    """
+    request = rtmsg()
+    request["family"] = _AF[family]
+    request["proto"] = protocol
     if table:
-        body += u32(_RTA_TABLE, table)
+        request["attrs"] = [("RTA_TABLE", table)]
     try:
-        answer = wire.dump(Message(_RTM_GETROUTE, body))
-    except RefusedError as refusal:
-        if refusal.errno == errno.ENOENT:
+        answer = await dump(route, RTM_GETROUTE, request)
+    except NetlinkError as refusal:
+        if refusal.code == errno.ENOENT:
             return []  # the table does not exist: nothing was ever put into it
         raise
     parsed = (
-        _parse(part.body, names)
-        for part in answer
-        if part.kind == _RTM_NEWROUTE
-        and part.body[5] != unwanted
-        and (not protocol or part.body[5] == protocol)
+        _parse(each, family, names)
+        for each in answer
+        if each["proto"] != unwanted and protocol in (0, each["proto"])
     )
-    return [route for route in parsed if route is not None and table in (0, route.table)]
+    return [each for each in parsed if each is not None and table in (0, each.table)]
 
 
-def _body(route: Route, index: int | None, protocol: int) -> bytes:
-    length = route.destination.prefixlen if route.destination is not None else 0
-    scope, flags = _SCOPE_UNIVERSE, 0
-    if route.family is Family.IPV4:
-        if route.kind is RouteKind.LOCAL:
-            scope = _SCOPE_HOST
-        elif route.kind is RouteKind.UNICAST and route.gateway is None:
-            scope = _SCOPE_LINK
-    if route.gateway is not None:
-        # A delegated prefix's gateway need not be in a network that the host has an address in.
-        flags = _RTNH_F_ONLINK
-    body = _HEADER.pack(
-        *(_AF[route.family], length, 0, 0, 0, protocol, scope, _KINDS[route.kind], flags)
-    )
-    if route.destination is not None:
-        body += attribute(_RTA_DST, route.destination.network_address.packed)
-    if index is not None:
-        body += u32(_RTA_OIF, index)
-    if route.gateway is not None:
-        body += _gateway_attribute(route.family, route.gateway)
-    if route.source is not None:
-        body += attribute(_RTA_PREFSRC, route.source.packed)
-    metric = route.metric or (_IPV6_DEFAULT_METRIC if route.family is Family.IPV6 else 0)
-    return body + u32(_RTA_PRIORITY, metric) + u32(_RTA_TABLE, route.table)
+def _arguments(wanted: Route, names: Mapping[int, str], protocol: int) -> dict[str, Any]:
+    scope = RT_SCOPE_UNIVERSE
+    if wanted.family is Family.IPV4:
+        if wanted.kind is RouteKind.LOCAL:
+            scope = RT_SCOPE_HOST
+        elif wanted.kind is RouteKind.UNICAST and wanted.gateway is None:
+            scope = RT_SCOPE_LINK
+    # What is None is left out of the message.
+    return {
+        "family": _AF[wanted.family],
+        "table": wanted.table,
+        "dst": None if wanted.destination is None else str(wanted.destination),
+        "type": wanted.kind.value,
+        "scope": scope,
+        "proto": protocol,
+        "oif": next(iter(names), None),
+        "prefsrc": None if wanted.source is None else str(wanted.source),
+        "priority": wanted.metric or None if wanted.family is Family.IPV4 else wanted.metric,
+        **_by_gateway(wanted.family, wanted.gateway),
+    }
 
 
-def _gateway_attribute(family: Family, gateway: IPAddress) -> bytes:
+def _by_gateway(family: Family, gateway: IPAddress | None) -> dict[str, Any]:
+    if gateway is None:
+        return {}
+    # A delegated prefix's gateway need not be in a network that the host has an address in.
+    flags = {"flags": RTNH_F_ONLINK}
     if gateway.version == family:
-        return attribute(_RTA_GATEWAY, gateway.packed)
+        return {"gateway": str(gateway), **flags}
     # IPv4 by way of an IPv6 neighbour (RFC 8950's data plane).
-    return attribute(_RTA_VIA, struct.pack("=H", _AF[Family.of(gateway)]) + gateway.packed)
+    return {"via": {"family": _AF[Family.of(gateway)], "addr": str(gateway)}, **flags}
 
 
-def _parse(body: bytes, names: Mapping[int, str]) -> Route | None:
+def _parse(found: rtmsg, family: Family, names: Mapping[int, str]) -> Route | None:
     """The route, or None for kinds and conditions that the model has no words for."""
-    constant, length, source_length, tos, table, _, _, kind, flags = _HEADER.unpack_from(body)
-    if kind not in _KINDS_BACK or flags & _RTM_F_CLONED or constant not in _FAMILIES:
+    kind = _KINDS.get(found["type"])
+    if kind is None or found["flags"] & _RTM_F_CLONED:
         return None
-    family, found = _FAMILIES[constant], attributes(body, _HEADER.size)
-    destination = found.get(_RTA_DST)
-    network = None if destination is None else ip_network((ip_address(destination), length))
-    index, gateway = _next_hop(found)
-    interface = names.get(index) if index is not None else None
-    unreachable = _KINDS_BACK[kind] is RouteKind.UNREACHABLE
-    if source_length or tos or (interface is None and not unreachable):
+    table = found.get_attr("RTA_TABLE", found["table"])
+    destination = found.get_attr("RTA_DST")
+    network = None if destination is None else ip_network((destination, found["dst_len"]))
+    hop = _next_hop(found)
+    interface = names.get(hop["oif"] if hop is not found else found.get_attr("RTA_OIF", 0))
+    unreachable = kind is RouteKind.UNREACHABLE
+    if found["src_len"] or found["tos"] or (interface is None and not unreachable):
         logger.debug(
             "route not understood, left out",
-            extra={"destination": str(network), "table": table, "interface": index},
+            extra={"destination": str(network), "table": table, "interface": interface},
         )
         return None
-    metric = number(found.get(_RTA_PRIORITY))
-    if family is Family.IPV6 and metric == _IPV6_DEFAULT_METRIC:
+    metric = found.get_attr("RTA_PRIORITY", 0)
+    if family is Family.IPV6 and metric == IP6_RT_PRIO_USER:
         metric = 0
-    source = found.get(_RTA_PREFSRC)
+    source = found.get_attr("RTA_PREFSRC")
     return Route(
-        table=number(found.get(_RTA_TABLE), table),
+        table=table,
         family=family,
-        destination=network if length else None,
-        kind=_KINDS_BACK[kind],
+        destination=network if found["dst_len"] else None,
+        kind=kind,
         # IPv6 shows its unreachable routes on `lo`.
         interface=None if unreachable else interface,
-        gateway=gateway,
+        gateway=_gateway(hop),
         source=None if source is None else ip_address(source),
         metric=metric,
     )
 
 
-def _next_hop(found: dict[int, bytes]) -> tuple[int | None, IPAddress | None]:
-    """Interface number and gateway; of several next hops those of the first that is not dead."""
-    hops = found.get(_RTA_MULTIPATH)
-    while hops is not None and len(hops) >= _NEXT_HOP.size:
-        length, flags, _, index = _NEXT_HOP.unpack_from(hops)
-        rest = hops[(length + 3) & ~3 :]
-        if not flags & _RTNH_F_DEAD or len(rest) < _NEXT_HOP.size:
-            return index, _gateway(attributes(hops[:length], _NEXT_HOP.size))
-        hops = rest
-    return (number(found[_RTA_OIF]) if _RTA_OIF in found else None), _gateway(found)
+def _next_hop(found: rtmsg) -> nlmsg:
+    """What says interface and gateway: of several next hops the first that is not dead."""
+    hops = found.get_attr("RTA_MULTIPATH")
+    if not hops:
+        return found
+    return next((hop for hop in hops if not hop["flags"] & RTNH_F_DEAD), hops[-1])
 
 
-def _gateway(found: dict[int, bytes]) -> IPAddress | None:
-    if _RTA_GATEWAY in found:
-        return ip_address(found[_RTA_GATEWAY])
-    return ip_address(found[_RTA_VIA][2:]) if _RTA_VIA in found else None
+def _gateway(hop: nlmsg) -> IPAddress | None:
+    gateway = hop.get_attr("RTA_GATEWAY")
+    if gateway is None and (via := hop.get_attr("RTA_VIA")):
+        gateway = via["addr"]
+    return None if gateway is None else ip_address(gateway)

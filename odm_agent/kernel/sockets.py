@@ -16,11 +16,10 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
+from pyroute2.netlink import NLA_F_NESTED
+
 from odm_agent.errors import KernelError
 from odm_agent.kernel.wire import (
-    NETLINK_SOCK_DIAG,
-    NLA_F_NESTED,
-    Message,
     RefusedError,
     Wire,
     attribute,
@@ -33,7 +32,6 @@ from odm_agent.model import IPAddress
 
 logger = logging.getLogger(__name__)
 
-_SOCK_DIAG_BY_FAMILY: Final = 20
 #: Family, protocol, extensions, states, then the socket's identity, here always "any".
 _REQUEST: Final = struct.Struct("=BBBxI48x")
 _REQ_SK_BPF_STORAGES: Final = 2
@@ -99,7 +97,7 @@ def sockets(storage_map_fd: int | None = None) -> list[SocketInfo]:
     `storage_map_fd` is an open socket-storage map. Raises KernelError. A protocol that the kernel
     lacks has no sockets.
     """
-    with Wire(NETLINK_SOCK_DIAG) as wire:
+    with Wire() as wire:
         return [
             info
             for word in _PROTOCOLS
@@ -136,7 +134,7 @@ def _dump(wire: Wire, word: str, family: int, storage_map_fd: int | None) -> Ite
         maps = u32(_STORAGE_REQ_MAP_FD, storage_map_fd)
         body += attribute(_REQ_SK_BPF_STORAGES | NLA_F_NESTED, maps)
     try:
-        answer = wire.dump(Message(_SOCK_DIAG_BY_FAMILY, body))
+        answer = wire.dump(body)
     except RefusedError as refusal:
         if refusal.errno == errno.ENOENT:
             logger.debug("the kernel can't list these sockets", extra={"protocol": word})
@@ -148,7 +146,7 @@ def _dump(wire: Wire, word: str, family: int, storage_map_fd: int | None) -> Ite
             else f"listing {word} sockets: {refusal}. Load the module {word}_diag."
         ) from refusal
     for part in answer:
-        yield _parse(word, part.body)
+        yield _parse(word, part)
 
 
 def _parse(word: str, body: bytes) -> SocketInfo:

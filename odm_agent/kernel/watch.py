@@ -5,18 +5,18 @@ import socket
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.errors import KernelError
-from odm_agent.kernel.wire import NETLINK_ROUTE
+from pyroute2.netlink import NETLINK_ROUTE, rtnl
 
-# Multicast groups by number (linux/rtnetlink.h, enum rtnetlink_groups).
+from odm_agent.errors import KernelError
+
 _GROUPS: Final = {
-    "link": 1,
-    "ipv4 address": 5,
-    "ipv4 route": 7,
-    "ipv4 rule": 8,
-    "ipv6 address": 9,
-    "ipv6 route": 11,
-    "ipv6 rule": 19,
+    "link": rtnl.RTMGRP_LINK,
+    "ipv4 address": rtnl.RTMGRP_IPV4_IFADDR,
+    "ipv4 route": rtnl.RTMGRP_IPV4_ROUTE,
+    "ipv4 rule": rtnl.RTMGRP_IPV4_RULE,
+    "ipv6 address": rtnl.RTMGRP_IPV6_IFADDR,
+    "ipv6 route": rtnl.RTMGRP_IPV6_ROUTE,
+    "ipv6 rule": rtnl.RTMGRP_IPV6_RULE,
 }
 _MOST_AT_ONCE: Final = 10_000
 
@@ -25,7 +25,8 @@ class Watch:
     """A subscription in the network namespace in which it is made.
 
     What changed is not told, for the state is read again anyway; that also makes lost messages
-    harmless. Our own changes are noticed like anybody's.
+    harmless. Our own changes are noticed like anybody's. It is a plain socket since nothing is
+    parsed: pyroute2's would take all messages in, for somebody to fetch.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Watch:
             NETLINK_ROUTE,
         )
         try:
-            self._socket.bind((0, sum(1 << (group - 1) for group in _GROUPS.values())))
+            self._socket.bind((0, sum(_GROUPS.values())))
         except OSError as error:
             self._socket.close()
             raise KernelError(

@@ -201,7 +201,7 @@ def test_a_thousand_addresses_take_a_fraction_of_a_second(
     kernel.apply(AddAddress(wanted[700]))  # one is there already
     started = time.monotonic()
     kernel.apply_all([AddAddress(each) for each in wanted])
-    assert time.monotonic() - started < 1.0  # measured: 0.03 s
+    assert time.monotonic() - started < 1.0  # measured: 0.15 s
     assert list(tags().values()).count(PROTOCOL) == 1001
     assert sum(local.ours for local in kernel.read().addresses) == 1001
 

@@ -1,4 +1,4 @@
-"""Netlink's packing, against bytes written out by hand and against itself."""
+"""The packing for sock_diag, against bytes written out by hand and against itself."""
 
 import struct
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2.netlink import NLA_F_NESTED
 
 from odm_agent.kernel import wire
 
@@ -28,7 +29,7 @@ def test_any_bytes_are_taken_apart_without_end_or_error(data: bytes) -> None:
 
 
 def test_the_nested_flag_is_no_part_of_the_type() -> None:
-    assert wire.attributes(wire.attribute(5 | wire.NLA_F_NESTED, b"1234")) == {5: b"1234"}
+    assert wire.attributes(wire.attribute(5 | NLA_F_NESTED, b"1234")) == {5: b"1234"}
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

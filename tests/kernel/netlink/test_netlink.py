@@ -1,0 +1,97 @@
+"""The adapter as a whole: inside an event loop, when it is closed, and when its socket fails."""
+
+import asyncio
+import errno
+import os
+import threading
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from pyroute2 import AsyncIPRoute
+
+from odm_agent.errors import KernelError
+from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.model import (
+    AddAddress,
+    Address,
+    AddRoute,
+    AddRule,
+    Family,
+    KernelAction,
+    RemoveAddress,
+    RemoveRoute,
+    RemoveRule,
+    Route,
+    Rule,
+)
+from tests.kernel.netlink.conftest import PROTOCOL
+from tests.lab.netns import NetNs
+
+ADDRESS = Address(IPv6Address("2001:db8:f::1"), 128, "lo")
+ROUTE = Route(865301, Family.IPV6, None, interface="w0", gateway=IPv6Address("fe80::1"))
+RULE = Rule(Family.IPV6, 8655, 865301, mark=0x01000000, mask=0xFF000000)
+
+
+def test_it_works_inside_a_running_event_loop_and_leaves_that_alone(host: NetNs) -> None:
+    """As the agent calls it: made before the loop or in it, called in callbacks and tasks."""
+
+    async def lifetime(kernel: NetlinkKernel) -> None:
+        loop = asyncio.get_running_loop()
+        added: list[KernelAction] = [AddAddress(ADDRESS), AddRoute(ROUTE), AddRule(RULE)]
+        for action in added:
+            kernel.apply(action)
+        state = kernel.read()
+        assert {local.address for local in state.addresses if local.ours} == {ADDRESS.address}
+        assert state.routes == {ROUTE} and state.rules == {RULE}
+        for action in (RemoveRule(RULE), RemoveRoute(ROUTE), RemoveAddress(ADDRESS)):
+            loop.call_soon(kernel.apply, action)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        state = kernel.read()
+        assert not any(local.ours for local in state.addresses)
+        assert not state.routes and not state.rules
+        assert asyncio.get_running_loop() is loop
+
+    async def own() -> None:
+        with NetlinkKernel(PROTOCOL) as kernel:
+            await lifetime(kernel)
+
+    host.call(lambda: asyncio.run(own()))
+    with host.call(NetlinkKernel, PROTOCOL) as kernel:
+        asyncio.run(lifetime(kernel))
+
+
+def test_closing_ends_the_thread_and_all_descriptors(host: NetNs) -> None:
+    def resources() -> tuple[int, int]:
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    before = resources()
+    for _ in range(3):
+        kernel = host.call(NetlinkKernel, PROTOCOL)
+        kernel.read()
+        assert resources() > before
+        kernel.close()
+        kernel.close()
+        assert resources() == before
+
+
+def test_a_socket_that_failed_is_replaced_in_the_same_namespace(
+    kernel: NetlinkKernel, host: NetNs
+) -> None:
+    async def overrun(route: AsyncIPRoute) -> None:
+        route.local.protocol.error_received(OSError(errno.ENOBUFS, "overrun"))
+        await route.link("dump")
+
+    with pytest.raises(KernelError, match=r"testing: .*ENOBUFS: overrun\. .*tried again"):
+        kernel._run("testing", overrun)
+    assert "w0" in kernel.read().links
+    kernel.apply(AddAddress(ADDRESS))
+    assert str(ADDRESS.address) in host.ip("address", "show", "dev", "lo")
+
+
+def test_an_interface_may_be_renamed_or_replaced(kernel: NetlinkKernel, host: NetNs) -> None:
+    kernel.read()
+    host.batch("link set w1 down\nlink set w1 name w9\nlink add w1 type veth peer x1\n")
+    added = Address(IPv4Address("192.0.2.99"), 32, "w1")
+    kernel.apply(AddAddress(added))
+    assert "192.0.2.99" in host.ip("address", "show", "dev", "w1")

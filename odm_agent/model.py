@@ -130,7 +130,7 @@ class ClassPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface of the agent's network namespace; `up` means administratively up with carrier."""
+    """An interface of the agent's network namespace; `up`: administratively up, with carrier."""
 
     name: str
     index: int

@@ -1,12 +1,13 @@
 """Which cgroups are of which class now: what patterns name, and what `exec` has made."""
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from odm_agent.control import scopes
 from odm_agent.kernel.cgroup_watch import CgroupWatch
-from odm_agent.kernel.cgroups import Refused, expand
+from odm_agent.kernel.cgroups import Refused, expand, path_of
 from odm_agent.model import AddressType, CgroupRow, ClassPolicy, Mode
 from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.policy.globs import class_of, nearest_class_of
@@ -14,6 +15,9 @@ from odm_agent.policy.globs import class_of, nearest_class_of
 log = logging.getLogger(__name__)
 
 _SCOPES = f"{scopes.PARENT}/*"
+#: As long as TCP tries to deliver what a closed socket has left (tcp_retries2, about 15 minutes).
+_DEPARTED_S = 1000.0
+_DEPARTED_AT_MOST = 4096
 
 
 class ClassifiedCgroups:
@@ -25,6 +29,8 @@ class ClassifiedCgroups:
         self.members: dict[str, list[str]] = {}
         self.refused: tuple[Refused, ...] = ()
         self._watch = CgroupWatch(root)
+        self._present: dict[int, CgroupRow] = {}
+        self._departed: dict[int, tuple[CgroupRow, float]] = {}
 
     def close(self) -> None:
         """Stop watching."""
@@ -57,7 +63,28 @@ class ClassifiedCgroups:
                     self.members[policy.name].append(path)
         self._warn(tuple(refused))
         rows.update(self._scopes({policy.name: policy for policy in policies}))
-        return rows
+        return rows | self._departed_rows(rows, classes)
+
+    def _departed_rows(
+        self, rows: Mapping[int, CgroupRow], classes: Mapping[int, ClassPolicy]
+    ) -> dict[int, CgroupRow]:
+        """Rows of cgroups that were removed a short while ago.
+
+        A socket outlives its process and cgroup while it still has something to send. Ids are never
+        given to another cgroup, so that such a row harms nobody.
+        """
+        now = time.monotonic()
+        for cgroup_id, row in self._present.items():
+            if cgroup_id not in rows and path_of(self.root, cgroup_id) is None:
+                self._departed[cgroup_id] = (row, now)
+        self._present = dict(rows)
+        kept = list(self._departed.items())[-_DEPARTED_AT_MOST:]
+        self._departed = {
+            cgroup_id: (row, since)
+            for cgroup_id, (row, since) in kept
+            if now - since < _DEPARTED_S and row.class_id in classes
+        }
+        return {cgroup_id: row for cgroup_id, (row, _) in self._departed.items()}
 
     def class_name_of(self, path: str, classes: Mapping[int, ClassPolicy]) -> str | None:
         """The class of the cgroup at a path below `root`, as inherited; None: of no class."""

@@ -17,7 +17,7 @@ from tests.lab.cgroup import v2_root
 
 #: In the environment of all that a run starts: finds processes that outlived it.
 MARK: Final = "ODM_TEST_RUN"
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 2.0
 _VOLATILE: Final = re.compile(r" (valid_lft|preferred_lft|expires|age) \S+|\\ +")
 Snapshot = dict[str, frozenset[str]]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from odm_agent.control.client import ControlClient
 from odm_agent.model import AddressType
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LabPrefix
@@ -197,12 +198,16 @@ class Agent:
         return self.netns.call(scrape)
 
     def addresses(self, name: str) -> list[str]:
-        """The addresses of a prefix that are ready, as the agent tells it."""
-        return [
-            each["address"]
-            for each in self.read("addresses")
-            if each["prefix"] == name and each["state"] == "ready"
-        ]
+        """The addresses of a prefix that are ready, as the agent tells it.
+
+        By the control socket itself: tests ask so often that the command's start would count.
+        """
+        with ControlClient(self.socket) as client:
+            return [
+                each["address"]
+                for each in client.call("addresses")
+                if each["prefix"] == name and each["state"] == "ready"
+            ]
 
     def close(self) -> None:
         """Stop and detach: nothing of it is left in the kernel."""

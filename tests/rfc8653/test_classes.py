@@ -64,7 +64,7 @@ def test_D9_unmodified_curl_and_ncat_use_the_default(
     bracketed = f"[{host}]" if ":" in host else host
     place = world.place(BY_DEFAULT[type])
     plain = place.run(["curl", "-sS", f"http://{bracketed}/"])
-    fixed_port = place.run(["curl", "-sS", "--local-port", "46100-46110", f"http://{bracketed}/"])
+    fixed_port = place.run(["curl", "-sS", "--local-port", "26100-26110", f"http://{bracketed}/"])
     ncat = place.run(["ncat", "--recv-only", host, str(GREETING_PORT)])
     for done in (plain, fixed_port, ncat):
         assert done.stdout, done.stderr

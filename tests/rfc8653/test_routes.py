@@ -23,7 +23,7 @@ from tests.lab.process import wait_until
 from tests.lab.world import BY_DEFAULT, World
 from tests.rfc8653.test_servers import wildcard_server
 
-_PORT: Final = 47001
+_PORT: Final = 27001
 _SERVERS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
 
 

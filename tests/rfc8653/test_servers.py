@@ -13,7 +13,7 @@ from tests.lab.host import FIXED, LINKS, NONPERSISTENT, SESSION, Captures, type_
 from tests.lab.place import Ready
 from tests.lab.world import BY_DEFAULT, PLAIN, World
 
-_PORT: Final = 47001
+_PORT: Final = 27001
 _STREAMS: Final = (Kind.TCP6, Kind.TCP4)
 _SERVERS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
 _UNTYPED: Final = AddressType.UNSPECIFIED

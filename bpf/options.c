@@ -21,6 +21,21 @@ static __always_inline bool odm_kernel_has_option(const struct bpf_sock *sk)
 	return sk->family == AF_INET6 && sk->protocol != IPPROTO_MPTCP;
 }
 
+/*
+ * Is the type acted upon? UDP-Lite's connect() runs no hook, raw and ping sockets run none at all: for
+ * those the option is the kernel's alone, and reading it back says that nobody took the type.
+ */
+static __always_inline bool odm_serves(const struct bpf_sock *sk)
+{
+	if (sk->type == SOCK_DGRAM)
+		return sk->protocol == IPPROTO_UDP;
+#ifdef ODM_WITH_MPTCP
+	if (sk->protocol == IPPROTO_MPTCP)
+		return sk->type == SOCK_STREAM;
+#endif
+	return sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
+}
+
 /* May the caller ask for this? Everything is checked before anything is stored. */
 static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
 							     u32 value)
@@ -137,12 +152,8 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 			ctx->optlen = 0;
 		return 1;
 	}
-	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end)
+	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))
 		return 1;
-#ifndef ODM_WITH_MPTCP
-	if (sk->protocol == IPPROTO_MPTCP)
-		return 1; /* no way from the subflow back to the type: as if unsupported */
-#endif
 	value = *optval;
 	if (value & (ODM_FIELD_MASK | ODM_ON_NET | ODM_FRESH))
 		return odm_set_type(ctx, sk, value);

@@ -34,7 +34,7 @@ class Wanted:
     protocol: int
 
 
-def ensure(wanted: Wanted, *, timeout_s: float = 60) -> bool:
+def ensure(wanted: Wanted, *, timeout_s: float = 180) -> bool:
     """Make `pin_dir` hold this version's programs, attached to `cgroup`; true if any were loaded.
 
     Pins that fit (ABI tag, source hash, cgroup) are adopted as they are. DatapathError says what

@@ -8,7 +8,7 @@ import pytest
 
 from odm_agent.model import AddressType, Family
 from tests.lab.cases import each_kind, each_type
-from tests.lab.client import Kind, ask, call, exchange, outcome, source_cmsg
+from tests.lab.client import IPV6_ADDR_PREFERENCES, Kind, ask, call, exchange, outcome, source_cmsg
 from tests.lab.host import (
     CORRESPONDENT_2,
     FIXED,
@@ -218,6 +218,17 @@ def test_D8_audit_refuses_nothing_and_counts_what_it_would(world: World, kind: K
     got = world.place("audited").do(lambda: call(kind, bind=(source, 0)))
     assert type_of(got.seen) is FIXED
     assert verdicts(world, "audited", verdict="audit") > before
+
+
+@each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
+def test_D8_audit_still_refuses_values_without_meaning(world: World, kind: Kind) -> None:
+    def application() -> str:
+        with kind.open() as sock:
+            return outcome(
+                lambda: sock.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 7 << 16)
+            )
+
+    assert world.place("audited").do(application) == "EINVAL"
 
 
 @each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)

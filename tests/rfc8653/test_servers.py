@@ -6,6 +6,8 @@ What the correspondent sees when it calls is the witness.
 import socket
 from typing import Any, Final
 
+import pytest
+
 from odm_agent.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import Kind, ask, exchange, outcome
@@ -99,16 +101,22 @@ def test_D8_A1_server_on_an_explicit_typed_address_that_is_not_allowed(
         assert world.place(place).do(lambda: outcome(server)) == "EACCES"
 
 
+@pytest.mark.parametrize("cookies", ["1", "2"], ids=["queue", "syn-cookies"])
 @each_kind(*_STREAMS)
 def test_D8_A1_wildcard_listener_never_completes_a_handshake_on_an_address_not_allowed(
-    world: World, captures: Captures, kind: Kind
+    world: World, captures: Captures, kind: Kind, cookies: str
 ) -> None:
+    """Also where the answer is a SYN cookie, which belongs to no socket that egress could ask."""
     fixed = world.address(FIXED, kind.family)
     ordinary = world.address(_UNTYPED, kind.family)
-    for place in (PLAIN, "nothing", "brief"):
-        with world.place(place).background(wildcard_server(kind)):
-            assert _dial(world, kind, fixed, 0.3) == {"error": "timeout"}, place
-            assert _dial(world, kind, ordinary).get("from") == ordinary, place
+    world.site.host.sysctl("net/ipv4/tcp_syncookies", cookies)
+    try:
+        for place in (PLAIN, "nothing", "brief"):
+            with world.place(place).background(wildcard_server(kind)):
+                assert _dial(world, kind, fixed, 0.3) == {"error": "timeout"}, place
+                assert _dial(world, kind, ordinary).get("from") == ordinary, place
+    finally:
+        world.site.host.sysctl("net/ipv4/tcp_syncookies", "1")
     assert fixed not in {str(source) for source in captures.both()}
 
 

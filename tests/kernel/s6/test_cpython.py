@@ -12,8 +12,8 @@ from tests.lab.host import Site
 from tests.lab.place import Place
 from tests.lab.world import PLAIN, World
 
-#: The distribution's interpreter: libpython3.11-testsuite belongs to it.
-_PYTHON: Final = "/usr/bin/python3.11"
+#: The distribution's interpreter: libpython3.*-testsuite belongs to it.
+_PYTHON: Final = "/usr/bin/python3"
 #: AF_VSOCK has nothing to do with IP, and its test waits for ever on some hypervisors.
 _IGNORED: Final = "*VSOCK*"
 _TIMEOUT_S: Final = 200

@@ -107,6 +107,30 @@ def test_D8_A1_naming_a_source_by_control_message_is_EACCES(
     _assert_no_costly_source(captures)
 
 
+@pytest.mark.parametrize("connected", [False, True], ids=["unconnected", "connected"])
+@each_kind(Kind.UDP6, Kind.UDP4)
+def test_D8_source_named_by_control_message_is_used_where_it_is_allowed(
+    world: World, kind: Kind, connected: bool
+) -> None:
+    """It beats the class's default, but never the type that the socket itself asked for."""
+    source = world.address(FIXED, kind.family)
+
+    def application(type: AddressType) -> str:
+        with kind.open() as sock:
+            if type:
+                ask(sock, type)
+            if connected:
+                sock.connect(kind.destination)
+            to = () if connected else (kind.destination,)
+            sock.sendmsg([b"x"], source_cmsg(source), 0, *to)
+            return sock.recv(100).decode().split()[0]
+
+    assert world.place("choosy").do(lambda: application(AddressType.UNSPECIFIED)) == source
+    assert world.place("every").do(lambda: application(FIXED)) == source
+    told = world.place("every").do(lambda: outcome(lambda: application(SESSION)))
+    assert told == "EADDRNOTAVAIL"
+
+
 @each_kind()
 def test_D8_A1_a_caller_who_may_not_cannot_use_the_socket_of_one_who_may(
     world: World, captures: Captures, kind: Kind

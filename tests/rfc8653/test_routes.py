@@ -62,24 +62,26 @@ def test_N4_answers_of_servers_leave_by_the_gateway_of_their_source(
     assert not captures.sources({"A": "B", "B": "A"}[via])
 
 
-def test_N4_neighbours_on_a_link_are_reached_directly(world: World) -> None:
-    """A typed source towards an on-link destination needs no gateway: the link's route stays."""
-    for family in Family:
-        kind = Kind.UDP6 if family is Family.IPV6 else Kind.UDP4
-        neighbour = str(LINKS["B", family][1])
-        got = world.site.host.ip("route", "get", neighbour, "from", _source(world, family))
-        assert "dev w1" in got and " via " not in got, got
+@pytest.mark.parametrize("letter", ["A", "B"])
+@each_kind(Kind.UDP6, Kind.UDP4, Kind.SENDTO6, Kind.SENDTO4)
+def test_N4_neighbours_on_a_link_are_reached_directly(
+    world: World, captures: Captures, kind: Kind, letter: str
+) -> None:
+    """No detour by the prefix's gateway; with and without a mark (a port that is fixed before)."""
+    neighbour = str(LINKS[letter, kind.family][1])
 
-        def application(kind: Kind = kind, neighbour: str = neighbour) -> str:
+    def application() -> None:
+        for bind in (None, (kind.wildcard, 0)):
             with kind.open() as sock:
-                sock.connect((neighbour, 9))
-                return str(sock.getsockname()[0])
+                if bind:
+                    sock.bind(bind)
+                _send(sock, kind, (neighbour, 9))
 
-        assert type_of(world.place("brief").do(application)) is NONPERSISTENT
-
-
-def _source(world: World, family: Family) -> str:
-    return world.address(NONPERSISTENT, family)
+    world.place("brief").do(application)
+    packets = [each for each in captures.at(letter).packets() if str(each.destination) == neighbour]
+    sources = [str(each.source) for each in packets if each.port == 9]
+    assert sources == [world.address(NONPERSISTENT, kind.family)] * 2
+    assert not captures.sources({"A": "B", "B": "A"}[letter])
 
 
 # --- links that flap ------------------------------------------------------------------------------
@@ -177,18 +179,18 @@ def _use_everything(world: World) -> None:
                         sock.settimeout(0.05)
                         if bind:
                             sock.bind(bind)
-                        told.append(outcome(lambda: _send(sock, kind)))  # noqa: B023
+                        told.append(outcome(lambda: _send(sock, kind, kind.destination)))  # noqa: B023
             return told
 
         world.place(place).do(application)
 
 
-def _send(sock: socket.socket, kind: Kind) -> None:
+def _send(sock: socket.socket, kind: Kind, to: tuple[str, int]) -> None:
     if kind.connects:
-        sock.connect(kind.destination)
+        sock.connect(to)
         sock.send(b"x")
     else:
-        sock.sendto(b"x", kind.destination)
+        sock.sendto(b"x", to)
 
 
 def test_N4_captures_would_show_a_stray(world: World, captures: Captures) -> None:

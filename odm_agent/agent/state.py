@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import TypedPrefix
+from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
@@ -70,12 +71,17 @@ class State:
         return changed
 
     def take(self, config: Config) -> None:
-        """Make a checked configuration the one in force; the next `converge` carries it out."""
-        prefixes = typed_prefixes(config, lambda name: self.journal.id_of("prefix", name))
-        classes = class_policies(config, lambda name: self.journal.id_of("class", name))
-        _refuse_excess(prefixes, classes)
+        """Make a checked configuration the one in force; the next `converge` carries it out.
+
+        Raises ConfigError, and then nothing has changed.
+        """
+        prefixes, classes = _compiled(config, self.journal)
         self.engine.table = self.engine.table.with_only(prefixes)
         self.engine.classes = classes
+        self.taken(config)
+
+    def taken(self, config: Config) -> None:
+        """Note that a configuration is in force now."""
         self.class_names = self.journal.names("class")
         self.config = config
         self.reloads.ok += 1
@@ -144,30 +150,41 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
 def open_state(path: Path, config: Config) -> State:
     """Open everything that a configuration names, loading the programs if they aren't there.
 
-    Raises OdmError; then nothing of ours is left open.
+    What can refuse comes first, what is attached last. Raises OdmError; then nothing of ours is
+    left open.
     """
     agent = config.agent
     attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
-    cookie = netns_cookie()
-    numbers = Numbers.of(agent)
-    wanted = loader.Wanted(
-        Path(agent.pin_dir), attached_to, cookie, agent.mark_mask, agent.protocol
-    )
     if not attached_to.is_dir():
         raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
-    if loader.ensure(wanted):
-        log.info("programs loaded", extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
-    else:
-        log.info("programs adopted", extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
-    journal = Journal(Path(agent.state_dir) / "state.db")
-    kernel = NetlinkKernel(agent.protocol)
-    datapath = PinnedDatapath(Path(agent.pin_dir))
-    engine = Engine(kernel, datapath, numbers, PrefixTable(journal.secret()))
-    cgroups = ClassifiedCgroups(attached_to)
-    state = State(path, config, journal, kernel, datapath, engine, cgroups, attached_to, cookie)
-    try:
-        state.take(config)
-    except BaseException:
-        state.close()
-        raise
-    return state
+    with ExitStack() as opened:
+        journal = Journal(Path(agent.state_dir) / "state.db")
+        opened.callback(journal.close)
+        prefixes, classes = _compiled(config, journal)
+        kernel = NetlinkKernel(agent.protocol)
+        opened.callback(kernel.close)
+        cgroups = ClassifiedCgroups(attached_to)
+        opened.callback(cgroups.close)
+        cookie = netns_cookie()
+        pin_dir = Path(agent.pin_dir)
+        wanted = loader.Wanted(pin_dir, attached_to, cookie, agent.mark_mask, agent.protocol)
+        how = "loaded" if loader.ensure(wanted) else "adopted"
+        log.info("programs %s", how, extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
+        datapath = PinnedDatapath(pin_dir)
+        opened.callback(datapath.close)
+        table = PrefixTable(journal.secret()).with_only(prefixes)
+        engine = Engine(kernel, datapath, Numbers.of(agent), table, classes)
+        state = State(path, config, journal, kernel, datapath, engine, cgroups, attached_to, cookie)
+        state.taken(config)
+        opened.pop_all()
+        return state
+
+
+def _compiled(
+    config: Config, journal: Journal
+) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
+    """Prefixes and classes of a configuration, with their ids. Raises ConfigError."""
+    prefixes = typed_prefixes(config, lambda name: journal.id_of("prefix", name))
+    classes = class_policies(config, lambda name: journal.id_of("class", name))
+    _refuse_excess(prefixes, classes)
+    return prefixes, classes

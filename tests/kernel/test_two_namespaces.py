@@ -35,7 +35,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return run_on_stock(tmp_path_factory.mktemp("stock"))
 
 
-@pytest.mark.parametrize("name", ["plain", "nothing", "fixed", "strict"])
+@pytest.mark.parametrize("name", ["nothing", "fixed", "strict"])
 def test_other_namespace_sees_no_change_whatever_the_class(
     world: World, other: Site, stock: list[str], tmp_path: Path, name: str
 ) -> None:

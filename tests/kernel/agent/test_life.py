@@ -121,6 +121,16 @@ def test_broken_configuration_is_refused_at_start_with_file_and_line(tmp_path: P
         assert not world.agent.pins.exists()
 
 
+def test_start_that_fails_late_attaches_nothing(tmp_path: Path) -> None:
+    with World(tmp_path, start=False) as world:
+        (world.agent.folder / "state").write_text("a file, where the folder should be")
+        done = world.place("plain").run(world.agent.program("run", "-c", str(world.agent.config)))
+        assert done.returncode == 1
+        assert "agent.state_dir" in done.stderr
+        assert _ours(world) == []
+        assert not world.agent.pins.exists()
+
+
 @pytest.mark.parametrize("how", ["command", "signal"])
 def test_broken_configuration_is_refused_at_reload_and_the_last_good_one_stays(
     own: World, how: str

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from tests.requirements import REQUIREMENTS
+from tests.requirements import LIMITS, REQUIREMENTS
 
 ROOT: Final = Path(__file__).parents[1]
 SUITE: Final = ROOT / "tests"
@@ -46,7 +46,9 @@ def page(results: dict[str, list[str]]) -> str:
     for each, (section, words) in REQUIREMENTS.items():
         tests = by_id.get(each, [])
         listed = "<br>".join(_link(test, len(results[test])) for test in tests)
-        lines.append(f"| {each} | {section} | {words} | {listed} | {_verdict(tests, results)} |")
+        lines.append(
+            f"| {each} | {section} | {words} | {listed} | {_verdict(each, tests, results)} |"
+        )
     return _HEAD + "\n".join(lines) + "\n"
 
 
@@ -55,11 +57,14 @@ def _link(test: str, variants: int) -> str:
     return f"[{function}](../{file})" + (f" x{variants}" if variants > 1 else "")
 
 
-def _verdict(tests: list[str], results: dict[str, list[str]]) -> str:
+def _verdict(requirement: str, tests: list[str], results: dict[str, list[str]]) -> str:
     if not tests:
         return "open"
     outcomes = {outcome for test in tests for outcome in results[test]}
-    return "pass" if outcomes == {"passed"} else "**FAIL**"
+    if outcomes != {"passed"}:
+        return "**FAIL**"
+    limit = LIMITS.get(requirement)
+    return f"pass ({limit})" if limit else "pass"
 
 
 class Collector:

@@ -40,3 +40,9 @@ REQUIREMENTS: Final = {
     "N3": ("3.2", "Handover: each type behaves as it says"),
     "N4": ("4.3", "Packets leave by the gateway that their source belongs to"),
 }
+
+#: What a pass does not say yet.
+LIMITS: Final = {
+    "T5": "selection only, no handover yet",
+    "D1": "configured addresses only, none requested yet",
+}

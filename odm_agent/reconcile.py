@@ -13,23 +13,16 @@ After an action that failed, go on with what `still_safe` leaves of the plan.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from odm_agent.model import (
+from odm_agent.actions import (
     Action,
     AddAddress,
-    Address,
     AddRoute,
     AddRule,
-    CgroupRow,
-    ClassPolicy,
     DropCgroup,
     DropClass,
     DropPrefix,
     DropSource,
     DropSpan,
-    HostState,
-    Placement,
-    PrefixRow,
-    Projection,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -39,6 +32,15 @@ from odm_agent.model import (
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
+)
+from odm_agent.model import (
+    Address,
+    CgroupRow,
+    ClassPolicy,
+    HostState,
+    Placement,
+    PrefixRow,
+    Projection,
     Route,
     RouteKind,
     Rule,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from odm_agent.actions import KernelAction, PutChoice, RemoveAddress, RemoveRoute, RemoveRule
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.datapath import pins
@@ -14,15 +15,7 @@ from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import (
-    Address,
-    HostState,
-    KernelAction,
-    PutChoice,
-    RemoveAddress,
-    RemoveRoute,
-    RemoveRule,
-)
+from odm_agent.model import Address, HostState
 
 log = logging.getLogger(__name__)
 

@@ -4,24 +4,19 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from odm_agent.datapath.base import Datapath
-from odm_agent.errors import DatapathError, KernelError
-from odm_agent.kernel.base import Kernel
-from odm_agent.model import (
+from odm_agent.actions import (
     Action,
     AddAddress,
-    Address,
     AddRoute,
     AddRule,
-    CgroupRow,
-    ClassPolicy,
-    Family,
-    HostState,
-    IPAddress,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
 )
+from odm_agent.datapath.base import Datapath
+from odm_agent.errors import DatapathError, KernelError
+from odm_agent.kernel.base import Kernel
+from odm_agent.model import Address, CgroupRow, ClassPolicy, Family, HostState, IPAddress
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile import desired, observe, plan, still_safe

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from odm_agent.model import AddressType, DatapathAction, Projection
+from odm_agent.actions import DatapathAction
+from odm_agent.model import AddressType, Projection
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from odm_agent.actions import (
+    DatapathAction,
+    DropCgroup,
+    DropClass,
+    DropPrefix,
+    DropSource,
+    DropSpan,
+    PutCgroup,
+    PutChoice,
+    PutClass,
+    PutPrefix,
+    PutSource,
+    PutSpan,
+)
 from odm_agent.datapath import abi, libbpf, pins
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.datapath.pools import Slots
@@ -15,22 +29,10 @@ from odm_agent.model import (
     AddressType,
     CgroupRow,
     ClassPolicy,
-    DatapathAction,
-    DropCgroup,
-    DropClass,
-    DropPrefix,
-    DropSource,
-    DropSpan,
     Family,
     Mode,
     PrefixRow,
     Projection,
-    PutCgroup,
-    PutChoice,
-    PutClass,
-    PutPrefix,
-    PutSource,
-    PutSpan,
     SourceRow,
     SpanRow,
 )

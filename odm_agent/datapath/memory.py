@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from odm_agent.datapath.base import VerdictKey
-from odm_agent.model import (
+from odm_agent.actions import (
     DatapathAction,
     DropCgroup,
     DropClass,
     DropPrefix,
     DropSource,
     DropSpan,
-    Projection,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -19,6 +17,8 @@ from odm_agent.model import (
     PutSource,
     PutSpan,
 )
+from odm_agent.datapath.base import VerdictKey
+from odm_agent.model import Projection
 
 
 class MemoryDatapath:

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from odm_agent.model import HostState, KernelAction
+from odm_agent.actions import KernelAction
+from odm_agent.model import HostState
 
 
 class Kernel(Protocol):

@@ -4,24 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from odm_agent.errors import KernelError
-from odm_agent.model import (
+from odm_agent.actions import (
     AddAddress,
     AddRoute,
     AddRule,
-    Family,
-    HostState,
-    IPAddress,
     KernelAction,
-    Link,
-    LocalAddress,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
-    Route,
-    RouteKind,
-    Rule,
 )
+from odm_agent.errors import KernelError
+from odm_agent.model import Family, HostState, IPAddress, Link, LocalAddress, Route, RouteKind, Rule
 
 _Key = tuple[IPAddress, str]
 

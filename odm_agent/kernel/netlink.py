@@ -10,22 +10,19 @@ from typing import Final, Self, TypeVar
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from odm_agent.errors import KernelError
-from odm_agent.kernel import addresses, links, routes, rules
-from odm_agent.kernel.rtnetlink import Rtnetlink
-from odm_agent.model import (
+from odm_agent.actions import (
     AddAddress,
-    Address,
     AddRoute,
     AddRule,
-    HostState,
     KernelAction,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
-    Route,
-    Rule,
 )
+from odm_agent.errors import KernelError
+from odm_agent.kernel import addresses, links, routes, rules
+from odm_agent.kernel.rtnetlink import Rtnetlink
+from odm_agent.model import Address, HostState, Route, Rule
 
 T = TypeVar("T")
 

@@ -4,14 +4,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.model import (
-    HostState,
-    IPAddress,
-    IPNetwork,
-    Route,
-    RouteKind,
-    Rule,
-)
+from odm_agent.model import HostState, IPAddress, IPNetwork, Route, RouteKind, Rule
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import CONFIGURED_AT_MOST, Row
 

@@ -14,22 +14,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from odm_agent.actions import Action, AddRule, DatapathAction, KernelAction, RemoveRoute
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
 from odm_agent.kernel.memory import MemoryKernel
 from odm_agent.model import (
-    Action,
     AddressType,
-    AddRule,
     CgroupRow,
     ClassPolicy,
-    DatapathAction,
     Family,
     IPAddress,
-    KernelAction,
     LocalAddress,
     Placement,
-    RemoveRoute,
     Route,
     RouteKind,
     TypedPrefix,

@@ -5,24 +5,15 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 import pytest
 
-from odm_agent.datapath.memory import MemoryDatapath
-from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import (
+from odm_agent.actions import (
     Action,
     AddAddress,
-    AddressType,
     AddRoute,
     AddRule,
-    CgroupRow,
-    ClassPolicy,
     DropPrefix,
     DropSource,
     DropSpan,
-    Family,
     KernelAction,
-    LocalAddress,
-    Placement,
-    PrefixRow,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -30,6 +21,17 @@ from odm_agent.model import (
     PutSource,
     PutSpan,
     RemoveAddress,
+)
+from odm_agent.datapath.memory import MemoryDatapath
+from odm_agent.kernel.memory import MemoryKernel
+from odm_agent.model import (
+    AddressType,
+    CgroupRow,
+    ClassPolicy,
+    Family,
+    LocalAddress,
+    Placement,
+    PrefixRow,
     Route,
     RouteKind,
     Rule,

@@ -9,21 +9,18 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from odm_agent.errors import KernelError
-from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import (
+from odm_agent.actions import (
     AddAddress,
-    Address,
     AddRoute,
     AddRule,
-    Family,
     KernelAction,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
-    Route,
-    Rule,
 )
+from odm_agent.errors import KernelError
+from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.model import Address, Family, Route, Rule
 from tests.kernel.netlink.conftest import PROTOCOL
 from tests.lab.netns import NetNs
 

@@ -7,20 +7,10 @@ from typing import Any
 
 import pytest
 
+from odm_agent.actions import AddAddress, AddRoute, KernelAction, RemoveAddress, RemoveRoute
 from odm_agent.errors import KernelError
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import (
-    AddAddress,
-    Address,
-    AddRoute,
-    Family,
-    IPAddress,
-    KernelAction,
-    RemoveAddress,
-    RemoveRoute,
-    Route,
-    RouteKind,
-)
+from odm_agent.model import Address, Family, IPAddress, Route, RouteKind
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

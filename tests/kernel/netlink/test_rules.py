@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from odm_agent.actions import AddRule, RemoveRule
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import AddRule, Family, RemoveRule, Rule
+from odm_agent.model import Family, Rule
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

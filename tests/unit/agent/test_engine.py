@@ -4,20 +4,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
+from odm_agent.actions import AddAddress, KernelAction, PutPrefix
 from odm_agent.agent.engine import Engine
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
 from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import (
-    AddAddress,
-    AddressType,
-    Family,
-    KernelAction,
-    LocalAddress,
-    Placement,
-    PutPrefix,
-    TypedPrefix,
-)
+from odm_agent.model import AddressType, Family, LocalAddress, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 

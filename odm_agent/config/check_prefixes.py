@@ -11,7 +11,8 @@ from odm_agent.model import IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
 ON_LINK_POOL: Final = 256
-LARGEST_POOL: Final = 65536
+#: Half of what the map of pools holds: while a pool changes, it is there twice.
+LARGEST_POOL: Final = 32768
 
 #: What is left alone as a destination, or is no address of a host at all.
 _SPECIAL: Final[dict[str, tuple[IPNetwork, ...]]] = {

@@ -232,7 +232,7 @@ def test_A1_a_client_that_may_not_goes_on_without(
 
 @LANGUAGES
 @FAMILIES
-def test_S4_the_server_listens_on_the_fixed_address_only(
+def test_T5_the_server_listens_on_the_fixed_address_only(
     example: Command, world: World, language: str, family: Family
 ) -> None:
     command = [*example("server", language), f"-{family.value}", str(PORT), "1"]

@@ -28,7 +28,11 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def run(site: Site, place: Place, folder: Path) -> list[str]:
-    """All results of a place on a site, and then whom its correspondent recorded."""
+    """All results of a place on a site, and then whom its correspondent recorded.
+
+    The record is sorted: connections whose caller does not wait for an answer are accepted in any
+    order.
+    """
 
     def application() -> list[str]:
         if _libc.unshare(_CLONE_NEWNS):
@@ -42,7 +46,9 @@ def run(site: Site, place: Place, folder: Path) -> list[str]:
         (folder / name).write_text(text)
     site.peer.seen()
     lines = place.do(application, timeout_s=_TIMEOUT_S)
-    return lines + [f"{each.protocol} {each.source} -> {each.port}" for each in site.peer.seen()]
+    return lines + sorted(
+        f"{each.protocol} {each.source} -> {each.port}" for each in site.peer.seen()
+    )
 
 
 def run_on_stock(folder: Path) -> list[str]:

@@ -1,6 +1,8 @@
 """What holds for every test run: it leaves nothing behind, and tells how far the RFC is covered."""
 
 import os
+import subprocess
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -9,6 +11,7 @@ from tests import residue
 
 pytest_plugins = ["tests.conformance"]
 
+_BPFFS: Final = Path("/sys/fs/bpf")
 _BEFORE: Final = pytest.StashKey[residue.Snapshot]()
 _LEFT: Final = pytest.StashKey[list[str]]()
 
@@ -17,7 +20,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Remember the state of the machine. Who isn't root can't leave any of it behind."""
     os.environ[residue.MARK] = str(os.getpid())
     if os.geteuid() == 0:
+        _mount_bpffs(session)
         session.stash[_BEFORE] = residue.snapshot()
+
+
+def _mount_bpffs(session: pytest.Session) -> None:
+    """Mount what the agent would else mount in the midst, with what the kernel puts in there."""
+    if not _BPFFS.is_mount():
+        subprocess.run(["mount", "-t", "bpf", "bpf", str(_BPFFS)], check=True)
+        session.config.add_cleanup(_unmount_bpffs)
+
+
+def _unmount_bpffs() -> None:
+    subprocess.run(["umount", str(_BPFFS)], check=False)
 
 
 @pytest.hookimpl(trylast=True)

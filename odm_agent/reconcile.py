@@ -23,6 +23,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    Guard,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -32,18 +33,21 @@ from odm_agent.actions import (
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
+    Unguard,
 )
 from odm_agent.model import (
     Address,
     CgroupRow,
     ClassPolicy,
     HostState,
+    Mode,
     Placement,
     PrefixRow,
     Projection,
     Route,
     RouteKind,
     Rule,
+    SocketKind,
 )
 from odm_agent.prefixes import routing, selection, verdicts
 from odm_agent.prefixes.numbers import Numbers
@@ -86,7 +90,15 @@ def desired(
         choices=selection.choices(table, usable, host),
         classes=dict(classes),
         cgroups=dict(cgroups),
+        guards=_guards(classes, host),
     )
+
+
+def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
+    """All interfaces, if any class may not send by packet sockets; else none: it costs a little."""
+    if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
+        return frozenset()
+    return frozenset(link.index for name, link in host.links.items() if name != "lo")
 
 
 def observe(host: HostState, maps: Projection) -> Projection:
@@ -125,11 +137,12 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
 def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     """What of the plan may still be done when `failed` could not be.
 
-    Nothing after a map could not be written. A route or rule that failed stops only its own table;
+    Nothing after a map could not be written. A guard is no map, and nothing depends on it. A route
+    or rule that failed stops only its own table;
     all that depends on an address waits for a later plan anyway.
     """
     match failed:
-        case AddAddress() | RemoveAddress():
+        case AddAddress() | RemoveAddress() | Guard() | Unguard():
             return list(rest)
         case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
             return [a for a in rest if _table_of(a) != _table_of(failed)]
@@ -190,6 +203,10 @@ def _classify(desired: Projection, observed: Projection) -> Iterator[Action]:
             yield PutCgroup(cgroup_id, row)
     for class_id in observed.classes.keys() - desired.classes.keys():
         yield DropClass(class_id)
+    for interface in sorted(observed.guards - desired.guards):
+        yield Unguard(interface)
+    for interface in sorted(desired.guards - observed.guards):
+        yield Guard(interface)
 
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:

@@ -29,12 +29,12 @@ class TypedSocket:
 
 
 def typed_sockets(state: State) -> list[TypedSocket]:
-    """All sockets of the namespace, but for those in TIME_WAIT, which are nobody's any more."""
+    """All sockets of the namespace, but for what is left of those that are nobody's any more."""
     paths: dict[int, str] = {}
     stored = {row.cookie: row for row in state.datapath.census()}
     found = []
     for info in sockets(state.datapath.storage_fd):
-        if info.state == "TIME-WAIT":
+        if info.remnant:
             continue
         if info.cgroup_id not in paths:
             paths[info.cgroup_id] = _path(state.attached_to, info.cgroup_id)

@@ -21,8 +21,8 @@ from odm_agent.control.client import AgentNotRunning
 from odm_agent.control.shapes import AddressView, CapView, ClassView, PrefixView, SocketView, Status
 
 SOCKETS_NOTE = (
-    "Listed by sock_diag, which knows no TCP socket that is only bound and no UDP socket "
-    "without a port."
+    "Listed by sock_diag, which knows no TCP socket that is only bound (before Linux 6.8) and no "
+    "UDP socket without a port."
 )
 
 PREFIX_HEADINGS = (

@@ -171,6 +171,16 @@ class Agent:
         code = self._process.poll()
         raise AssertionError(f"the agent did not get ready (exit {code}):\n{self.log.read_text()}")
 
+    def launch(self) -> None:
+        """Start it, and don't wait for it."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("run", "-c", str(self.config)),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
     def stop(self) -> None:
         """End it in the orderly way; what is pinned keeps enforcing."""
         self._end(signal.SIGTERM)

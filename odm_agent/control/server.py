@@ -16,6 +16,7 @@ import msgspec
 
 from odm_agent.control.shapes import Answer, Request
 from odm_agent.errors import ConfigError, ControlError, OdmError
+from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ class ControlServer:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if reason := distrust(self._path.parent):
+                raise ControlError(
+                    f"{doing}: {reason}: others could put their own in its place; give the folder"
+                    " to root, or choose another agent.socket"
+                )
             self._remove_stale()
             sock.bind(str(self._path))
             self._path.chmod(0o600)

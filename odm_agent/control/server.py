@@ -187,6 +187,9 @@ class ControlServer:
             writer.transport.abort()
         except ConnectionError:
             log.debug("control caller went away")
+        except Exception:
+            # It must not end the group, and with it the agent.
+            log.exception("control caller given up")
         finally:
             writer.close()
 
@@ -195,7 +198,7 @@ class ControlServer:
         try:
             arguments = msgspec.json.decode(line, type=dict[str, Any])
             verb = msgspec.convert(arguments, type=Request).verb
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             text = f'the request is no JSON object with a "verb": {error}'
             return _encode(Answer(ok=False, error=text, kind="request"))
         del arguments["verb"]

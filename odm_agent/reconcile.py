@@ -11,7 +11,7 @@ until the plan is empty. A plan may be cut short after any action without harm:
 After an action that failed, go on with what `still_safe` leaves of the plan.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from odm_agent.actions import (
@@ -129,16 +129,22 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
 def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     """What of the plan may still be done when `failed` could not be.
 
-    Nothing after a map could not be written. A route or rule that failed stops only its own table,
-    and one that refuses only the addresses in its network; all that depends on an address waits
-    for a later plan anyway.
+    A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
+    a rule that refuses) only what it is about; all that depends on an address waits for a later
+    plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
         case AddAddress() | RemoveAddress():
             return list(rest)
-        case AddRule(Rule(action=RuleAction.PROHIBIT) as rule):
-            return [a for a in rest if not (isinstance(a, AddAddress) and _covers(rule, a.address))]
-        case RemoveRule(Rule(action=RuleAction.PROHIBIT)):
+        case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
+            # Nor may others go in whose place it was to stand.
+            stay = [a for a in rest if not (isinstance(a, RemoveRule) and _refuses(a.rule))]
+            return _without(stay, lambda address: _holds(network, [address]))
+        case PutSpan(network):
+            return _without(rest, lambda address: _holds(network, [address]))
+        case PutSource(lacking):
+            return _without(rest, lambda address: address == lacking)
+        case RemoveRule(Rule(action=RuleAction.PROHIBIT)) | PutCgroup() | DropSource() | DropSpan():
             return list(rest)
         case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
             return [a for a in rest if _table_of(a) != _table_of(failed)]
@@ -265,8 +271,11 @@ def _forget(desired: Projection, observed: Projection, host: HostState) -> Itera
     for network in observed.spans.keys() - desired.spans.keys():
         if not _holds(network, leaving) and network not in any_ip:
             yield DropSpan(network)
+    unwanted = {a.address for a in host.addresses if a.ours} - {
+        a.address for a in desired.addresses
+    }
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
-        if _refuses(rule) and not _holds(rule.source, leaving):
+        if _refuses(rule) and not _holds(rule.source, unwanted):
             yield RemoveRule(rule)
 
 
@@ -275,8 +284,24 @@ def _refuses(rule: Rule) -> bool:
     return rule.action is RuleAction.PROHIBIT
 
 
-def _covers(rule: Rule, address: Address) -> bool:
-    return _holds(rule.source, [address.address])
+def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
+    """The rest without all that would bring an address into use whose verdict is not recorded."""
+    stopped = {
+        a.prefix_id for a in rest if isinstance(a, PutPrefix) and any(map(lacks, a.row.pool))
+    }
+
+    def may(action: Action) -> bool:
+        match action:
+            case AddAddress(address):
+                return not lacks(address.address)
+            case PutPrefix(prefix_id):
+                return prefix_id not in stopped
+            case PutChoice(_, _, prefix_ids):
+                return stopped.isdisjoint(prefix_ids)
+            case _:
+                return True
+
+    return [action for action in rest if may(action)]
 
 
 def _holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:

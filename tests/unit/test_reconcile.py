@@ -135,6 +135,27 @@ def test_a_prefix_is_handed_on_and_taken_back_without_a_gap_for_our_own_packets(
         assert (REFUSAL in host.kernel.rules) is not forwarded
 
 
+@pytest.mark.parametrize("kind", [PutSource, PutSpan])
+def test_verdict_that_finds_no_room_stops_only_its_own_address(
+    kind: type[PutSource] | type[PutSpan],
+) -> None:
+    host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
+    actions = host.plan()
+    failed = next(a for a in actions if isinstance(a, kind))
+    rest = still_safe(failed, actions[actions.index(failed) + 1 :])
+    assert [a.address.address for a in rest if isinstance(a, AddAddress)] == [host.address(2)]
+    assert [a for a in rest if isinstance(a, AddRoute | AddRule)]
+
+
+def test_prefix_whose_verdict_finds_no_room_is_not_offered() -> None:
+    host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,))).settle()
+    row = host.maps.read().prefixes[1]
+    offer = [PutPrefix(1, row), PutPrefix(2, replace(row, pool=(host.address(2),)))]
+    choices = [PutChoice(*FIXED6, (1, 2)), PutChoice(AddressType.NONPERSISTENT, Family.IPV6, (2,))]
+    failed = PutSource(host.address(1), SourceRow(1, AddressType.FIXED))
+    assert still_safe(failed, [*offer, *choices]) == [offer[1], choices[1]]
+
+
 def test_no_address_is_added_while_what_others_send_from_it_cannot_be_refused() -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
     failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource)]

@@ -112,6 +112,29 @@ class TypedPrefix:
         return Family.of(self.network)
 
 
+class SocketKind(Enum):
+    """Kinds of socket that a class can be refused; the words are those of the configuration."""
+
+    RAW = "raw"
+    PING = "ping"
+    MPTCP = "mptcp"
+    UDPLITE = "udplite"
+    PACKET = "packet"
+    XDP = "xdp"
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How much of a type a class may have; 0: as much as it likes.
+
+    `sockets` counts live sockets, `requests_per_minute` is a mean: that many may come at once.
+    """
+
+    type: AddressType
+    sockets: int = 0
+    requests_per_minute: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ClassPolicy:
     """What an application class may do (decided by the configuration), with its kernel id."""
@@ -125,6 +148,8 @@ class ClassPolicy:
     fail_closed: bool = False
     cgroups: tuple[str, ...] = ()
     delegated: bool = False
+    refuse: frozenset[SocketKind] = frozenset()
+    caps: frozenset[Cap] = frozenset()
 
 
 # --- what the kernel holds ------------------------------------------------------------------
@@ -252,7 +277,8 @@ class Projection:
     """The whole of what the table means (desired), or of what was found (observed).
 
     Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
-    first. `classes` maps class ids; 0 is the row of unclassified sockets.
+    first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
+    of interfaces at which packet sockets are held to `refuse`.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -264,6 +290,7 @@ class Projection:
     choices: dict[tuple[AddressType, Family], tuple[int, ...]] = field(default_factory=dict)
     classes: dict[int, ClassPolicy] = field(default_factory=dict)
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)
+    guards: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    Guard,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -33,6 +34,7 @@ from odm_agent.actions import (
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
+    Unguard,
 )
 from odm_agent.model import (
     Address,
@@ -41,6 +43,7 @@ from odm_agent.model import (
     HostState,
     IPAddress,
     IPNetwork,
+    Mode,
     Placement,
     PrefixRow,
     Projection,
@@ -48,6 +51,7 @@ from odm_agent.model import (
     RouteKind,
     Rule,
     RuleAction,
+    SocketKind,
 )
 from odm_agent.prefixes import routing, selection, verdicts
 from odm_agent.prefixes.numbers import Numbers
@@ -90,7 +94,15 @@ def desired(
         choices=selection.choices(table, usable, host),
         classes=dict(classes),
         cgroups=dict(cgroups),
+        guards=_guards(classes, host),
     )
+
+
+def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
+    """All interfaces, if any class may not send by packet sockets; else none: it costs a little."""
+    if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
+        return frozenset()
+    return frozenset(link.index for name, link in host.links.items() if name != "lo")
 
 
 def observe(host: HostState, maps: Projection) -> Projection:
@@ -130,11 +142,11 @@ def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     """What of the plan may still be done when `failed` could not be.
 
     A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
-    a rule that refuses) only what it is about; all that depends on an address waits for a later
-    plan anyway. After a failure to withdraw or to offer nothing is done.
+    a rule that refuses) only what it is about, a guard nothing; all that depends on an address
+    waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
-        case AddAddress() | RemoveAddress():
+        case AddAddress() | RemoveAddress() | Guard() | Unguard():
             return list(rest)
         case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
             # Nor may others go in whose place it was to stand.
@@ -205,6 +217,10 @@ def _classify(desired: Projection, observed: Projection) -> Iterator[Action]:
             yield PutCgroup(cgroup_id, row)
     for class_id in observed.classes.keys() - desired.classes.keys():
         yield DropClass(class_id)
+    for interface in sorted(observed.guards - desired.guards):
+        yield Unguard(interface)
+    for interface in sorted(desired.guards - observed.guards):
+        yield Guard(interface)
 
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:

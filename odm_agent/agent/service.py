@@ -136,6 +136,8 @@ class Service:
             notify("READY=1")
 
     async def _reconcile(self) -> None:
+        counted = 0.0
+        loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S if self.state.engine.failures else _RESYNC_S):
@@ -144,6 +146,9 @@ class Service:
             self._wake.clear()
             try:
                 self._step()
+                if loop.time() - counted >= _RESYNC_S:
+                    counted = loop.time()
+                    self.state.settle_counts()
             except OdmError as error:  # e.g. the kernel is out of memory: enforcing goes on
                 log.error("reconcile failed", extra={"error": str(error)})
 
@@ -200,4 +205,5 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_KeyValues("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for library in ("asyncio", "pyroute2"):  # each message they exchange, and no news
+        logging.getLogger(library).setLevel(logging.WARNING)

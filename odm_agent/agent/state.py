@@ -9,6 +9,7 @@ from pathlib import Path
 
 from odm_agent.agent import privileges, uplinks
 from odm_agent.agent.cgroups import ClassifiedCgroups
+from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
@@ -51,6 +52,7 @@ class State:
     cgroups: ClassifiedCgroups
     attached_to: Path
     netns_cookie: int
+    counts: Counts
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: Of all classes that ever had an id, since verdicts outlive the configuration.
@@ -69,6 +71,10 @@ class State:
         changed = self.engine.converge()
         uplinks.settle(self.engine.table, self.engine.host, self.journal)
         return changed
+
+    def settle_counts(self) -> None:
+        """Hold the programs' counts of sockets against the sockets that there are."""
+        self.counts.settle(a for row in self.engine.table for a in row.addresses)
 
     def take(self, config: Config) -> None:
         """Make a checked configuration the one in force; the next `converge` carries it out.
@@ -175,7 +181,18 @@ def open_state(path: Path, config: Config) -> State:
         opened.callback(datapath.close)
         table = PrefixTable(journal.secret()).with_only(prefixes)
         engine = Engine(kernel, datapath, Numbers.of(agent), table, classes)
-        state = State(path, config, journal, kernel, datapath, engine, cgroups, attached_to, cookie)
+        state = State(
+            path,
+            config,
+            journal,
+            kernel,
+            datapath,
+            engine,
+            cgroups,
+            attached_to,
+            cookie,
+            Counts(datapath),
+        )
         state.taken(config)
         opened.pop_all()
         return state

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath import abi, libbpf, pins, source
+from odm_agent.datapath import abi, census, frames, libbpf, pins, source
 from odm_agent.errors import DatapathError, OdmError
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,9 @@ def load(wanted: Wanted) -> None:
     try:
         programs = _compile(pin_dir)
         _write_settings(wanted)
+        census.install(pin_dir, programs[census.PROGRAM])
         _attach(pin_dir, wanted.cgroup, programs)
+        frames.install(pin_dir, programs[frames.PROGRAM])
         _write_identity(pin_dir)
     except BaseException:
         if first:
@@ -145,7 +147,7 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
         _keep.append(module)  # its destructor closes the descriptors
         return {
             name: module.load_func(name, kind, None, attach_type).fd
-            for name, (kind, attach_type) in pins.PROGRAMS.items()
+            for name, (kind, attach_type) in (pins.PROGRAMS | pins.OTHER_PROGRAMS).items()
         }
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error
@@ -178,8 +180,8 @@ def _write_settings(wanted: Wanted) -> None:
 def _attach(pin_dir: Path, cgroup: Path, programs: dict[str, int]) -> None:
     cgroup_fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for name, prog_fd in programs.items():
-            _attach_one(pins.links_folder(pin_dir) / name, cgroup_fd, prog_fd)
+        for name in pins.PROGRAMS:
+            _attach_one(pins.links_folder(pin_dir) / name, cgroup_fd, programs[name])
     finally:
         os.close(cgroup_fd)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, frames, libbpf
 from odm_agent.errors import DatapathError
 from odm_agent.folders import distrust
 
@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 #: program name -> (bpf_prog_type, bpf_attach_type) of the kernel's UAPI. In the order of attaching:
 #: what refuses and counts first, what hands out addresses last.
 PROGRAMS: Final = {
+    "odm_sock_release": (9, 34),
+    "odm_sock_ops": (13, 3),
+    "odm_post_bind4": (9, 12),
+    "odm_post_bind6": (9, 13),
     "odm_sock_create": (9, 2),
     "odm_egress": (8, 1),
     "odm_ingress": (8, 0),
@@ -33,6 +37,9 @@ PROGRAMS: Final = {
     "odm_connect4": (18, 10),
     "odm_connect6": (18, 11),
 }
+
+#: Programs that are not attached to a cgroup, likewise.
+OTHER_PROGRAMS: Final = {frames.PROGRAM: (3, 0), census.PROGRAM: (26, 28)}
 
 _BPFFS_MAGIC: Final = 0xCAFE4A11
 
@@ -136,6 +143,7 @@ def remove(pin_dir: Path) -> bool:
         finally:
             os.close(fd)
         path.unlink()
+    frames.remove(pin_dir)
     for path in sorted(pin_dir.glob("odm_*")):
         path.unlink()
     for directory in (links_folder(pin_dir), pin_dir):

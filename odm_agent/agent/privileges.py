@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 #: Each has a test that its job fails without it (tests/kernel/agent/test_privileges.py).
 KEPT: Final = frozenset(
     {
-        Capability.NET_ADMIN,  # addresses, routes, rules; marks and storage in sock_diag
+        Capability.NET_ADMIN,  # addresses, routes, rules, guards; marks and storage in sock_diag
         Capability.BPF,  # sock_diag gives socket storage to nobody else; pins, where hardened
         Capability.NET_RAW,  # ARP probes for addresses of an on-link prefix
         Capability.DAC_READ_SEARCH,  # a cgroup's path by its number; others' /proc/PID/fd

@@ -14,7 +14,7 @@ import pytest
 
 from odm_agent.actions import AddRule
 from odm_agent.agent.privileges import KEPT
-from odm_agent.datapath import libbpf
+from odm_agent.datapath import frames, libbpf
 from odm_agent.errors import OdmError
 from odm_agent.kernel.capabilities import Capability, keep_only
 from odm_agent.kernel.cgroups import path_of
@@ -85,6 +85,23 @@ def _cgroups_of(world: World, name: str) -> list[str]:
     (found,) = (each for each in world.agent.read("classes") if each["name"] == name)
     paths: list[str] = found["cgroups"]
     return paths
+
+
+def test_interfaces_are_guarded_as_classes_come_to_need_it(own: World) -> None:
+    """A program is attached to them, long after privileges were given up."""
+    nothing = replace(STANDARD.classes["nothing"], refuse=("packet",))
+    own.agent.configure(replace(STANDARD, classes={**STANDARD.classes, "nothing": nothing}))
+    done = own.agent.reload()
+    assert done.returncode == 0, done.stderr
+    assert {int(each) for each in own.site.host.call(_indexes)} <= frames.guarded(own.agent.pins)
+    assert not own.agent.read("status")["alarms"]
+    own.agent.configure(STANDARD)
+    assert own.agent.reload().returncode == 0
+    assert not frames.guarded(own.agent.pins)
+
+
+def _indexes() -> list[int]:
+    return [index for index, name in socket.if_nameindex() if name in ("w0", "w1")]
 
 
 def test_sockets_are_shown_with_type_and_process(world: World) -> None:

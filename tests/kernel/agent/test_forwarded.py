@@ -15,6 +15,7 @@ from tests.lab.cases import each_kind
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import CORRESPONDENT, LINKS, PREFIXES, LabPrefix, prefix_of
 from tests.lab.netns import NetNs, address, veth
+from tests.lab.process import wait_until
 from tests.lab.world import BY_DEFAULT, STANDARD, World
 from tests.rfc8653.test_servers import wildcard_server
 
@@ -71,9 +72,15 @@ def _container(world: World) -> Iterator[NetNs]:
             via = str(LINKS["A", family][2])
             gateway.ip(f"-{family}", "route", "replace", _INNER[family], "via", via)
         try:
+            for family in Family:  # a new link takes a moment
+                wait_until(lambda: _reaches(inner, family), "the container has its way out")  # noqa: B023
             yield inner
         finally:
             host.ip("link", "del", "c0")
+
+
+def _reaches(inner: NetNs, family: Family) -> bool:
+    return inner.fork(lambda: outcome(lambda: _greet(family))) == "ok"
 
 
 def _send(inner: NetNs, source: IPAddress) -> str:

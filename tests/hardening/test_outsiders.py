@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from odm_agent.control.client import ControlClient
-from odm_agent.datapath import libbpf
+from odm_agent.datapath import libbpf, pins
 from odm_agent.errors import DatapathError, OdmError
 from odm_agent.folders import distrust
 from odm_agent.journal import Journal, JournalError
@@ -84,9 +84,9 @@ def opened(*paths: Path) -> Iterator[None]:
 def _places(world: World) -> tuple[list[Path], list[Path]]:
     """Folders and files of the agent."""
     agent = world.agent
-    state, pins = agent.folder / "state", agent.pins
-    files = [agent.socket, *state.iterdir(), *pins.glob("odm_*"), *(pins / "links").iterdir()]
-    return [agent.socket.parent, state, pins, pins / "links"], files
+    state, pinned = agent.folder / "state", agent.pins
+    files = [agent.socket, *state.iterdir(), *pinned.glob("odm_*"), *(pinned / "links").iterdir()]
+    return [agent.socket.parent, state, pinned, pinned / "links"], files
 
 
 def test_all_is_root_s_and_nobody_else_s(world: World) -> None:
@@ -114,11 +114,11 @@ def test_an_outsider_opens_nothing_even_where_the_folders_let_him_through(
 ) -> None:
     folders, files = _places(world)
     state = [each for each in files if each.parent.name == "state"]
-    pins = [each for each in files if each.name.startswith("odm_")]
+    pinned = [each for each in files if each.name.startswith("odm_")]
 
     def attempt() -> str:
         said = {told(lambda each=each: each.read_bytes()) for each in state}  # type: ignore[misc]
-        said |= {told(lambda each=each: libbpf.get_pinned(each)) for each in pins}  # type: ignore[misc]
+        said |= {told(lambda each=each: libbpf.get_pinned(each)) for each in pinned}  # type: ignore[misc]
         said.add(told(lambda: _call(world)))
         return " ".join(sorted(said))
 
@@ -196,7 +196,7 @@ def test_pin_folder_that_leads_elsewhere_is_not_used(own: World) -> None:
             own.agent.start()
     finally:
         own.agent.pins.unlink()
-        elsewhere.rmdir()
+        pins.remove(elsewhere)
 
 
 def test_state_and_socket_are_not_kept_in_a_folder_of_others(tmp_path: Path) -> None:

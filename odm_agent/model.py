@@ -102,6 +102,8 @@ class TypedPrefix:
     range: tuple[IPv4Address, IPv4Address] | None = None
     preference: int = 0
     untyped_allowed: bool = False
+    #: Whether packets from the prefix that others made are forwarded.
+    forwarded: bool = False
     order: int = 0
 
     @property
@@ -199,9 +201,20 @@ class Route:
     metric: int = 0
 
 
+class RuleAction(Enum):
+    """What our rules do with a packet (names as in `ip rule`)."""
+
+    LOOKUP = "lookup"
+    PROHIBIT = "prohibit"
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy routing rule of ours: by mark, by source network, or main without its default."""
+    """A policy routing rule of ours: by mark, by source network, or main without its default.
+
+    `local_only`: for packets that this host made, not for those that it forwards. Rules that look
+    nothing up have table 0.
+    """
 
     family: Family
     priority: int
@@ -210,6 +223,8 @@ class Rule:
     mark: int = 0
     mask: int = 0
     suppress_prefix_length: int | None = None
+    local_only: bool = False
+    action: RuleAction = RuleAction.LOOKUP
 
 
 # --- what the eBPF maps hold (rows; the byte layout is bpf/odm_abi.h) -------------------------

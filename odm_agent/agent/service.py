@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _BURST_S = 0.01
 #: Nothing should ever need it: a look at everything even if no event came.
 _RESYNC_S = 60.0
+#: The same after something could not be done: nobody says when a map has room again.
+_RETRY_S = 2.0
 #: How long the start (or a reload) waits for duplicate address detection.
 _SETTLE_S = 8.0
 
@@ -138,7 +140,7 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_RESYNC_S):
+                async with asyncio.timeout(_RETRY_S if self.state.engine.failures else _RESYNC_S):
                     await self._wake.wait()
             await asyncio.sleep(_BURST_S)
             self._wake.clear()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odm_agent.agent import uplinks
+from odm_agent.agent import privileges, uplinks
 from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
@@ -156,8 +156,8 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
 def open_state(path: Path, config: Config) -> State:
     """Open everything that a configuration names, loading the programs if they aren't there.
 
-    What can refuse comes first, what is attached last. Raises OdmError; then nothing of ours is
-    left open.
+    What can refuse comes first, what is attached last; then privileges that are not needed any more
+    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
     """
     agent = config.agent
     attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
@@ -167,8 +167,6 @@ def open_state(path: Path, config: Config) -> State:
         journal = Journal(Path(agent.state_dir) / "state.db")
         opened.callback(journal.close)
         prefixes, classes = _compiled(config, journal)
-        kernel = NetlinkKernel(agent.protocol)
-        opened.callback(kernel.close)
         cgroups = ClassifiedCgroups(attached_to)
         opened.callback(cgroups.close)
         cookie = netns_cookie()
@@ -176,6 +174,9 @@ def open_state(path: Path, config: Config) -> State:
         wanted = loader.Wanted(pin_dir, attached_to, cookie, agent.mark_mask, agent.protocol)
         how = "loaded" if loader.ensure(wanted) else "adopted"
         log.info("programs %s", how, extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
+        privileges.drop(agent)  # before there is a second thread, which is the kernel's
+        kernel = NetlinkKernel(agent.protocol)
+        opened.callback(kernel.close)
         datapath = PinnedDatapath(pin_dir)
         opened.callback(datapath.close)
         table = PrefixTable(journal.secret()).with_only(prefixes)

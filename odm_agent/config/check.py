@@ -62,7 +62,13 @@ def _lowest_bit(mask: int) -> int:
 
 def _is_endpoint(text: str) -> bool:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if (
+        not colon
+        or not port.isascii()
+        or not port.isdigit()
+        or len(port) > 5
+        or not 0 < int(port) < 65536
+    ):
         return False
     bracketed = host.startswith("[") and host.endswith("]")
     try:

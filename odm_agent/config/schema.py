@@ -22,7 +22,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     mark_mask: int = 0xFF000000
     #: Prefix number N uses routing table `table_base` + N.
     table_base: int = 865300
-    #: Our three kinds of rules stand at this priority and the two after it.
+    #: Our four kinds of rules stand at this priority and the three after it.
     rule_priority: int = 8653
     #: rtm_protocol, fra_protocol and IFA_PROTO of all that we make (8 bits).
     protocol: int = 86
@@ -82,6 +82,8 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pool: int = 1
     preference: int = 0
     untyped: Literal["refuse", "allow"] = "refuse"
+    #: Packets from the prefix that others made (containers, hosts behind this one).
+    forwarded: Literal["refuse", "allow"] = "refuse"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

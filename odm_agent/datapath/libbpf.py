@@ -226,7 +226,8 @@ class Map:
         )
         if result in (-errno.E2BIG, -errno.ENOSPC):
             raise DatapathError(
-                f"the map {self.name} is full at {self.max_entries} rows; configure fewer"
+                f"the map {self.name} is full at {self.max_entries} rows; make room: fewer"
+                " addresses, prefixes or classified cgroups; it is tried again"
             )
         _check(result, f"writing the map {self.name}")
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from odm_agent.datapath import abi, census, frames, libbpf
 from odm_agent.errors import DatapathError
+from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,15 @@ def read_identity(pin_dir: Path) -> Identity | None:
 
 
 def require_abi(pin_dir: Path) -> Identity | None:
-    """The identity of pins that this version can work with; DatapathError for others."""
+    """The identity of pins that this version can work with; DatapathError for others.
+
+    Anybody may make a folder in a bpf file system: what root did not make is not looked into.
+    """
+    if reason := distrust(pin_dir):
+        raise DatapathError(
+            f"{reason}: others could take away what is pinned in {pin_dir}; remove that folder, or"
+            " choose another `agent.pin_dir`"
+        )
     identity = read_identity(pin_dir)
     if identity is not None and identity.abi_tag not in (0, abi.ABI_TAG):
         raise DatapathError(
@@ -115,6 +124,7 @@ def make_folder(pin_dir: Path) -> None:
             " file system, and below it only folders may be made"
         ) from error
     pin_dir.chmod(0o700)
+    require_abi(pin_dir)  # it may have been somebody else's all along
     if not _is_bpffs(pin_dir):
         raise DatapathError(f"{pin_dir} is not on a bpf file system; change `agent.pin_dir`")
 

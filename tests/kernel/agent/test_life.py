@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import pins
+from odm_agent.datapath import abi, pins
 from odm_agent.model import AddressType, Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call, outcome
@@ -56,7 +56,7 @@ def test_restart_with_other_programs_replaces_them_in_place(own: World) -> None:
     """The link stays, and with it enforcement; only what it runs is another."""
     before = pins.attached(own.agent.pins)
     own.agent.stop()
-    _pretend(own, abi_tag=1)
+    _pretend(own, abi_tag=abi.ABI_TAG)
     own.agent.start()
     after = pins.attached(own.agent.pins)
     assert after.keys() == before.keys()

@@ -18,6 +18,11 @@ placement = "{placement}"
 """
 
 
+def capped(keys: str) -> str:
+    """A class with a cap on a type that it may use."""
+    return f'[classes.a]\nallow = ["fixed"]\n[classes.a.caps.fixed]\n{keys}'
+
+
 def prefix(
     network: str = "2001:db8:1::/64", extra: str = "", name: str = "p", placement: str = "delegated"
 ) -> str:
@@ -102,6 +107,13 @@ def test_all_problems_are_named_with_their_lines() -> None:
         ("[classes.Big]", "the name 'Big' cannot be used"),
         ("[classes.unclassified]", "use [unclassified]"),
         ("[classes.a]\nstrict = true", "could use no address at all"),
+        ("[classes.a.caps.fixed]\nsockets = 3", "fixed is not allowed to the class"),
+        (capped(""), "f.toml:3: classes.a.caps.fixed: this caps nothing"),
+        (capped("sockets = 0"), "f.toml:4: classes.a.caps.fixed.sockets: 0 is out of range"),
+        (capped("requests_per_minute = 100001"), "use 1 to 100000"),
+        (capped("socket = 3"), "unknown field `socket`"),
+        ('[classes.a]\nrefuse = ["rawe"]', "classes.a.refuse: invalid enum value 'rawe'"),
+        ('[unclassified]\nrefuse = "raw"', "unclassified.refuse: expected `array`"),
         ('[classes.a]\ncgroups = ["a//b"]', "is not a path"),
         ('[classes.a]\ncgroups = ["a/../b"]', "is not a path"),
         ('[classes.a]\ncgroups = [""]', "is not a path"),
@@ -163,6 +175,8 @@ def test_what_makes_no_sense_is_refused(text: str, expected: str) -> None:
     [
         prefix("2001:db8::/127", "pool = 2"),
         prefix("2001:db8::/60", "pool = 32768"),
+        capped("sockets = 1\nrequests_per_minute = 100000"),
+        '[classes.a]\nrefuse = ["raw", "ping", "mptcp", "udplite", "packet", "xdp"]\n',
         prefix("192.0.2.0/31", "pool = 2"),
         prefix("192.0.2.0/24", 'range = "192.0.2.9-192.0.2.10"\npool = 2', placement="on-link"),
         '[agent]\nmetrics = ""\n',

@@ -1,0 +1,87 @@
+"""A wrong count is put right at the second look that finds it so, and no other is touched."""
+
+from ipaddress import IPv6Address
+
+from odm_agent.agent.counts import Counts
+from odm_agent.datapath.base import LiveKey
+from odm_agent.datapath.census import CensusRow
+from odm_agent.model import AddressType
+
+FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
+HERE, GONE = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
+
+
+def socket(cookie: int, class_id: int = 1, type: AddressType = FIXED) -> CensusRow:
+    """A tracked socket that holds HERE."""
+    return CensusRow(cookie, AddressType.UNSPECIFIED, True, HERE, class_id, type)
+
+
+class Made:
+    """Counts and sockets as the test makes them up."""
+
+    def __init__(self, *sockets: CensusRow) -> None:
+        self.sockets = list(sockets)
+        self.rows: dict[tuple[int, AddressType], int] = {}
+        self.keys: dict[LiveKey, int] = {}
+
+    def usage(self) -> dict[tuple[int, AddressType], int]:
+        return dict(self.rows)
+
+    def live(self) -> dict[LiveKey, int]:
+        return dict(self.keys)
+
+    def census(self) -> list[CensusRow]:
+        return list(self.sockets)
+
+    def correct_usage(self, class_id: int, type_: AddressType, live: int) -> None:
+        self.rows[class_id, type_] = live
+
+    def correct_live(self, key: LiveKey, live: int) -> None:
+        if live:
+            self.keys[key] = live
+        else:
+            del self.keys[key]
+
+
+def key(address: IPv6Address = HERE, class_id: int = 1) -> LiveKey:
+    return LiveKey(address, class_id, FIXED)
+
+
+def test_right_counts_are_left_alone() -> None:
+    made = Made(socket(1), socket(2), CensusRow(3, FIXED, True), CensusRow(4, SESSION, False))
+    made.rows, made.keys = {(1, FIXED): 2}, {key(): 2}
+    counts = Counts(made)
+    for _ in range(3):
+        counts.settle([HERE])
+    assert (made.rows, made.keys, counts.corrected) == ({(1, FIXED): 2}, {key(): 2}, 0)
+
+
+def test_too_many_and_too_few_are_put_right_at_the_second_look() -> None:
+    made = Made(socket(1), socket(2, class_id=2))
+    made.rows, made.keys = {(1, FIXED): 5}, {key(): 1}
+    counts = Counts(made)
+    counts.settle([HERE])
+    assert made.rows == {(1, FIXED): 5}
+    counts.settle([HERE])
+    assert made.rows == {(1, FIXED): 1, (2, FIXED): 1}
+    assert made.keys == {key(): 1, key(class_id=2): 1}
+    assert counts.corrected == 3
+    counts.settle([HERE])
+    assert counts.corrected == 3
+
+
+def test_what_moves_between_two_looks_is_not_wrong() -> None:
+    made = Made()
+    counts = Counts(made)
+    for count in range(1, 6):  # counted before the census sees it, each time another
+        made.rows, made.keys = {(1, FIXED): count}, {key(): count}
+        made.sockets = [socket(n) for n in range(count - 1)]
+        counts.settle([HERE])
+    assert counts.corrected == 0
+
+
+def test_rows_of_addresses_that_are_gone_are_forgotten() -> None:
+    made = Made()
+    made.keys = {key(): 0, key(GONE): 0}
+    Counts(made).settle([HERE])
+    assert made.keys == {key(): 0}

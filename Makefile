@@ -5,7 +5,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format clean root
+.PHONY: help setup demo test soak lint format clean root
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -15,6 +15,9 @@ demo: root setup ## Run the main job in namespaces of its own and show it in a t
 
 test: root setup lint ## Run all checks and tests (root)
 	.venv/bin/pytest
+
+soak: root setup ## Kill the agent under thousands of sockets; DURATION=600 (seconds), SEED=N (root)
+	@.venv/bin/python -m tests.soak --seconds $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## Run the static checks
 	@scripts/lint

@@ -1,0 +1,41 @@
+"""A short run of `make soak`, and that it would see what it is there to see."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from odm_agent.model import AddressType
+from tests.soak.server import Judge
+
+_ROOT = Path(__file__).parents[2]
+FIXED, UNTYPED = "2001:db8:a1::1", "2001:db8:a::10"
+
+
+def test_a_short_soak_has_no_violation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--seconds", "12", "--seed", "8653"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "soak: 0 violations" in done.stdout
+    assert "killed" in done.stdout
+
+
+def test_the_correspondent_sees_what_is_wrong() -> None:
+    judge = Judge()
+    fixed = AddressType.FIXED.word
+    assert judge.answer("udp", FIXED, f"fixed {fixed}") == b"ok\n"
+    assert judge.answer("udp", UNTYPED, "plain untyped") == b"ok\n"
+    assert not judge.violations
+    for source, line in (
+        (FIXED, "nothing untyped"),
+        (FIXED, "fixed nonpersistent"),
+        (UNTYPED, f"fixed {fixed}"),
+        ("2001:db8:b3::1", "fixed nonpersistent"),
+    ):
+        assert judge.answer("tcp", source, line) != b"ok\n"
+    assert len(judge.violations) == 4

@@ -10,7 +10,7 @@ import pytest
 
 from odm_agent.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
-from tests.lab.client import Kind, ask, exchange, outcome
+from tests.lab.client import TYPE_MASK, TYPE_SHIFT, Kind, ask, asked, exchange, outcome
 from tests.lab.host import FIXED, LINKS, NONPERSISTENT, SESSION, Captures, type_of
 from tests.lab.place import Ready
 from tests.lab.world import BY_DEFAULT, PLAIN, World
@@ -272,3 +272,35 @@ def test_S6_link_local_destinations_are_left_alone(world: World, family: Family)
         world.site.host.ip("route", "del", *route[2:])
     expected = "fe80::" if family is Family.IPV6 else str(LINKS["A", family][2])
     assert name.startswith(expected)
+
+
+@each_type()
+@each_kind(Kind.TCP6, Kind.TCP4, Kind.MPTCP6)
+def test_S1_accepted_sockets_carry_type_and_class(
+    world: World, kind: Kind, type: AddressType
+) -> None:
+    """What its listener asked for is read back from each of them, and shown by the agent."""
+
+    def server(ready: Ready) -> None:
+        with _open(kind) as sock:
+            ask(sock, type)
+            sock.settimeout(None)
+            sock.bind((kind.wildcard, _PORT))
+            sock.listen(4)
+            ready(sock.getsockname()[0])
+            stream, _ = sock.accept()
+            ready((asked(stream) & TYPE_MASK) >> TYPE_SHIFT)
+            stream.recv(1)
+
+    with world.place("every").conversation(server) as talk:
+        address = talk.hear()
+        assert type_of(address) is type
+        with world.site.c.call(socket.socket, kind.af) as caller:
+            caller.connect((address, _PORT))
+            assert talk.hear() == type
+            shown = [
+                view
+                for view in world.agent.read("sockets")
+                if (view["class"], view["state"], view["protocol"]) == ("every", "ESTAB", "tcp")
+            ]
+            assert [view["type"] for view in shown] == [type.word]

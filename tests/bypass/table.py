@@ -1,0 +1,32 @@
+"""All techniques, group by group: the order of the page."""
+
+from typing import Final
+
+from tests.bypass import (
+    tricks_bind,
+    tricks_datagram,
+    tricks_frames,
+    tricks_handover,
+    tricks_mptcp,
+    tricks_raw,
+    tricks_routing,
+    tricks_servers,
+    tricks_uring,
+)
+
+GROUPS: Final = {
+    module.GROUP: module.TECHNIQUES
+    for module in (
+        tricks_bind,
+        tricks_datagram,
+        tricks_routing,
+        tricks_servers,
+        tricks_uring,
+        tricks_mptcp,
+        tricks_handover,
+        tricks_raw,
+        tricks_frames,
+    )
+}
+TECHNIQUES: Final = tuple(each for group in GROUPS.values() for each in group)
+CASES: Final = tuple((each, form) for each in TECHNIQUES for form in each.forms)

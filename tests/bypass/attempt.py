@@ -5,7 +5,7 @@ from typing import Final
 
 from odm_agent.model import AddressType
 from tests.bypass.technique import ABSENT, Form, Result, Stage, Technique
-from tests.bypass.wire import Verdicts, watched
+from tests.bypass.wire import Verdicts, kernels_word, watched
 from tests.lab.host import SESSION
 from tests.lab.world import CLASSES, PLAIN, World
 
@@ -23,6 +23,7 @@ class Attempt:
     untyped: bool
     allowed: frozenset[AddressType]
     others: str = ""
+    kernels: frozenset[str] = frozenset()
 
     @property
     def forbidden(self) -> frozenset[AddressType]:
@@ -43,6 +44,8 @@ class Attempt:
             return Result.OPEN
         if self.told == ABSENT:
             return Result.ABSENT
+        if self.kernels:
+            return Result.KERNELS
         if self.refusals:
             return Result.STOPPED
         if self.untyped or self.typed:
@@ -54,6 +57,8 @@ class Attempt:
         """What the gateways saw, in words."""
         if self.others:
             return self.others
+        if self.kernels:
+            return ", ".join(sorted(self.kernels))
         words = [type.word for type in sorted(self.typed)] + ["untyped"] * self.untyped
         return ", ".join(words) or "nothing"
 
@@ -73,6 +78,7 @@ def attempt(world: World, technique: Technique, form: Form, name: str) -> Attemp
         seen.untyped,
         frozenset() if name == PLAIN else frozenset(CLASSES[name].allow),
         technique.others,
+        frozenset(map(kernels_word, seen.kernels)) if technique.kernels else frozenset(),
     )
 
 

@@ -5,9 +5,12 @@ from typing import Final
 from tests.bypass import (
     tricks_bind,
     tricks_datagram,
+    tricks_forwarded,
     tricks_frames,
     tricks_handover,
+    tricks_kernel,
     tricks_mptcp,
+    tricks_older,
     tricks_raw,
     tricks_routing,
     tricks_servers,
@@ -24,8 +27,11 @@ GROUPS: Final = {
         tricks_uring,
         tricks_mptcp,
         tricks_handover,
+        tricks_older,
         tricks_raw,
         tricks_frames,
+        tricks_forwarded,
+        tricks_kernel,
     )
 }
 TECHNIQUES: Final = tuple(each for group in GROUPS.values() for each in group)

@@ -183,6 +183,7 @@ class Result(Enum):
     NOTHING = "nothing leaves"
     ABSENT = "this kernel has it not"
     OPEN = "**open**"
+    KERNELS = "the kernel's own"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,8 @@ class Expect:
     result: Result
     hook: str = ""
     told: str = "ok"
+    #: What catches it, where that counts nothing.
+    by: str = ""
 
 
 def refused(hook: str, told: str = "EACCES") -> Expect:
@@ -225,6 +228,10 @@ class Technique:
     own: bool = False
     #: Where sockets of no class are treated in another way.
     unclassified: Expect | None = None
+    #: Of packets that the kernel sends by itself, whatever class.
+    kernels: bool = False
+    #: The socket was made before the agent was started.
+    older: bool = False
     #: Whose typed packets are on the wire, if not those of the class that tries.
     others: str = ""
 

@@ -50,7 +50,8 @@ def freebind(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
 
 
-def _transparent(sock: socket.socket) -> None:
+def transparent(sock: socket.socket) -> None:
+    """The same, and IPv4 sends from it too."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
     else:
@@ -225,7 +226,7 @@ TECHNIQUES: Final = (
     Technique(
         "transparent",
         "IP_TRANSPARENT, IPV6_TRANSPARENT: bind an unconfigured address of the prefix",
-        application(_bound("tcp", before=_transparent, unused=True)),
+        application(_bound("tcp", before=transparent, unused=True)),
         _AT_BIND,
         needs="CAP_NET_ADMIN",
     ),

@@ -29,6 +29,13 @@ def is_kernels(packet: Packet) -> bool:
     return packet.protocol == "2"
 
 
+def kernels_word(packet: Packet) -> str:
+    """What a packet of the kernel's own is called."""
+    if packet.protocol == "tcp":
+        return "TCP reset"
+    return {0: "ICMP echo reply", 129: "ICMP echo reply"}.get(packet.icmp_type, "ICMP error")
+
+
 @dataclass
 class Seen:
     """What left the host since the capture began, by the type of its source."""

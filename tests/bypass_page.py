@@ -23,24 +23,25 @@ Written by the test run (`make test`, or `pytest tests/bypass`); don't edit.
 
 **The promise.** Once the programs are attached, no packet leaves this host from a source that its
 class may not use. That is: from a socket made since, unless its process may write `cgroup.procs` of
-another class, holds `CAP_NET_ADMIN` or `CAP_BPF`, holds `CAP_NET_RAW` in a class that doesn't say
+another class, holds `CAP_NET_ADMIN` or `CAP_BPF`, holds `CAP_NET_RAW` in a class without the option
 `refuse`, or was handed a connected socket by a process that may.
 
-**The proof.** Each row is a technique that a test really tries, on a host with two uplinks, after an
-address of type *fixed*: from a cgroup of no class, from a class that may use no type, and from a
-class with another default type. It runs as an unprivileged user with nothing but what "needs" says.
-The witnesses are captures at both gateways and the correspondent's own record, not the API. The same
-technique is then run by a class that may use the address, and must put it on the wire there; where
-that can't be shown, a note says why. So no row says "refused" of a trick that never works.
+**The proof.** Each row is a technique that a test really tries, on a host with two uplinks, after
+an address of type *fixed*: from a cgroup of no class, from a class that may use no type, and from a
+class with another default type. It runs as nobody, with no more than what "needs" says. Witnesses
+are captures at both gateways and the correspondent's own record, not the API. Then a class that may
+use the address runs the same, and must put it on the wire; where that can't be shown, a note says
+why. So no row says "refused" of a trick that never works.
 
 - *Family*: "mapped" is IPv4 through an IPv6 socket.
-- *Caught by*: the hook whose counter of refusals rose (`odm_verdicts_total`); always for the reason
+- *Needs*: a capability; "root": several, or files that only root may open.
+- *Caught by*: the hook whose counter of refusals rose (`odm_verdicts_total`), always for the reason
   that the class may not use the type.
-- *Application is told*: the errno, "ok" where the call succeeds (it went on without the address, or
-  the packet was dropped in silence), "timeout" where TCP waits in vain, "no call" where a server is
+- *Application is told*: the errno; "ok" where its calls succeed (it went on without the address, or
+  the packet was dropped in silence); "timeout" where TCP waits in vain; "no call" where a server is
   never asked.
 - *On the wire*: what the gateways saw of it.
-- *With `refuse`*: what a class with that option meets instead.
+- With `refuse`: what a class with that option meets instead.
 """
 _COLUMNS: Final = (
     "Technique",

@@ -10,7 +10,5 @@ from tests.lab.world import CLASSES, STANDARD
 NAME: Final = "closed"
 CLOSED: Final = LabClass(refuse=("raw", "ping", "mptcp", "udplite", "packet", "xdp"))
 SETTINGS: Final[Settings] = (
-    STANDARD
-    if "refuse" in PENDING
-    else replace(STANDARD, classes={**CLASSES, NAME: CLOSED})
+    STANDARD if "refuse" in PENDING else replace(STANDARD, classes={**CLASSES, NAME: CLOSED})
 )

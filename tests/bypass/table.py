@@ -4,11 +4,13 @@ from typing import Final
 
 from tests.bypass import (
     tricks_bind,
+    tricks_connect,
     tricks_datagram,
     tricks_forwarded,
     tricks_frames,
     tricks_handover,
     tricks_kernel,
+    tricks_membership,
     tricks_mptcp,
     tricks_older,
     tricks_raw,
@@ -21,12 +23,14 @@ GROUPS: Final = {
     module.GROUP: module.TECHNIQUES
     for module in (
         tricks_bind,
+        tricks_connect,
         tricks_datagram,
         tricks_routing,
         tricks_servers,
         tricks_uring,
         tricks_mptcp,
         tricks_handover,
+        tricks_membership,
         tricks_older,
         tricks_raw,
         tricks_frames,

@@ -2,17 +2,14 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from tests.bypass.technique import (
     ALL,
-    BOTH,
     DATA,
     FOUR,
     MAPPED,
     SIX,
-    UNTYPED,
     Stage,
     Technique,
     application,
@@ -28,9 +25,6 @@ IP_BIND_ADDRESS_NO_PORT: Final = 24
 IPV6_FREEBIND: Final = 78
 IPV6_TRANSPARENT: Final = 75
 _IPV6_ADDRFORM: Final = 1
-_TCP_REPAIR: Final = 19
-_TCP_FASTOPEN_CONNECT: Final = 30
-_MSG_FASTOPEN: Final = 0x20000000
 
 
 def talk(stage: Stage, sock: socket.socket) -> None:
@@ -92,37 +86,10 @@ def _rebind(kind: str) -> Callable[[Stage], None]:
     return client
 
 
-def _reconnect(stage: Stage) -> None:
-    with stage.tcp() as sock:
-        talk(stage, sock)
-        disconnect(sock)
-        talk(stage, sock)
-
-
-def _self_connect(protocol: int = 0) -> Callable[[Stage], None]:
-    """Who calls the host's own address gets it as source; then call somebody else."""
-
-    def client(stage: Stage) -> None:
-        with stage.udp(protocol) as sock:
-            sock.connect((stage.source, 9))
-            talk(stage, sock)
-
-    return client
-
-
-def _self_connect_sendto(stage: Stage) -> None:
-    with stage.udp() as sock:
-        sock.connect((stage.source, 9))
-        sock.sendto(DATA, stage.to)
-
-
-def _self_connect_tcp(stage: Stage) -> None:
-    with stage.tcp() as sock:
-        try:
-            sock.connect((stage.source, 9))
-        except ConnectionRefusedError:
-            disconnect(sock)
-            talk(stage, sock)
+def _sctp(stage: Stage) -> None:
+    with stage.tcp(socket.IPPROTO_SCTP) as sock:
+        sock.bind((stage.source, 0))
+        sock.connect(stage.to)
 
 
 def _addrform(stage: Stage) -> None:
@@ -136,37 +103,6 @@ def _addrform(stage: Stage) -> None:
         plain.bind((stage.plain, 0))
         plain.connect((stage.to[0].removeprefix("::ffff:"), stage.to[1]))
         plain.send(DATA)
-
-
-def _repair(stage: Stage) -> None:
-    """A connection that begins without a handshake (checkpoint and restore)."""
-    with stage.tcp() as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-        sock.bind((stage.source, 0))
-        sock.connect(stage.to)
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
-        sock.send(DATA)
-
-
-def _fast_open(stage: Stage) -> None:
-    with stage.tcp() as sock:
-        sock.bind((stage.source, 0))
-        sock.sendto(DATA, _MSG_FASTOPEN, stage.to)
-
-
-def _fast_open_unbound(stage: Stage) -> None:
-    with stage.tcp() as sock:
-        with suppress(BlockingIOError):  # the handshake is under way
-            sock.sendto(DATA, _MSG_FASTOPEN, stage.to)
-        sock.recv(64)
-
-
-def _fast_open_connect(stage: Stage) -> None:
-    with stage.tcp() as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 1)
-        sock.bind((stage.source, 0))
-        sock.connect(stage.to)
-        sock.send(DATA)
 
 
 def _option(level: int, name: int) -> Callable[[socket.socket], None]:
@@ -250,78 +186,16 @@ TECHNIQUES: Final = (
         _AT_BIND,
     ),
     Technique(
-        "tcp-reconnect",
-        "TCP: connect, connect(AF_UNSPEC), connect",
-        application(_reconnect),
-        UNTYPED,
-        ALL,
-        no_control="it carries no address: the class's own must come of it",
-        own=True,
-    ),
-    Technique(
-        "udp-self-connect",
-        "UDP: connect to the host's own typed address, which becomes the source; connect again",
-        application(_self_connect()),
-        refused("connect"),
-        ALL,
-    ),
-    Technique(
-        "udp-self-sendto",
-        "UDP: connect to the host's own typed address, then sendto somebody else",
-        application(_self_connect_sendto),
-        refused("sendmsg"),
-        ALL,
-    ),
-    Technique(
-        "tcp-self-connect",
-        "TCP: connect to the host's own typed address (refused), then connect elsewhere",
-        application(_self_connect_tcp),
-        UNTYPED,
-        BOTH,
-        no_control="the kernel forgets the source with the failed connection",
-        own=True,
-    ),
-    Technique(
-        "tcp-repair",
-        "TCP_REPAIR: bind, connect without a handshake, send",
-        application(_repair),
-        _AT_BIND,
-        needs="CAP_NET_ADMIN",
-    ),
-    Technique(
-        "fast-open-bound",
-        "TCP Fast Open: bind, sendto(MSG_FASTOPEN)",
-        application(_fast_open),
-        _AT_BIND,
-    ),
-    Technique(
-        "fast-open-connect",
-        "TCP Fast Open: TCP_FASTOPEN_CONNECT, bind, connect",
-        application(_fast_open_connect),
-        _AT_BIND,
-    ),
-    Technique(
-        "fast-open",
-        "TCP Fast Open: sendto(MSG_FASTOPEN) without bind",
-        application(_fast_open_unbound),
-        UNTYPED,
-        ALL,
-        no_control="it carries no address: the class's own must come of it",
-        own=True,
+        "sctp-bind",
+        "SCTP: bind, connect",
+        application(_sctp),
+        refused("egress", "timeout"),
     ),
     Technique(
         "udplite-bind",
         "UDP-Lite: bind, sendto",
         application(lambda stage: _lite(stage)),
         _AT_BIND,
-        closed_by="udplite",
-        closed=refused("sock-create"),
-    ),
-    Technique(
-        "udplite-self-connect",
-        "UDP-Lite, whose connect() runs no hook: connect to the host's own, then elsewhere",
-        application(_self_connect(socket.IPPROTO_UDPLITE)),
-        refused("egress", "EPERM"),
         closed_by="udplite",
         closed=refused("sock-create"),
     ),

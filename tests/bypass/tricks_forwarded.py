@@ -5,9 +5,10 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final
 
+from tests.bypass.forward import forwarding, gateway_mac
 from tests.bypass.packets import datagram
 from tests.bypass.pending import PENDING
 from tests.bypass.technique import (
@@ -21,7 +22,6 @@ from tests.bypass.technique import (
     Stage,
     Technique,
 )
-from tests.bypass.tricks_frames import gateway_mac
 from tests.lab.client import outcome
 from tests.lab.host import LINKS
 from tests.lab.netns import NetNs, address, veth
@@ -36,26 +36,17 @@ _NEAR: Final = {Form.IPV6: "2001:db8:cc::1", Form.IPV4: "203.0.113.33"}
 
 
 @contextmanager
-def _forwarding(stage: Stage) -> Iterator[None]:
-    """The host as a router, as container engines make it."""
-    host = stage.world.site.host
-    with ExitStack() as stack:
-        for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-            stack.callback(host.sysctl, name, "0")
-            host.sysctl(name, "1")
-        yield
-
-
-@contextmanager
 def _container(stage: Stage, source: str) -> Iterator[Place]:
     """A namespace behind the host whose own address is `source`, in the class that tries."""
     host, near = stage.world.site.host, _NEAR[stage.form]
-    with _forwarding(stage), NetNs("inner") as inner:
+    with forwarding(stage), NetNs("inner") as inner:
         veth(host, "box", inner, "out")
         try:
             address(host, "box", f"{near}/{stage.bits}")
             address(inner, "out", f"{source}/{stage.bits}")
             inner.ip("route", "add", near, "dev", "out")
+            if source != stage.plain:
+                host.ip("route", "add", f"{source}/{stage.bits}", "dev", "box")
             inner.ip("route", "add", "default", "via", near, "dev", "out", "onlink")
             yield Place(stage.place.cgroup, inner)
         finally:
@@ -94,10 +85,11 @@ def _tun(stage: Stage) -> str:
         fcntl.ioctl(device, _TUNSETIFF, request)
         os.write(device, packet)
 
-    with _forwarding(stage):
+    with forwarding(stage):
         host.ip("tuntap", "add", "dev", "tap-in", "mode", "tun")
         try:
             host.ip("link", "set", "tap-in", "up")
+            host.ip("route", "add", f"{stage.unused}/{stage.bits}", "dev", "tap-in")
             return stage.do(inject)
         finally:
             host.ip("link", "del", "tap-in")
@@ -204,7 +196,9 @@ TECHNIQUES: Final = (
         OPEN,
         needs="root",
         no_control=_ITSELF,
-        remedy=_ADMIN.format("Such packets go past the host's IP layer; the gateway can check them."),
+        remedy=_ADMIN.format(
+            "Its packets go past the host's IP layer; the gateway can check them."
+        ),
     ),
     Technique(
         "tunnel",
@@ -213,6 +207,6 @@ TECHNIQUES: Final = (
         OPEN,
         needs="root",
         no_control=_ITSELF,
-        remedy=_ADMIN.format("The outer packet is the kernel's, and no program of ours runs for it."),
+        remedy=_ADMIN.format("The outer packet is the kernel's; no program of ours runs for it."),
     ),
 )

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from tests.bypass.forward import forwarding, gateway_mac
 from tests.bypass.packets import spoofed
 from tests.bypass.technique import (
     OPEN,
@@ -37,12 +38,6 @@ def _ethertype(stage: Stage) -> int:
     return 0x86DD if stage.form is Form.IPV6 else 0x0800
 
 
-def gateway_mac(stage: Stage) -> bytes:
-    """The link address of gateway A."""
-    shown = stage.world.site.a.ip("-o", "link", "show", "dev", "to-host")
-    return bytes.fromhex(shown.partition("link/ether ")[2].split()[0].replace(":", ""))
-
-
 def frame(stage: Stage, mac: bytes) -> bytes:
     """A whole Ethernet frame for gateway A with a spoofed packet in it."""
     return mac + bytes(6) + struct.pack("!H", _ethertype(stage)) + spoofed(stage)
@@ -64,6 +59,25 @@ def _open(kind: socket.SocketKind) -> socket.socket:
 def _raw(stage: Stage, mac: bytes) -> None:
     with _open(socket.SOCK_RAW) as sock:
         sock.sendto(frame(stage, mac), ("w0", _ethertype(stage)))
+
+
+def _into_loopback(stage: Stage, mac: bytes) -> None:
+    """As if it had arrived there: the host passes it on, and takes it for one of its own."""
+    packet = spoofed(stage, unused=stage.form is Form.IPV4)
+    with _open(socket.SOCK_RAW) as sock:
+        data = bytes(12) + struct.pack("!H", _ethertype(stage)) + packet
+        sock.sendto(data, ("lo", _ethertype(stage)))
+
+
+def _looped(stage: Stage) -> str:
+    route = (f"{stage.unused}/{stage.bits}", "dev", "w1")  # for answers: to nobody
+    ip = stage.world.site.host.ip
+    with forwarding(stage):
+        ip("route", "add", *route)
+        try:
+            return _packet(_into_loopback)(stage)
+        finally:
+            ip("route", "del", *route)
 
 
 def _cooked(stage: Stage, mac: bytes) -> None:
@@ -139,8 +153,8 @@ def _xdp(stage: Stage, mac: bytes) -> None:
 
 _RAW: Final = "CAP_NET_RAW"
 _REMEDY: Final = (
-    "No cgroup program runs for these sockets. Without CAP_NET_RAW nobody can open one; for a class "
-    "that needs it, refuse = {}."
+    "No cgroup program runs for these sockets. Without CAP_NET_RAW nobody can open one; for a "
+    "class that needs it, refuse = {}."
 )
 _FRAMES_DROPPED: Final = refused("frames", "ENOBUFS")
 
@@ -169,6 +183,16 @@ TECHNIQUES: Final = (
         "packet-ring",
         "AF_PACKET, PACKET_TX_RING",
         _packet(_ring),
+        OPEN,
+        needs=_RAW,
+        remedy=_REMEDY.format('["packet"]'),
+        closed_by="packet",
+        closed=_FRAMES_DROPPED,
+    ),
+    Technique(
+        "packet-loopback",
+        "AF_PACKET onto `lo` of a host that forwards",
+        _looped,
         OPEN,
         needs=_RAW,
         remedy=_REMEDY.format('["packet"]'),

@@ -1,4 +1,4 @@
-"""What the kernel sends from a typed address by itself: answers that carry no application's data."""
+"""What the kernel sends from a typed address by itself: answers without an application's data."""
 
 import socket
 from collections.abc import Callable

@@ -118,6 +118,13 @@ def _ping_cmsg(stage: Stage) -> None:
         sock.sendmsg([echo_request(stage.form)], source_cmsg(stage.plain), 0, (stage.to[0], 0))
 
 
+def _ping_self_connected(stage: Stage) -> None:
+    """Who calls the host's own address gets it as source."""
+    with stage.udp(_icmp(stage.form)) as sock:
+        sock.connect((stage.source, 0))
+        sock.sendto(echo_request(stage.form), (stage.to[0], 0))
+
+
 def _of_raw(
     slug: str, words: str, act: Callable[[Stage], object], forms: tuple[Form, ...] = BOTH
 ) -> Technique:
@@ -150,6 +157,12 @@ TECHNIQUES: Final = (
         "ping socket: bind, connect, send",
         _ping_connected,
         refused("connect"),
+    ),
+    _of_ping(
+        "ping-self-connect",
+        "ping socket: connect to the host's own typed address, then sendto somebody else",
+        _ping_self_connected,
+        _SILENT_IN_SIX,
     ),
     _of_ping("ping-pktinfo", "ping socket: sendmsg with IP_PKTINFO", _ping_cmsg, _AT_EGRESS, FOUR),
     _of_raw("raw-icmp", "raw ICMP: bind, sendto", _raw_bound),

@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from typing import Final
 
 from odm_agent.model import Family
+from tests.bypass.forward import forwarding
 from tests.bypass.technique import (
     ALL,
     DATA,
     SIX,
     UNTYPED,
     Act,
+    Expect,
     Form,
+    Result,
     Stage,
     Technique,
     refused,
 )
-from tests.lab.client import PORT
+from tests.lab.client import IPV6_ADDR_PREFERENCES, PORT
 from tests.lab.host import LINKS
 
 GROUP: Final = "Letting the kernel choose"
@@ -26,6 +29,7 @@ GROUP: Final = "Letting the kernel choose"
 _IP_UNICAST_IF: Final = 50
 _IPV6_UNICAST_IF: Final = 76
 _SO_BINDTOIFINDEX: Final = 62
+_TMP_AND_COA: Final = 0x0001 | 0x0004
 _DROPPED: Final = refused("egress", "timeout")
 _EPERM: Final = refused("egress", "EPERM")
 Setting = Callable[[Stage, socket.socket], object]
@@ -147,6 +151,25 @@ def _mark_by_cmsg(stage: Stage) -> str:
     return stage.do(client)
 
 
+def _preferences(stage: Stage) -> str:
+    """RFC 5014: ask for a temporary care-of address, of which there is none."""
+
+    def setting(_: Stage, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, _TMP_AND_COA)
+
+    return _tcp(stage, setting)
+
+
+def _through_loopback(stage: Stage) -> str:
+    """Bound to `lo`, whose packets egress lets pass, on a host that forwards."""
+
+    def setting(_: Stage, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+
+    with forwarding(stage):
+        return _udp(stage, setting)
+
+
 @contextmanager
 def _deprecated(stage: Stage) -> Iterator[None]:
     """The host's untyped addresses deprecated: RFC 6724 (rule 3) prefers any other."""
@@ -228,6 +251,25 @@ TECHNIQUES: Final = (
         _by_selection(_udp),
         _EPERM,
         SIX,
+    ),
+    Technique(
+        "preferences",
+        "IPV6_ADDR_PREFERENCES with the flags of RFC 5014: TCP",
+        _preferences,
+        UNTYPED,
+        SIX,
+        no_control="no flag prefers a typed address, which is the point",
+        own=True,
+    ),
+    Technique(
+        "loopback-device",
+        "SO_BINDTODEVICE to `lo`, where typed addresses are and no egress is checked: UDP",
+        _through_loopback,
+        {
+            Form.IPV6: Expect(Result.KERNEL, told="ENETUNREACH"),
+            Form.IPV4: Expect(Result.NOTHING, by="the kernel"),
+        },
+        no_control="the kernel discards what was sent to somebody else by way of `lo`",
     ),
     Technique(
         "mark-tcp",

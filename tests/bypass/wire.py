@@ -14,7 +14,7 @@ from tests.lab.world import World
 
 _RST: Final = 0x04
 _SYN: Final = 0x02
-#: What an application itself can send; all other ICMP is the kernel's (errors, answers, neighbours).
+#: What an application itself can send; other ICMP is the kernel's (errors, answers, neighbours).
 _ECHO_REQUESTS: Final = {("icmp", 8), ("icmpv6", 128)}
 #: How long we wait for a packet that must come.
 _PATIENCE_S: Final = 1.5

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -48,3 +49,17 @@ def echo_request(form: Form) -> bytes:
 def spoofed(stage: Stage, *, unused: bool = False) -> bytes:
     """A UDP packet to the correspondent that claims to be from the typed address."""
     return datagram(stage.unused if unused else stage.plain, stage.to[0])
+
+
+def syn(source: str, destination: str, port: int, extensions: Sequence[tuple[int, bytes]]) -> bytes:
+    """An IPv6 packet with a TCP SYN behind extension headers: (their number, all but the first)."""
+    here, there = ip_address(source).packed, ip_address(destination).packed
+    head = struct.pack("!HHIIBBH", _SENDER, port, 1, 0, 5 << 4, 0x02, 65535)
+    pseudo = here + there + struct.pack("!II", 20, socket.IPPROTO_TCP)
+    tcp = head + struct.pack("!HH", checksum(pseudo + head + bytes(4)), 0)
+    numbers = [number for number, _ in extensions] + [socket.IPPROTO_TCP]
+    chain = b"".join(
+        bytes([after]) + rest for after, (_, rest) in zip(numbers[1:], extensions, strict=True)
+    )
+    head = struct.pack("!IHBB", 6 << 28, len(chain + tcp), numbers[0], 64)
+    return head + here + there + chain + tcp

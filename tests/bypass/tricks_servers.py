@@ -72,7 +72,8 @@ def _called(listen: Listen, protocol: int = 0) -> Act:
 
 
 @contextmanager
-def _cookies(stage: Stage) -> Iterator[None]:
+def cookies(stage: Stage) -> Iterator[None]:
+    """Every SYN is answered by a SYN cookie."""
     stage.world.site.host.sysctl("net/ipv4/tcp_syncookies", "2")
     try:
         yield
@@ -82,7 +83,7 @@ def _cookies(stage: Stage) -> Iterator[None]:
 
 def _with_cookies(act: Act) -> Act:
     def inner(stage: Stage) -> str:
-        with _cookies(stage):
+        with cookies(stage):
             return act(stage)
 
     return inner

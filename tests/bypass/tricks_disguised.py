@@ -61,7 +61,7 @@ TECHNIQUES: Final = tuple(
         ("syn-fragment", "a SYN in a packet of one fragment, answered by a SYN cookie", _ATOMIC),
         (
             "syn-fragment-long",
-            "the same with the fragment header's reserved byte set",
+            "the same, the fragment header's reserved byte set",
             _ATOMIC_LONG,
         ),
         ("syn-extensions", "a SYN behind a dozen extension headers, answered the same way", _MANY),

@@ -5,8 +5,10 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from tests.bypass.packets import spoofed
 from tests.bypass.technique import (
     DATA,
+    OPEN,
     PATIENCE_S,
     Act,
     Form,
@@ -43,7 +45,12 @@ def _connected(stage: Stage) -> socket.socket:
     return sock
 
 
+def _raw(stage: Stage) -> socket.socket:
+    return stage.raw(socket.IPPROTO_RAW)
+
+
 _MAKERS: Final = {
+    "older-raw": _raw,
     "older-unbound": _unbound,
     "older-bound": _bound,
     "older-connected": _connected,
@@ -115,5 +122,15 @@ TECHNIQUES: Final = (
         refused("egress", "EPERM"),
         needs="CAP_NET_ADMIN",
         older=True,
+    ),
+    Technique(
+        "older-raw",
+        "a raw socket made before the agent started; then a packet with a header of its own",
+        _used("older-raw", lambda stage, sock: sock.sendto(spoofed(stage), (stage.to[0], 0))),
+        OPEN,
+        needs="CAP_NET_RAW",
+        older=True,
+        remedy="A user's raw sockets are known by the note that is made at their birth; one "
+        "without it is taken for the kernel's own. Start the agent before whoever holds CAP_NET_RAW.",
     ),
 )

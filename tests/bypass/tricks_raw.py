@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from tests.bypass.forward import forwarding
 from tests.bypass.packets import echo_request, spoofed
 from tests.bypass.technique import (
     BOTH,
@@ -14,6 +15,7 @@ from tests.bypass.technique import (
     Act,
     Expect,
     Form,
+    Result,
     Stage,
     Technique,
     application,
@@ -80,6 +82,18 @@ def _header_included(stage: Stage) -> None:
         else:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
         sock.sendto(spoofed(stage), (stage.to[0], 0))
+
+
+def _through_loopback(stage: Stage) -> None:
+    """Bound to `lo`, whose packets egress lets pass."""
+    with stage.raw(socket.IPPROTO_RAW) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        sock.sendto(spoofed(stage, unused=True), (stage.to[0], 0))
+
+
+def _looped(stage: Stage) -> str:
+    with forwarding(stage):
+        return stage.do(lambda: _through_loopback(stage))
 
 
 @contextmanager
@@ -174,6 +188,19 @@ TECHNIQUES: Final = (
         "raw-unconfigured",
         "IPPROTO_RAW: from an unconfigured address of the prefix",
         _whole(True),
+    ),
+    Technique(
+        "raw-loopback",
+        "IPPROTO_RAW by way of `lo`, where no egress is checked, of a host that forwards",
+        _looped,
+        {
+            Form.IPV6: Expect(Result.KERNEL, told="ENETUNREACH"),
+            Form.IPV4: Expect(Result.NOTHING, by="the kernel"),
+        },
+        needs=_RAW,
+        no_control="the kernel discards what was sent to somebody else by way of `lo`",
+        closed_by="raw",
+        closed=_AT_BIRTH,
     ),
     _of_raw("hdrincl", "IP_HDRINCL, IPV6_HDRINCL on a raw UDP socket", _header_included),
 )

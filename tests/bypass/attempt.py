@@ -7,7 +7,7 @@ from odm_agent.model import AddressType
 from tests.bypass.technique import ABSENT, Form, Result, Stage, Technique
 from tests.bypass.wire import Verdicts, kernels_word, watched
 from tests.lab.host import SESSION
-from tests.lab.world import CLASSES, PLAIN, World
+from tests.lab.world import PLAIN, World
 
 #: The class that may use every address: where a technique must work.
 PERMITTED: Final = "every"
@@ -76,7 +76,7 @@ def attempt(world: World, technique: Technique, form: Form, name: str) -> Attemp
         tuple(verdicts.refusals()),
         frozenset(seen.typed),
         seen.untyped,
-        frozenset() if name == PLAIN else frozenset(CLASSES[name].allow),
+        frozenset() if name == PLAIN else frozenset(world.agent.settings.classes[name].allow),
         technique.others,
         frozenset(map(kernels_word, seen.kernels)) if technique.kernels else frozenset(),
     )

@@ -123,7 +123,7 @@ TECHNIQUES: Final = (
         FOUR,
         needs="CAP_NET_ADMIN",
         closed_by="mptcp",
-        closed=_AT_BIRTH,
+        closed=refused("bind"),
     ),
     Technique(
         "mptcp-join-permitted",

@@ -131,6 +131,7 @@ TECHNIQUES: Final = (
         needs="CAP_NET_RAW",
         older=True,
         remedy="A user's raw sockets are known by the note that is made at their birth; one "
-        "without it is taken for the kernel's own. Start the agent before whoever holds CAP_NET_RAW.",
+        "without it is taken for the kernel's own. Start the agent before whoever holds "
+        "CAP_NET_RAW.",
     ),
 )

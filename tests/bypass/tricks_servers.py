@@ -64,8 +64,11 @@ def _called(listen: Listen, protocol: int = 0) -> Act:
                     stream.sendall(DATA)
                     stream.close()
 
-        with stage.place.background(stage.beside(server)) as port:
-            told = stage.world.peer.dial("tcp", stage.plain, port, timeout_s=_WAIT_S)
+        try:
+            with stage.place.background(stage.beside(server)) as port:
+                told = stage.world.peer.dial("tcp", stage.plain, port, timeout_s=_WAIT_S)
+        except PermissionError:
+            return "EACCES"
         return "ok" if told.get("from") == stage.plain else "no call"
 
     return act

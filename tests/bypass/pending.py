@@ -3,4 +3,4 @@
 from typing import Final
 
 #: "refuse": the class option of that name. "forwarded": the prefix key of that name.
-PENDING: Final[frozenset[str]] = frozenset({"forwarded"})
+PENDING: Final[frozenset[str]] = frozenset()

@@ -144,6 +144,8 @@ def _prohibited() -> Expect | dict[Form, Expect]:
     }
 
 
+#: Where the answer goes to the host itself, or to nobody.
+_DROPPED: Final = OPEN if "forwarded" in PENDING else Expect(Result.NOTHING, by="a routing rule")
 _FORWARDED: Final = 'Not yet refused: the prefix key forwarded = "refuse" is to come.'
 _ADMIN: Final = (
     "Who holds CAP_NET_ADMIN over the host's network decides what its packets look like: tunnels, "
@@ -165,7 +167,7 @@ TECHNIQUES: Final = (
         "container-host",
         "a container whose own address is the host's typed one",
         _spoofs_host,
-        _prohibited(),
+        _DROPPED,
         SIX,
         needs="root",
         no_control=_ITSELF,
@@ -184,7 +186,7 @@ TECHNIQUES: Final = (
         "tun",
         "a TUN device, into which a program writes packets that the host forwards",
         _tun,
-        OPEN if "forwarded" in PENDING else Expect(Result.NOTHING, by="a routing rule"),
+        _DROPPED,
         needs="root",
         no_control=_ITSELF,
         remedy=_FORWARDED,

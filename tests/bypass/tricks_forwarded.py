@@ -151,6 +151,7 @@ _ADMIN: Final = (
     "Who holds CAP_NET_ADMIN over the host's network decides what its packets look like: tunnels, "
     "NAT, macvlan, bridges, programs at tc. {} Give it to no application."
 )
+_NOBODYS: Final = "no class has a part in it"
 _ITSELF: Final = "no class has a part in it: the attempt itself shows that it works"
 
 TECHNIQUES: Final = (
@@ -160,7 +161,7 @@ TECHNIQUES: Final = (
         _spoofs_unused,
         _prohibited(),
         needs="root",
-        no_control=_ITSELF,
+        no_control=_NOBODYS,
         remedy=_FORWARDED,
     ),
     Technique(
@@ -170,7 +171,7 @@ TECHNIQUES: Final = (
         _DROPPED,
         SIX,
         needs="root",
-        no_control=_ITSELF,
+        no_control=_NOBODYS,
         remedy=_FORWARDED,
     ),
     Technique(
@@ -180,7 +181,7 @@ TECHNIQUES: Final = (
         Expect(Result.NOTHING, by="the kernel (martian source)"),
         FOUR,
         needs="root",
-        no_control=_ITSELF,
+        no_control=_NOBODYS,
     ),
     Technique(
         "tun",
@@ -188,7 +189,7 @@ TECHNIQUES: Final = (
         _tun,
         _DROPPED,
         needs="root",
-        no_control=_ITSELF,
+        no_control=_NOBODYS,
         remedy=_FORWARDED,
     ),
     Technique(

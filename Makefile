@@ -25,7 +25,7 @@ lint: setup ## Run the static checks
 format: setup ## Format Python and C sources in place
 	@.venv/bin/ruff format
 	@.venv/bin/ruff check --fix
-	@find bpf examples -name include -prune -o -name '*.[ch]' -print | xargs clang-format -i
+	@find bpf examples tests -name include -prune -o -name '*.[ch]' -print | xargs clang-format -i
 
 setup: ## Install what is missing: Debian packages, the environment in .venv
 	@scripts/setup

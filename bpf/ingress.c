@@ -109,6 +109,8 @@ int odm_ingress(struct __sk_buff *skb)
 		return 1;
 	if (protocol == IPPROTO_UDP)
 		return odm_ingress_udp(skb, settings, offset);
+	if (protocol < 0) /* behind more headers than we read: as if it were a SYN */
+		return odm_ingress_syn(skb, settings);
 	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||
 	    (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) != ODM_TCP_SYN)
 		return 1;

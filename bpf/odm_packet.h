@@ -33,13 +33,23 @@ static __always_inline bool odm_packet_destination(struct __sk_buff *skb, struct
 	return true;
 }
 
-/* Skip hop-by-hop, routing, destination options and AH, which may stand before the transport. */
+/*
+ * Skip hop-by-hop, routing, fragment, destination options and AH, which may stand before the
+ * transport. A fragment header is still there only where one fragment is the whole (RFC 6946).
+ */
 static __always_inline bool odm_is_extension(__u8 next)
 {
-	return next == 0 || next == 43 || next == 60 || next == 51;
+	return next == 0 || next == 43 || next == 44 || next == 60 || next == 51;
 }
 
-/* Protocol and offset of the transport header; -1 where there is none to read. */
+static __always_inline u32 odm_extension_size(__u8 kind, __u8 length)
+{
+	if (kind == 44)
+		return 8;
+	return kind == 51 ? (length + 2) * 4 : (length + 1) * 8;
+}
+
+/* Protocol and offset of the transport header; -1 where there is none that we could read. */
 static __always_inline int odm_transport(struct __sk_buff *skb, u32 *offset)
 {
 	__u8 head[2], next;
@@ -59,7 +69,7 @@ static __always_inline int odm_transport(struct __sk_buff *skb, u32 *offset)
 			return next;
 		if (bpf_skb_load_bytes(skb, *offset, head, sizeof(head)))
 			return -1;
-		*offset += next == 51 ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
+		*offset += odm_extension_size(next, head[1]);
 		next = head[0];
 	}
 	return -1;

@@ -99,10 +99,13 @@ def desired(
 
 
 def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
-    """All interfaces, if any class may not send by packet sockets; else none: it costs a little."""
+    """All interfaces, if any class may not send by packet sockets; else none: it costs a little.
+
+    `lo` too: a host that forwards would pass on what is put in there.
+    """
     if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
         return frozenset()
-    return frozenset(link.index for name, link in host.links.items() if name != "lo")
+    return frozenset(link.index for link in host.links.values())
 
 
 def observe(host: HostState, maps: Projection) -> Projection:

@@ -7,14 +7,13 @@ and no timings: it changes when tests or results change.
 
 import re
 from collections import defaultdict
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.requirements import LIMITS, REQUIREMENTS
+from tests.whole_run import ROOT, WholeRun
 
-ROOT: Final = Path(__file__).parents[1]
 SUITE: Final = ROOT / "tests"
 PAGE: Final = ROOT / "docs" / "conformance.md"
 _IDS: Final = re.compile(r"^test_((?:[A-Z]\d_)+)")
@@ -67,51 +66,14 @@ def _verdict(requirement: str, tests: list[str], results: dict[str, list[str]]) 
     return f"pass ({limit})" if limit else "pass"
 
 
-class Collector:
-    """Collects outcomes while tests run."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, str] = {}
-        self.expected: set[str] = set()
-        self.deselected = False
-
-    def pytest_deselected(self) -> None:
-        """A selection is not the whole suite."""
-        self.deselected = True
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Remember which tests with an ID are to run."""
-        self.expected = {
-            item.nodeid
-            for item in session.items
-            if SUITE in item.path.parents and ids_of(item.name)
-        }
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the worst phase of each test."""
-        if report.nodeid in self.expected and (report.when == "call" or not report.passed):
-            self.outcomes[report.nodeid] = report.outcome
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the page if all of the tests ran."""
-        if not self._whole(session.config):
-            return
-        results: dict[str, list[str]] = defaultdict(list)
-        for nodeid, outcome in self.outcomes.items():
-            results[nodeid.partition("[")[0]].append(outcome)
-        text = page(results)
-        if not PAGE.exists() or PAGE.read_text() != text:
-            PAGE.parent.mkdir(exist_ok=True)
-            PAGE.write_text(text)
-
-    def _whole(self, config: pytest.Config) -> bool:
-        asked = [Path(config.invocation_params.dir, each).resolve() for each in config.args]
-        covered = any(path == SUITE or path in SUITE.parents for path in asked)
-        ran = set(self.outcomes) == self.expected
-        return covered and bool(self.expected) and not self.deselected and ran
+def _page_of(reports: dict[str, pytest.TestReport]) -> str:
+    results: dict[str, list[str]] = defaultdict(list)
+    for nodeid, report in reports.items():
+        results[nodeid.partition("[")[0]].append(report.outcome)
+    return page(results)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect in every run (of this project's own tests)."""
-    config.pluginmanager.register(Collector(), "odm-conformance")
+    collector = WholeRun(SUITE, lambda item: bool(ids_of(item.name)), PAGE, _page_of)
+    config.pluginmanager.register(collector, "odm-conformance")

@@ -9,7 +9,7 @@ import pytest
 
 from tests import residue
 
-pytest_plugins = ["tests.conformance"]
+pytest_plugins = ["tests.conformance", "tests.bypass_page"]
 
 _BPFFS: Final = Path("/sys/fs/bpf")
 _BEFORE: Final = pytest.StashKey[residue.Snapshot]()

@@ -44,5 +44,6 @@ REQUIREMENTS: Final = {
 #: What a pass does not say yet.
 LIMITS: Final = {
     "T5": "selection only, no handover yet",
+    "S9": "but for what docs/bypass.md names as open",
     "D1": "configured addresses only, none requested yet",
 }

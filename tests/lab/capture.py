@@ -25,7 +25,10 @@ _ACK: Final = 0x10
 
 @dataclass(frozen=True)
 class Packet:
-    """One IP packet; `outgoing` as seen from the capturing interface. Ports 0 if it has none."""
+    """One IP packet; `outgoing` as seen from the capturing interface.
+
+    Ports are 0 if it has none, the ICMP type is -1.
+    """
 
     source: IPAddress
     destination: IPAddress
@@ -34,6 +37,7 @@ class Packet:
     port: int
     tcp_flags: int
     outgoing: bool
+    icmp_type: int = -1
 
     @property
     def syn_ack(self) -> bool:
@@ -109,4 +113,5 @@ def _parse(data: bytes, kind: int, outgoing: bool) -> Packet | None:
     if protocol in ("tcp", "udp"):
         ports = struct.unpack_from("!HH", data, start)
         flags = data[start + 13] if protocol == "tcp" else 0
-    return Packet(source, destination, protocol, ports[0], ports[1], flags, outgoing)
+    icmp_type = data[start] if protocol in ("icmp", "icmpv6") else -1
+    return Packet(source, destination, protocol, *ports, flags, outgoing, icmp_type)

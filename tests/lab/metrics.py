@@ -1,5 +1,7 @@
 """Reading a scrape."""
 
+from collections.abc import Iterator
+
 from odm_agent.model import AddressType
 from tests.lab.world import World
 
@@ -8,10 +10,14 @@ def verdicts(
     world: World, name: str, *, verdict: str = "refuse", type: AddressType = AddressType.FIXED
 ) -> float:
     """The sum of odm_verdicts_total over reasons and hooks, from a real scrape."""
-    wanted = {f'class="{name}"', f'verdict="{verdict}"', f'type="{type.word}"'}
-    total = 0.0
+    wanted = {"class": name, "verdict": verdict, "type": type.word}.items()
+    return sum(count for labels, count in counts(world) if wanted <= labels.items())
+
+
+def counts(world: World) -> Iterator[tuple[dict[str, str], float]]:
+    """Labels and value of each odm_verdicts_total, from a real scrape."""
     for line in world.agent.metrics().splitlines():
         if line.startswith("odm_verdicts_total{"):
             labels, _, value = line.partition("{")[2].rpartition("} ")
-            total += float(value) if wanted <= set(labels.split(",")) else 0
-    return total
+            pairs = (each.split("=") for each in labels.split(","))
+            yield {key: word.strip('"') for key, word in pairs}, float(value)

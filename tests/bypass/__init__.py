@@ -1,0 +1,1 @@
+"""Every way to obtain or carry a source address, tried for real; writes docs/bypass.md."""

@@ -123,18 +123,19 @@ static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock
 /* sock_ops: all but three events of a connection leave by the first test. */
 int odm_sock_ops(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *sk;
 	u32 op = ctx->op;
 
+	if (op != BPF_SOCK_OPS_STATE_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
+	    op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		return 1;
+	sk = ctx->sk;
 	if (!sk)
 		return 1;
-	if (op == BPF_SOCK_OPS_STATE_CB) {
-		if (ctx->args[1] == BPF_TCP_CLOSE)
-			odm_closed(ctx, sk);
-	} else if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TCP_LISTEN_CB ||
-		   op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+	if (op != BPF_SOCK_OPS_STATE_CB)
 		odm_opened(ctx, sk);
-	}
+	else if (ctx->args[1] == BPF_TCP_CLOSE)
+		odm_closed(ctx, sk);
 	return 1;
 }
 

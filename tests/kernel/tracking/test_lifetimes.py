@@ -228,6 +228,24 @@ def test_a_refused_connection_does_not_count(tracked: World, kind: Kind) -> None
 
 
 @each_kind(*_STREAMS)
+@pytest.mark.parametrize("end", ["refused", "dissolved"])
+def test_what_was_bound_outlives_its_connection(tracked: World, kind: Kind, end: str) -> None:
+    address = tracked.address(FIXED, kind.family)
+
+    def setup(stack: ExitStack) -> None:
+        sock = stack.enter_context(kind.open())
+        sock.bind((address, 0))
+        if end == "refused":
+            outcome(lambda: sock.connect((CORRESPONDENT[kind.family], _REFUSING)))
+        else:
+            exchange(sock, kind)
+            disconnect(sock)
+        assert sock.getsockname()[0] == address
+
+    assert _during(tracked, "counted", setup) == 1
+
+
+@each_kind(*_STREAMS)
 def test_linger_shutdown_and_destruction(tracked: World, kind: Kind) -> None:
     def reset() -> None:
         with kind.open() as sock:

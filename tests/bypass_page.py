@@ -1,4 +1,4 @@
-"""A pytest plugin that writes docs/bypass.md out of a whole run of tests/bypass.
+"""A pytest plugin that writes docs/bypass.md out of a whole run of tests/rfc8653/bypass.
 
 Every word about what happened is a measurement: the hooks are those whose counters rose, the
 errno is what the application saw, the wire is what the gateways captured.
@@ -9,17 +9,16 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.bypass.pending import PENDING
-from tests.bypass.table import GROUPS
-from tests.bypass.technique import Form, Result, Technique
+from tests.rfc8653.bypass.table import GROUPS
+from tests.rfc8653.bypass.technique import Form, Result, Technique
 from tests.whole_run import ROOT, WholeRun
 
-FOLDER: Final = ROOT / "tests" / "bypass"
+FOLDER: Final = ROOT / "tests" / "rfc8653" / "bypass"
 PAGE: Final = ROOT / "docs" / "bypass.md"
 _HEAD: Final = """\
 # Ways around, and what stops them
 
-Written by the test run (`make test`, or `pytest tests/bypass`); don't edit.
+Written by the test run (`make test`, or `pytest tests/rfc8653/bypass`); don't edit.
 
 **The promise.** Once the programs are attached, no packet leaves this host from a source that its
 class may not use. That is: from a socket made since, unless its process may write `cgroup.procs` of
@@ -117,8 +116,6 @@ def _ending(technique: Technique, form: Form, measured: Measured) -> tuple[str, 
 
 def _closed(technique: Technique, form: Form, measured: Measured) -> str:
     option = f'With `refuse = ["{technique.closed_by}"]`'
-    if "refuse" in PENDING:
-        return f"{option}: to come"
     row = measured[technique.slug, form.value, "closed"]
     if row.result == Result.ABSENT.name:
         return f"{option}: {Result.ABSENT.value}"

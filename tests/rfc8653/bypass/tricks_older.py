@@ -5,8 +5,10 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tests.bypass.packets import spoofed
-from tests.bypass.technique import (
+from tests.lab.host import FIXED, SESSION
+from tests.lab.world import World
+from tests.rfc8653.bypass.packets import spoofed
+from tests.rfc8653.bypass.technique import (
     DATA,
     OPEN,
     PATIENCE_S,
@@ -16,9 +18,7 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.bypass.tricks_bind import transparent
-from tests.lab.host import FIXED, SESSION
-from tests.lab.world import World
+from tests.rfc8653.bypass.tricks_bind import transparent
 
 GROUP: Final = "Sockets older than the agent"
 

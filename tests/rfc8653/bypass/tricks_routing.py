@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from odm_agent.model import Family
-from tests.bypass.forward import forwarding
-from tests.bypass.technique import (
+from tests.lab.client import IPV6_ADDR_PREFERENCES, PORT
+from tests.lab.host import LINKS
+from tests.rfc8653.bypass.forward import forwarding
+from tests.rfc8653.bypass.technique import (
     ALL,
     DATA,
     SIX,
@@ -21,8 +23,6 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.lab.client import IPV6_ADDR_PREFERENCES, PORT
-from tests.lab.host import LINKS
 
 GROUP: Final = "Letting the kernel choose"
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.bypass import (
+from tests.rfc8653.bypass import (
     tricks_bind,
     tricks_connect,
     tricks_datagram,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.bypass.technique import Stage
+from tests.rfc8653.bypass.technique import Stage
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from tests.bypass.packets import echo_request
-from tests.bypass.technique import DATA, Act, Expect, Form, Result, Stage, Technique
+from tests.rfc8653.bypass.packets import echo_request
+from tests.rfc8653.bypass.technique import DATA, Act, Expect, Form, Result, Stage, Technique
 
 GROUP: Final = "The kernel's own packets"
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.bypass.forward import forwarding
-from tests.bypass.packets import echo_request, spoofed
-from tests.bypass.technique import (
+from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.forward import forwarding
+from tests.rfc8653.bypass.packets import echo_request, spoofed
+from tests.rfc8653.bypass.technique import (
     BOTH,
     DATA,
     FOUR,
@@ -21,8 +22,7 @@ from tests.bypass.technique import (
     application,
     refused,
 )
-from tests.bypass.tricks_bind import freebind
-from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.tricks_bind import freebind
 
 GROUP: Final = "Raw and ping sockets"
 

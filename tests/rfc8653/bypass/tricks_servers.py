@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.client import outcome, source_cmsg
+from tests.lab.peer import IPPROTO_MPTCP
+from tests.lab.place import Ready
+from tests.rfc8653.bypass.technique import (
     ALL,
     DATA,
     UNTYPED,
@@ -15,9 +18,6 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.lab.client import outcome, source_cmsg
-from tests.lab.peer import IPPROTO_MPTCP
-from tests.lab.place import Ready
 
 GROUP: Final = "Listening and answering"
 

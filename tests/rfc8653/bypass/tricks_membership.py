@@ -4,9 +4,11 @@ import ctypes
 import socket
 from typing import Final
 
-from tests.bypass.packets import spoofed
-from tests.bypass.privileges import become
-from tests.bypass.technique import (
+from tests.lab.client import outcome
+from tests.lab.process import CLONE_NEWNET, enter_netns, forked
+from tests.rfc8653.bypass.packets import spoofed
+from tests.rfc8653.bypass.privileges import become
+from tests.rfc8653.bypass.technique import (
     DATA,
     OPEN,
     Act,
@@ -17,8 +19,6 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.lab.client import outcome
-from tests.lab.process import CLONE_NEWNET, enter_netns, forked
 
 GROUP: Final = "Being somebody else"
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.netns import NetNs
+from tests.lab.peer import IPPROTO_MPTCP, MPTCP_PORT
+from tests.rfc8653.bypass.technique import (
     FOUR,
     OPEN,
     Act,
@@ -16,8 +18,6 @@ from tests.bypass.technique import (
     application,
     refused,
 )
-from tests.lab.netns import NetNs
-from tests.lab.peer import IPPROTO_MPTCP, MPTCP_PORT
 
 GROUP: Final = "MPTCP"
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from odm_agent.model import AddressType
-from tests.bypass.technique import ABSENT, Form, Result, Stage, Technique
-from tests.bypass.wire import Verdicts, kernels_word, watched
 from tests.lab.host import SESSION
 from tests.lab.world import PLAIN, World
+from tests.rfc8653.bypass.technique import ABSENT, Form, Result, Stage, Technique
+from tests.rfc8653.bypass.wire import Verdicts, kernels_word, watched
 
 #: The class that may use every address: where a technique must work.
 PERMITTED: Final = "every"

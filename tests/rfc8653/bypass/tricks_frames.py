@@ -7,9 +7,9 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from tests.bypass.forward import forwarding, gateway_mac
-from tests.bypass.packets import spoofed
-from tests.bypass.technique import (
+from tests.rfc8653.bypass.forward import forwarding, gateway_mac
+from tests.rfc8653.bypass.packets import spoofed
+from tests.rfc8653.bypass.technique import (
     OPEN,
     Act,
     Form,

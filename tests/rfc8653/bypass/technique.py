@@ -8,11 +8,11 @@ from enum import Enum
 from typing import Final
 
 from odm_agent.model import AddressType, Family
-from tests.bypass.privileges import become
 from tests.lab.client import PORT, outcome
 from tests.lab.host import CORRESPONDENT, CORRESPONDENT_2, FIXED, PREFIXES, LabPrefix
 from tests.lab.place import Place, Ready
 from tests.lab.world import World
+from tests.rfc8653.bypass.privileges import become
 
 #: How long an application waits for an answer that may never come.
 PATIENCE_S: Final = 0.4

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.client import outcome
+from tests.lab.place import Ready
+from tests.rfc8653.bypass.technique import (
     DATA,
     OPEN,
     Act,
@@ -17,9 +19,7 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.bypass.tricks_bind import talk
-from tests.lab.client import outcome
-from tests.lab.place import Ready
+from tests.rfc8653.bypass.tricks_bind import talk
 
 GROUP: Final = "Sockets that change hands"
 

@@ -5,7 +5,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.technique import (
     DATA,
     PATIENCE_S,
     SIX,
@@ -14,9 +15,8 @@ from tests.bypass.technique import (
     Technique,
     refused,
 )
-from tests.bypass.tricks_bind import IPV6_FREEBIND
-from tests.bypass.uring import Uring, helper
-from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.tricks_bind import IPV6_FREEBIND
+from tests.rfc8653.bypass.uring import Uring, helper
 
 GROUP: Final = "io_uring"
 

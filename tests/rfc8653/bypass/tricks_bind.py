@@ -4,7 +4,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.client import disconnect
+from tests.rfc8653.bypass.technique import (
     ALL,
     DATA,
     FOUR,
@@ -15,7 +16,6 @@ from tests.bypass.technique import (
     application,
     refused,
 )
-from tests.lab.client import disconnect
 
 GROUP: Final = "Binding an address"
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from tests.bypass.packets import syn
-from tests.bypass.technique import SIX, Act, Stage, Technique, refused
-from tests.bypass.tricks_servers import cookies
 from tests.lab.host import CORRESPONDENT
 from tests.lab.place import Ready
+from tests.rfc8653.bypass.packets import syn
+from tests.rfc8653.bypass.technique import SIX, Act, Stage, Technique, refused
+from tests.rfc8653.bypass.tricks_servers import cookies
 
 GROUP: Final = "Calls in disguise"
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
-from tests.bypass.messages import Message, sendmmsg, sockaddr
-from tests.bypass.technique import (
+from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.messages import Message, sendmmsg, sockaddr
+from tests.rfc8653.bypass.technique import (
     ALL,
     DATA,
     FOUR,
@@ -18,8 +19,7 @@ from tests.bypass.technique import (
     application,
     refused,
 )
-from tests.bypass.tricks_bind import IPV6_FREEBIND
-from tests.lab.client import source_cmsg
+from tests.rfc8653.bypass.tricks_bind import IPV6_FREEBIND
 
 GROUP: Final = "Naming a source with a datagram"
 

@@ -5,12 +5,12 @@ from typing import Any, Final
 import pytest
 
 from odm_agent.model import AddressType
-from tests.bypass.attempt import attempt, works
-from tests.bypass.conftest import OUTSIDERS
-from tests.bypass.table import CASES
-from tests.bypass.technique import Form, Result, Technique
 from tests.lab.host import NONPERSISTENT
 from tests.lab.world import PLAIN, World
+from tests.rfc8653.bypass.attempt import attempt, works
+from tests.rfc8653.bypass.conftest import OUTSIDERS
+from tests.rfc8653.bypass.table import CASES
+from tests.rfc8653.bypass.technique import Form, Result, Technique
 
 _OTHERS: Final = AddressType.FIXED
 

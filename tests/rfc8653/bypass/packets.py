@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
-from tests.bypass.technique import DATA, Form, Stage
+from tests.rfc8653.bypass.technique import DATA, Form, Stage
 
 _SENDER: Final = 40001
 _RECEIVER: Final = 7001

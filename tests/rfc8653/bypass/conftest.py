@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from odm_agent.model import Family
-from tests.bypass import tricks_older
-from tests.bypass.attempt import PERMITTED
-from tests.bypass.closed import SETTINGS
 from tests.lab.client import Kind, call
 from tests.lab.world import World
+from tests.rfc8653.bypass import tricks_older
+from tests.rfc8653.bypass.attempt import PERMITTED
+from tests.rfc8653.bypass.closed import SETTINGS
 
 #: Who may not have a Fixed address: no class, a class without types, a class with another type.
 OUTSIDERS = ("plain", "nothing", "brief")

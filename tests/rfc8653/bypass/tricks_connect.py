@@ -5,7 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from tests.bypass.technique import (
+from tests.lab.client import disconnect
+from tests.rfc8653.bypass.technique import (
     ALL,
     BOTH,
     DATA,
@@ -16,8 +17,7 @@ from tests.bypass.technique import (
     application,
     refused,
 )
-from tests.bypass.tricks_bind import talk
-from tests.lab.client import disconnect
+from tests.rfc8653.bypass.tricks_bind import talk
 
 GROUP: Final = "Connecting"
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from tests.bypass.forward import forwarding, gateway_mac
-from tests.bypass.packets import datagram
-from tests.bypass.pending import PENDING
-from tests.bypass.technique import (
+from tests.lab.client import outcome
+from tests.lab.host import LINKS
+from tests.lab.netns import NetNs, address, veth
+from tests.lab.place import Place
+from tests.rfc8653.bypass.forward import forwarding, gateway_mac
+from tests.rfc8653.bypass.packets import datagram
+from tests.rfc8653.bypass.technique import (
     DATA,
     FOUR,
     OPEN,
@@ -22,10 +25,6 @@ from tests.bypass.technique import (
     Stage,
     Technique,
 )
-from tests.lab.client import outcome
-from tests.lab.host import LINKS
-from tests.lab.netns import NetNs, address, veth
-from tests.lab.place import Place
 
 GROUP: Final = "Packets of others that the host passes on"
 
@@ -135,8 +134,6 @@ def _tunnel(stage: Stage) -> str:
 
 
 def _prohibited() -> Expect | dict[Form, Expect]:
-    if "forwarded" in PENDING:
-        return OPEN
     rule = "a routing rule"
     return {
         Form.IPV6: Expect(Result.KERNEL, told="EACCES", by=rule),
@@ -145,8 +142,7 @@ def _prohibited() -> Expect | dict[Form, Expect]:
 
 
 #: Where the answer goes to the host itself, or to nobody.
-_DROPPED: Final = OPEN if "forwarded" in PENDING else Expect(Result.NOTHING, by="a routing rule")
-_FORWARDED: Final = 'Not yet refused: the prefix key forwarded = "refuse" is to come.'
+_DROPPED: Final = Expect(Result.NOTHING, by="a routing rule")
 _ADMIN: Final = (
     "Who holds CAP_NET_ADMIN over the host's network decides what its packets look like: tunnels, "
     "NAT, macvlan, bridges, programs at tc. {} Give it to no application."
@@ -162,7 +158,6 @@ TECHNIQUES: Final = (
         _prohibited(),
         needs="root",
         no_control=_NOBODYS,
-        remedy=_FORWARDED,
     ),
     Technique(
         "container-host",
@@ -172,7 +167,6 @@ TECHNIQUES: Final = (
         SIX,
         needs="root",
         no_control=_NOBODYS,
-        remedy=_FORWARDED,
     ),
     Technique(
         "container-host4",
@@ -190,7 +184,6 @@ TECHNIQUES: Final = (
         _DROPPED,
         needs="root",
         no_control=_NOBODYS,
-        remedy=_FORWARDED,
     ),
     Technique(
         "macvlan",

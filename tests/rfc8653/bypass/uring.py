@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bypass.messages import Cmsg, Message, sockaddr
-from tests.bypass.technique import Absent
+from tests.rfc8653.bypass.messages import Cmsg, Message, sockaddr
+from tests.rfc8653.bypass.technique import Absent
 
 SQPOLL: Final = 1 << 1
 #: In the kernel's numbering (include/uapi/linux/io_uring.h).

@@ -1,15 +1,16 @@
 """A world in which the sockets of some classes are counted."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES
+from odm_agent.model import TYPES, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.counts import settles_at
-from tests.lab.host import FIXED, NONPERSISTENT
+from tests.lab.host import CORRESPONDENT, FIXED, LINKS, NONPERSISTENT
 from tests.lab.world import CLASSES, STANDARD, World
 
 ROOMY: Final = {FIXED: {"sockets": 1_000_000}, NONPERSISTENT: {"sockets": 1_000_000}}
@@ -30,6 +31,19 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One world for all tests of a module."""
     with World(tmp_path_factory.mktemp("tracked"), SETTINGS) as made:
         yield made
+
+
+@contextmanager
+def routed(world: World, family: Family) -> Iterator[None]:
+    """The route to the correspondent names a Fixed source: no hook before egress knows of it."""
+    bits = 32 if family is Family.IPV4 else 128
+    gateway = str(LINKS["A", family][1])
+    route = (f"{CORRESPONDENT[family]}/{bits}", "via", gateway, "dev", "w0")
+    world.site.host.ip("route", "add", *route, "src", world.address(FIXED, family))
+    try:
+        yield
+    finally:
+        world.site.host.ip("route", "del", *route)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -13,11 +14,12 @@ from typing import Final
 
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.model import Family
+from tests.kernel.tracking.conftest import routed
 from tests.lab.client import Kind, ask, disconnect
 from tests.lab.counts import settles_at, total
 from tests.lab.host import CORRESPONDENT, FIXED, NONPERSISTENT
 from tests.lab.place import Place, Ready
-from tests.lab.process import wait_until
+from tests.lab.process import in_step, wait_until
 from tests.lab.world import PLAIN, World
 
 _PROCESSES: Final = 4
@@ -158,23 +160,33 @@ def test_counts_are_right_in_the_midst_of_it(tracked: World) -> None:
             freezer.write_text("0")
 
 
-def test_threads_that_share_a_socket_take_one_place(tracked: World) -> None:
-    """Two first sends at once by one unconnected socket: both reach for a place, one stays."""
+def test_two_that_send_first_by_one_socket_take_one_place(tracked: World) -> None:
+    """Both reach for a place at the same moment; one of the two is given back.
 
-    def application() -> None:
-        for _ in range(300):
-            with Kind.SENDTO6.open() as sock:
-                barrier = threading.Barrier(2)
+    Only at egress nothing keeps them apart: all other hooks run under the socket's lock.
+    """
+    count = 3000
 
-                def send(sock: socket.socket = sock, barrier: threading.Barrier = barrier) -> None:
-                    barrier.wait()
-                    sock.sendto(b"x", Kind.SENDTO6.destination)
+    def application() -> int:
+        sockets = [Kind.SENDTO6.open() for _ in range(count)]
+        with in_step() as wait:
+            for sock in sockets:
+                wait()
+                sock.sendto(b"x", Kind.SENDTO6.destination)
+        with PinnedDatapath(tracked.agent.pins) as datapath:
+            return sum(datapath.usage().values())
 
-                threads = [threading.Thread(target=send) for _ in range(2)]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-
-    tracked.place("counted").do(application)
+    with _more_files(), routed(tracked, Family.IPV6):
+        assert tracked.place("bare").do(application, timeout_s=60) == count
     settles_at(tracked.agent, 0)
+
+
+@contextmanager
+def _more_files() -> Iterator[None]:
+    """Let one process hold some thousands of sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -12,6 +12,7 @@ import pytest
 
 from odm_agent.kernel.sockets import sockets
 from odm_agent.model import Family
+from tests.kernel.tracking.conftest import routed
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, disconnect, exchange, outcome
 from tests.lab.counts import listed, settles_at, total
@@ -337,26 +338,12 @@ def test_the_type_that_a_socket_asks_for_next_is_what_it_counts_for(
 def test_a_udp_socket_whose_source_the_kernel_chose_is_found_at_egress(
     tracked: World, kind: Kind
 ) -> None:
-    """`ip route ... src X`: no hook before egress knows."""
-    source = tracked.address(FIXED, kind.family)
-    bits = 32 if kind.family is Family.IPV4 else 128
-    gateway = str(
-        next(
-            p.gateway
-            for p in tracked.agent.settings.prefixes
-            if p.via == "A" and p.family is kind.family
-        )
-    )
-    route = (f"{CORRESPONDENT[kind.family]}/{bits}", "via", gateway, "dev", "w0")
-    tracked.site.host.ip("route", "add", *route, "src", source)
-    try:
 
-        def setup(stack: ExitStack) -> None:
-            stack.enter_context(kind.open()).sendto(b"x", kind.destination)
+    def setup(stack: ExitStack) -> None:
+        stack.enter_context(kind.open()).sendto(b"x", kind.destination)
 
+    with routed(tracked, kind.family):
         assert _during(tracked, "bare", setup) == 1
-    finally:
-        tracked.site.host.ip("route", "del", *route)
 
 
 @each_kind()

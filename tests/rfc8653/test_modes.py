@@ -16,8 +16,9 @@ import pytest
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.model import AddressType, Family
 from tests.lab.agent import LabClass, Settings
+from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, call, exchange, outcome, source_cmsg
-from tests.lab.host import CORRESPONDENT_2, FIXED, LINKS, NONPERSISTENT
+from tests.lab.host import CORRESPONDENT_2, FIXED, LINKS, NONPERSISTENT, PREFIXES
 from tests.lab.world import STANDARD, World
 from tests.rfc8653.test_servers import wildcard_server
 
@@ -30,6 +31,15 @@ _SETTINGS: Final[Settings] = replace(
         )
         for mode in _MODES
         for name in ("plain", "strict")
+    },
+)
+#: No prefix of the type is configured: what then, for its default and for who asks?
+_WITHOUT: Final[Settings] = replace(
+    STANDARD,
+    prefixes=[prefix for prefix in PREFIXES if prefix.type is not NONPERSISTENT],
+    classes={
+        name: LabClass(allow=(NONPERSISTENT,), default=NONPERSISTENT, on_failure=name)
+        for name in ("open", "closed")
     },
 )
 _AF_XDP: Final = 44
@@ -189,3 +199,22 @@ def test_D8_a_mode_that_changes_is_in_force_at_once_for_open_sockets(modes: Worl
             agent.configure(_SETTINGS)
             assert agent.reload().returncode == 0
         assert talk.hear() == "EPERM"
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world in which one type has no address."""
+    with World(tmp_path_factory.mktemp("without"), _WITHOUT) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", ["open", "closed"])
+@each_kind()
+def test_D8_on_failure_decides_about_defaults_and_never_about_requests(
+    without: World, kind: Kind, name: str
+) -> None:
+    """An untyped address in the place of one that was asked for would be an accident."""
+    place = without.place(name)
+    by_default = place.do(lambda: outcome(lambda: call(kind)))
+    assert by_default == ("ok" if name == "open" else "EADDRNOTAVAIL")
+    assert place.do(lambda: outcome(lambda: call(kind, NONPERSISTENT))) == "EADDRNOTAVAIL"

@@ -134,8 +134,7 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 		return 1;
 	}
 	d = odm_decide_connect(ctx, sk, settings, &want, family, source);
-	if (d.reason !=
-	    ODM_R_MARKED) /* also a mark that the application set: not its prefix's way */
+	if (d.reason != ODM_R_MARKED) /* nor may one stay that the application has set */
 		odm_unmark(ctx, sk, settings);
 	if (d.verdict == ODM_ACCEPT && odm_is_any(source))
 		odm_leave_place(ctx, &want); /* that an earlier connect had taken */

@@ -12,6 +12,9 @@
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
 #define ODM_ABI_TAG 1
 
+/* Raised whenever struct odm_socket changes for what lives in sockets already: they would forget. */
+#define ODM_STORAGE_TAG 1
+
 #define ODM_MAX_CLASSES 256
 #define ODM_MAX_PREFIXES 1024
 #define ODM_MAX_POOL 65536    /* addresses of all prefixes together */
@@ -103,8 +106,8 @@ _Static_assert(sizeof(struct odm_addr) == 16, "odm_addr");
 /* odm_identities[0]: what is pinned here; user space checks it before anything else. */
 struct odm_identity {
 	__u32 abi_tag;
-	__u32 pad;
-	__u8 source_hash[32]; /* SHA-256 of the amalgamated C */
+	__u32 storage_tag;    /* 0: 1 */
+	__u8 source_hash[32]; /* SHA-256 of the amalgamated C; zeros while programs are replaced */
 };
 _Static_assert(sizeof(struct odm_identity) == 40, "odm_identity");
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 from odm_agent.model import AddressType, Family, IPAddress, IPNetwork
 
 ABI_TAG: Final = 1
+STORAGE_TAG: Final = 1
 
 MAX_CLASSES: Final = 256
 MAX_PREFIXES: Final = 1024
@@ -22,6 +23,8 @@ MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_FLOWS: Final = 16384
 MAX_VERDICTS: Final = 8192
+#: The rows of odm_choices: types by families.
+CHOICES: Final = 10
 
 FIELD_SHIFT: Final = 16
 FIELD_MASK: Final = 0x00070000
@@ -107,7 +110,11 @@ class Addr(ct.Structure):
 class Identity(ct.Structure):
     """struct odm_identity."""
 
-    _fields_ = (("abi_tag", ct.c_uint32), ("pad", ct.c_uint32), ("source_hash", ct.c_uint8 * 32))
+    _fields_ = (
+        ("abi_tag", ct.c_uint32),
+        ("storage_tag", ct.c_uint32),
+        ("source_hash", ct.c_uint8 * 32),
+    )
 
 
 class Settings(ct.Structure):

@@ -212,6 +212,7 @@ def open_state(
         )
         datapath = PinnedDatapath(wanted.pin_dir)
         opened.callback(datapath.close)
+        cgroups.remember(datapath.read().cgroups)
         engine = Engine(kernel, datapath, numbers, table, classes)
         state = State(
             *(path, config, journal, kernel, datapath, engine, cgroups),

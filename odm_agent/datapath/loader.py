@@ -57,15 +57,16 @@ def load(folder: Path) -> None:
     """Pin this version's programs as `FOLDER/programs/odm_*`, working on the maps `FOLDER/odm_*`.
 
     Maps that are pinned there already are used (and their shape is the caller's to check: BCC
-    takes any); the others are made. Each program holds the identity, so that it can be found from
-    them when all pins are lost.
+    takes any); the others are made. Each program holds settings and identity, whether it reads
+    them or not: so whose it is can be told when all pins are lost.
     """
     programs = _compile(folder)
     target = folder / "programs"
     target.mkdir(mode=0o700)
-    identity_fd = libbpf.get_pinned(folder / IDENTITY)
+    held = [libbpf.get_pinned(folder / name) for name in (IDENTITY, "odm_settings")]
     for name, fd in programs.items():
-        libbpf.hold_map(fd, identity_fd)
+        for map_fd in held:
+            libbpf.hold_map(fd, map_fd)
         libbpf.pin(fd, target / name)
 
 

@@ -1,0 +1,79 @@
+"""Only `detach` removes anything: no other end of the agent, nor a start that fails, does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.survival.conftest import link_ids, program_ids
+from tests.lab.client import Kind, call
+from tests.lab.host import FIXED, type_of
+from tests.lab.world import STANDARD, World
+
+
+def _sigterm(world: World) -> None:
+    world.agent.stop()
+
+
+def _sigkill(world: World) -> None:
+    world.agent.sigkill()
+
+
+def _stop_verb(world: World) -> None:
+    from odm_agent.agent.detach import stop_agent
+
+    assert stop_agent(world.agent.socket, world.agent.pins)
+
+
+def _failed_start(world: World) -> None:
+    """The configuration is refused."""
+    world.agent.stop()
+    world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
+    with pytest.raises(AssertionError, match="did not get ready"):
+        world.agent.start()
+    world.agent.configure(STANDARD)
+
+
+def _late_failed_start(world: World) -> None:
+    """The state can't be opened."""
+    world.agent.stop()
+    state = world.agent.folder / "state"
+    state.rename(state.with_name("kept"))
+    state.write_text("a file")
+    with pytest.raises(AssertionError, match=r"agent\.state_dir"):
+        world.agent.start()
+    state.unlink()
+
+
+def _refused_reload(world: World) -> None:
+    world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
+    assert world.agent.reload().returncode == 4
+    world.agent.configure(STANDARD)
+
+
+def _refused_upgrade(world: World) -> None:
+    world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
+    assert world.agent.call("upgrade", "-c", str(world.agent.config)).returncode == 4
+    world.agent.configure(STANDARD)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        *(_sigterm, _sigkill, _stop_verb),
+        *(_failed_start, _late_failed_start, _refused_reload, _refused_upgrade),
+    ],
+)
+def test_S9_nothing_but_detach_removes(own: World, end: Callable[[World], None]) -> None:
+    before = link_ids(own), program_ids(own), _listed(own.agent.pins)
+    end(own)
+    assert (link_ids(own), program_ids(own), _listed(own.agent.pins)) == before
+    assert type_of(own.place("fixed").do(lambda: call(Kind.TCP6)).seen) is FIXED
+    done = own.agent.call("detach", "-c", str(own.agent.config))
+    assert "detached the programs" in done.stdout, done.stderr
+    assert not own.agent.pins.exists()
+    assert not type_of(own.place("fixed").do(lambda: call(Kind.TCP6)).seen)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))

@@ -64,7 +64,7 @@ def _refused_upgrade(world: World) -> None:
         *(_failed_start, _late_failed_start, _refused_reload, _refused_upgrade),
     ],
 )
-def test_S9_nothing_but_detach_removes(own: World, end: Callable[[World], None]) -> None:
+def test_nothing_but_detach_removes(own: World, end: Callable[[World], None]) -> None:
     before = link_ids(own), program_ids(own), _listed(own.agent.pins)
     end(own)
     assert (link_ids(own), program_ids(own), _listed(own.agent.pins)) == before

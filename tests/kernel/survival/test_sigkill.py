@@ -4,9 +4,12 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from odm_agent.datapath import orphans
+from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.agent.conftest import eventually
 from tests.kernel.survival.conftest import Counters, link_ids, outdate, program_ids, unharmed
 from tests.lab.client import Kind, ask, call, exchange
@@ -45,7 +48,7 @@ def _while_reloading(world: World) -> None:
 @pytest.mark.parametrize(
     "moment", [_while_running, _while_starting, _while_loading, _while_reloading]
 )
-def test_S9_nothing_changes_for_any_socket_when_the_agent_is_killed(
+def test_nothing_changes_for_any_socket_when_the_agent_is_killed(
     own: World, moment: Callable[[World], None]
 ) -> None:
     links, counters = link_ids(own), Counters(own)
@@ -60,6 +63,25 @@ def test_S9_nothing_changes_for_any_socket_when_the_agent_is_killed(
     assert link_ids(own) == links
     assert own.agent.read("status")["alarms"] == []
     assert not (own.agent.pins / "next").exists()
+
+
+@pytest.mark.parametrize("then", ["start", "detach"])
+def test_first_start_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path, then: str) -> None:
+    """What it had attached is put right by the next start, and taken away by detach."""
+    with World(tmp_path, start=False) as world:
+        for number in range(8):
+            world.agent.launch()
+            time.sleep(0.3 + 0.15 * number + random.uniform(0, 0.1))
+            world.agent.sigkill()
+        if then == "start":
+            world.agent.start()
+            for name, type in (("fixed", FIXED), ("brief", NONPERSISTENT)):
+                seen = world.place(name).do(lambda: call(Kind.TCP6)).seen
+                assert type_of(seen) is type
+        else:
+            assert world.agent.call("detach", "-c", str(world.agent.config)).returncode == 0
+            assert not world.agent.pins.exists()
+            assert orphans.find(world.site.host.call(netns_cookie)) == []
 
 
 def test_restart_adopts_within_moments(own: World) -> None:

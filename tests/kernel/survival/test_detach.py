@@ -1,10 +1,12 @@
 """Only `detach` removes anything: no other end of the agent, nor a start that fails, does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from odm_agent.datapath import orphans
+from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import link_ids, program_ids
 from tests.lab.client import Kind, call
 from tests.lab.host import FIXED, type_of
@@ -43,6 +45,7 @@ def _late_failed_start(world: World) -> None:
     with pytest.raises(AssertionError, match=r"agent\.state_dir"):
         world.agent.start()
     state.unlink()
+    state.with_name("kept").rename(state)
 
 
 def _refused_reload(world: World) -> None:
@@ -57,6 +60,13 @@ def _refused_upgrade(world: World) -> None:
     world.agent.configure(STANDARD)
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One world for all ends but the last: none of them changes anything."""
+    with World(tmp_path_factory.mktemp("ends")) as made:
+        yield made
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -64,15 +74,23 @@ def _refused_upgrade(world: World) -> None:
         *(_failed_start, _late_failed_start, _refused_reload, _refused_upgrade),
     ],
 )
-def test_nothing_but_detach_removes(own: World, end: Callable[[World], None]) -> None:
-    before = link_ids(own), program_ids(own), _listed(own.agent.pins)
-    end(own)
-    assert (link_ids(own), program_ids(own), _listed(own.agent.pins)) == before
-    assert type_of(own.place("fixed").do(lambda: call(Kind.TCP6)).seen) is FIXED
-    done = own.agent.call("detach", "-c", str(own.agent.config))
+def test_no_other_end_removes_anything(world: World, end: Callable[[World], None]) -> None:
+    before = link_ids(world), program_ids(world), _listed(world.agent.pins)
+    end(world)
+    assert (link_ids(world), program_ids(world), _listed(world.agent.pins)) == before
+    assert type_of(world.place("fixed").do(lambda: call(Kind.TCP6)).seen) is FIXED
+    if not world.agent.socket.exists() or end is _sigkill:
+        world.agent.start()
+
+
+def test_detach_removes_everything(world: World) -> None:
+    """Also with an agent that runs, which would put it all back."""
+    done = world.agent.call("detach", "-c", str(world.agent.config))
+    assert "stopped the running agent" in done.stdout
     assert "detached the programs" in done.stdout, done.stderr
-    assert not own.agent.pins.exists()
-    assert not type_of(own.place("fixed").do(lambda: call(Kind.TCP6)).seen)
+    assert not world.agent.pins.exists()
+    assert orphans.find(world.site.host.call(netns_cookie)) == []
+    assert not type_of(world.place("fixed").do(lambda: call(Kind.TCP6)).seen)
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -138,10 +138,10 @@ def _serves(settings_id: int | None) -> int | None:
     """The namespace that programs with these settings are for."""
     if settings_id is None:
         return None
-    fd = libbpf.map_by_id(settings_id)
     try:
+        fd = libbpf.map_by_id(settings_id)
         settings = libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
-    except DatapathError:  # closed already; of a shape that is not ours
+    except DatapathError:  # gone meanwhile, or of a shape that is not ours
         return None
     try:
         row = settings.get(0)

@@ -99,7 +99,7 @@ class Staged:
         DatapathError leaves a mixture that works, but for a first start, which leaves nothing.
         """
         pin_dir = self._wanted.pin_dir
-        first = not pins.attached(pin_dir)
+        first = pins.read_identity(pin_dir) is None and not pins.attached(pin_dir)
         self._write_settings()
         if IDENTITY not in self.fresh:
             _note_change(pin_dir)

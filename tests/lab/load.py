@@ -17,7 +17,7 @@ from typing import Final
 
 from odm_agent.model import AddressType
 from tests.lab.client import Kind, ask, exchange, outcome
-from tests.lab.host import FIXED, GRACEFUL, NONPERSISTENT, SESSION, type_of
+from tests.lab.host import FIXED, NONPERSISTENT, SESSION, type_of
 from tests.lab.place import Place
 from tests.lab.process import enter_netns
 from tests.lab.world import World
@@ -44,7 +44,7 @@ class Job:
 BY_CLASS: Final = (
     Job("fixed", FIXED),
     Job("brief", NONPERSISTENT),
-    Job("graceful", GRACEFUL),
+    Job("session", SESSION),
     Job("plain", UNTYPED),
     Job("nothing", "EACCES", bind=FIXED),
 )

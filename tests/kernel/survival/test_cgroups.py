@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 
 from tests.kernel.agent.conftest import eventually
-from tests.kernel.survival.conftest import Counters, link_ids
+from tests.kernel.survival.conftest import QUICK, Counters, link_ids
 from tests.lab.client import Kind, ask, call, exchange
 from tests.lab.host import FIXED, SESSION, type_of
 from tests.lab.load import Job, under_load
 from tests.lab.metrics import verdicts
 from tests.lab.place import Place, Ready
 from tests.lab.process import wait_until
-from tests.lab.world import STANDARD, World
+from tests.lab.world import World
 
 
 def _source(place: Place) -> object:
@@ -103,9 +103,9 @@ def test_class_that_is_renamed_under_open_sockets(own: World) -> None:
     """No refusal in between; the old name keeps its counters, the new one begins its own."""
     counters = Counters(own)
     refused = 'verdict="refuse"'
-    classes = dict(STANDARD.classes)
+    classes = dict(QUICK.classes)
     session = replace(classes.pop("session"), cgroups=("session",))
-    renamed = replace(STANDARD, classes={**classes, "calls": session})
+    renamed = replace(QUICK, classes={**classes, "calls": session})
     go = own.agent.folder / "go"
 
     def application(ready: Ready) -> None:
@@ -142,11 +142,11 @@ def test_class_that_is_removed_and_given_back_counts_on(own: World) -> None:
     """An id belongs to its name for good."""
     own.place("fixed").do(lambda: call(Kind.TCP6))
     before = verdicts(own, "fixed", verdict="assign")
-    without = {name: each for name, each in STANDARD.classes.items() if name != "fixed"}
-    own.agent.configure(replace(STANDARD, classes=without))
+    without = {name: each for name, each in QUICK.classes.items() if name != "fixed"}
+    own.agent.configure(replace(QUICK, classes=without))
     assert own.agent.reload().returncode == 0
     assert not _source(own.place("fixed"))
-    own.agent.configure(STANDARD)
+    own.agent.configure(QUICK)
     assert own.agent.reload().returncode == 0
     assert _source(own.place("fixed")) is FIXED
     assert verdicts(own, "fixed", verdict="assign") > before

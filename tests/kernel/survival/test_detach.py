@@ -7,10 +7,10 @@ import pytest
 
 from odm_agent.datapath import orphans
 from odm_agent.kernel.namespace import netns_cookie
-from tests.kernel.survival.conftest import link_ids, program_ids
+from tests.kernel.survival.conftest import QUICK, link_ids, program_ids
 from tests.lab.client import Kind, call
 from tests.lab.host import FIXED, type_of
-from tests.lab.world import STANDARD, World
+from tests.lab.world import World
 
 
 def _sigterm(world: World) -> None:
@@ -33,7 +33,7 @@ def _failed_start(world: World) -> None:
     world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
     with pytest.raises(AssertionError, match="did not get ready"):
         world.agent.start()
-    world.agent.configure(STANDARD)
+    world.agent.configure(QUICK)
 
 
 def _late_failed_start(world: World) -> None:
@@ -51,19 +51,19 @@ def _late_failed_start(world: World) -> None:
 def _refused_reload(world: World) -> None:
     world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
     assert world.agent.reload().returncode == 4
-    world.agent.configure(STANDARD)
+    world.agent.configure(QUICK)
 
 
 def _refused_upgrade(world: World) -> None:
     world.agent.config.write_text(world.agent.config.read_text() + "[nonsense]\n")
     assert world.agent.call("upgrade", "-c", str(world.agent.config)).returncode == 4
-    world.agent.configure(STANDARD)
+    world.agent.configure(QUICK)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One world for all ends but the last: none of them changes anything."""
-    with World(tmp_path_factory.mktemp("ends")) as made:
+    with World(tmp_path_factory.mktemp("ends"), QUICK) as made:
         yield made
 
 

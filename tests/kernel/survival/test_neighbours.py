@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from odm_agent.model import Family
+from tests.kernel.survival.conftest import QUICK
 from tests.lab.cgroup import Cgroup
 from tests.lab.client import PORT, Kind, call, outcome
 from tests.lab.host import CORRESPONDENT_2, PREFIXES
@@ -39,7 +40,7 @@ def _reaches_both(world: World) -> bool:
 @pytest.mark.parametrize("place", ["", "fixed"], ids=["same-cgroup", "child"])
 @pytest.mark.parametrize("first", ["theirs", "ours"])
 def test_both_verdicts_hold_in_either_order(tmp_path: Path, first: str, place: str) -> None:
-    with World(tmp_path, start=False) as world, ExitStack() as stack:
+    with World(tmp_path, QUICK, start=False) as world, ExitStack() as stack:
         cgroup = Cgroup.at(world.cgroup.path / place)
         if first == "ours":
             world.agent.start()
@@ -65,7 +66,7 @@ def test_both_verdicts_hold_in_either_order(tmp_path: Path, first: str, place: s
 @pytest.mark.parametrize("place", ["", ".."], ids=["same-cgroup", "above"])
 def test_exclusive_program_that_was_there_first_is_named(tmp_path: Path, place: str) -> None:
     """Nothing of ours is left, and theirs goes on."""
-    with World(tmp_path, start=False) as world:
+    with World(tmp_path, QUICK, start=False) as world:
         cgroup = world.cgroup
         if place:  # a cgroup of the test's own is above
             world.agent.cgroup = Cgroup.at(world.place("plain").cgroup.path)
@@ -79,7 +80,7 @@ def test_exclusive_program_that_was_there_first_is_named(tmp_path: Path, place: 
 
 
 def test_ours_first_refuses_the_exclusive_one(tmp_path: Path) -> None:
-    with World(tmp_path) as world:
+    with World(tmp_path, QUICK) as world:
         with pytest.raises(OSError, match="EPERM"):
             Neighbour(world.cgroup, DENIED, EXCLUSIVE)
         assert _enforces(world)

@@ -10,12 +10,12 @@ import pytest
 from odm_agent.datapath import orphans
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
-from tests.kernel.survival.conftest import Counters, link_ids, outdate, program_ids
+from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids
 from tests.lab.agent import Agent
 from tests.lab.client import Kind, ask, call, exchange
 from tests.lab.host import FIXED, SESSION, Site, type_of
 from tests.lab.place import Place, Ready
-from tests.lab.world import STANDARD, World
+from tests.lab.world import World
 
 
 @contextmanager
@@ -32,9 +32,9 @@ def bpffs(folder: Path) -> Iterator[Path]:
 @contextmanager
 def elsewhere(tmp_path: Path) -> Iterator[tuple[World, Path]]:
     """A world whose pins are on a bpf file system that can be mounted over."""
-    with bpffs(tmp_path / "bpf") as mount, World(tmp_path, start=False) as world:
+    with bpffs(tmp_path / "bpf") as mount, World(tmp_path, QUICK, start=False) as world:
         world.agent.pins = mount / "odm"
-        world.agent.configure(STANDARD)
+        world.agent.configure(QUICK)
         world.agent.start()
         yield world, mount
 
@@ -81,12 +81,12 @@ def test_pin_folder_that_was_changed_is_refused_while_the_old_one_can_be_seen(ow
     old, links = own.agent.pins, link_ids(own)
     own.agent.stop()
     own.agent.pins = old.with_name(old.name + "-new")
-    own.agent.configure(STANDARD)
+    own.agent.configure(QUICK)
     with pytest.raises(AssertionError, match=f"pinned in {old}, not in {old}-new"):
         own.agent.start()
     assert not own.agent.pins.exists()
     own.agent.pins = old
-    own.agent.configure(STANDARD)
+    own.agent.configure(QUICK)
     own.agent.start()
     assert link_ids(own) == links
 
@@ -96,7 +96,7 @@ def test_other_agents_on_the_cgroup_are_not_touched(tmp_path: Path) -> None:
     with (
         elsewhere(tmp_path) as (world, mount),
         Site() as second,
-        Agent(second.host, world.cgroup, tmp_path, STANDARD) as other,
+        Agent(second.host, world.cgroup, tmp_path, QUICK) as other,
     ):
         theirs = orphans.find(second.host.call(netns_cookie))
         assert len(theirs) == len(_ours(world))

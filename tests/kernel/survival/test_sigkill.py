@@ -11,7 +11,7 @@ import pytest
 from odm_agent.datapath import orphans
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.agent.conftest import eventually
-from tests.kernel.survival.conftest import Counters, link_ids, outdate, program_ids, unharmed
+from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids, unharmed
 from tests.lab.client import Kind, ask, call, exchange
 from tests.lab.host import FIXED, NONPERSISTENT, type_of
 from tests.lab.place import Ready
@@ -68,10 +68,10 @@ def test_nothing_changes_for_any_socket_when_the_agent_is_killed(
 @pytest.mark.parametrize("then", ["start", "detach"])
 def test_first_start_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path, then: str) -> None:
     """What it had attached is put right by the next start, and taken away by detach."""
-    with World(tmp_path, start=False) as world:
-        for number in range(8):
+    with World(tmp_path, QUICK, start=False) as world:
+        for number in range(6):
             world.agent.launch()
-            time.sleep(0.3 + 0.15 * number + random.uniform(0, 0.1))
+            time.sleep(0.3 + 0.2 * number + random.uniform(0, 0.1))
             world.agent.sigkill()
         if then == "start":
             world.agent.start()

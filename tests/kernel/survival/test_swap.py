@@ -31,7 +31,7 @@ RENAMED = {
     "odm_spans": "odm_spans_2",
     "odm_classes": "odm_classes_2",
 }
-_SWAPPING_S = 8.0
+_SWAPPING_S = 6.0
 
 
 def _wanted(world: World) -> swap.Wanted:

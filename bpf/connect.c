@@ -14,11 +14,15 @@ static __always_inline void odm_unmark(struct bpf_sock_addr *ctx, const struct b
 }
 
 /* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
-static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+static __always_inline bool odm_may_mark(const struct bpf_sock *sk,
 					 const struct odm_settings *settings, u32 wanted)
 {
-	if (!wanted || (sk->mark & ~settings->mark_mask))
-		return false;
+	return wanted && !(sk->mark & ~settings->mark_mask);
+}
+
+static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+					 u32 wanted)
+{
 	if (sk->mark == wanted)
 		return true;
 	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
@@ -52,17 +56,23 @@ odm_assign(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct odm_sett
 	   const struct odm_want *want, const struct odm_prefix *prefix)
 {
 	bool has_port = sk->src_port,
-	     keep_free = sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP;
+	     keep_free = sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP,
+	     by_mark = (has_port || keep_free) && odm_may_mark(sk, settings, prefix->mark);
+	struct odm_decision place;
 	struct odm_addr *addr;
 
-	if ((has_port || keep_free) && odm_set_mark(ctx, sk, settings, prefix->mark))
-		return ODM_DECIDE(ODM_ASSIGN, ODM_R_MARKED, want->type);
-	if (has_port)
+	if (has_port && !by_mark)
 		return odm_without_address(want, ODM_R_FOREIGN_MARK);
-	addr = odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
-	if (!addr || odm_bind_to(ctx, sk, addr))
+	addr = by_mark ? odm_first(prefix) : odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
+	if (!addr)
 		return odm_without_address(want, ODM_R_NOT_LOCAL);
-	return ODM_DECIDE(ODM_ASSIGN, ODM_R_BOUND, want->type);
+	place = odm_take_place(ctx, sk, want, addr, want->type, ODM_HELD_BY_USER, ODM_H_CONNECT);
+	if (place.verdict == ODM_REFUSE)
+		return place;
+	if (by_mark ? odm_set_mark(ctx, sk, prefix->mark) : !odm_bind_to(ctx, sk, addr))
+		return ODM_DECIDE(ODM_ASSIGN, by_mark ? ODM_R_MARKED : ODM_R_BOUND, want->type);
+	odm_leave_place(ctx, want);
+	return odm_without_address(want, ODM_R_NOT_LOCAL);
 }
 
 /* A socket of a class with neither request nor default: as stock, unless the class is strict. */
@@ -78,11 +88,17 @@ odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
 		   const struct odm_addr *source)
 {
+	struct odm_decision d, place;
 	struct odm_prefix *prefix;
-	struct odm_decision d;
 
-	if (!odm_is_any(source) && !odm_is_exempt(source))
-		return odm_check_source(want->class, odm_source_of(source), want->asked);
+	if (!odm_is_any(source) && !odm_is_exempt(source)) {
+		d = odm_check_source(want->class, odm_source_of(source), want->asked);
+		if (d.verdict == ODM_REFUSE || !d.type)
+			return d;
+		place = odm_take_place(ctx, sk, want, source, d.type,
+				       ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_CONNECT);
+		return place.verdict == ODM_REFUSE ? place : d;
+	}
 	if (!want->type)
 		return odm_connect_untyped(want);
 	d = odm_check_want(settings, want);
@@ -113,11 +129,15 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 	if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
 	    odm_leaves_alone(settings, destination)) {
 		odm_unmark(ctx, sk, settings);
+		if (odm_is_any(source))
+			odm_leave_place(ctx, &want);
 		return 1;
 	}
 	d = odm_decide_connect(ctx, sk, settings, &want, family, source);
 	if (d.verdict != ODM_ASSIGN)
 		odm_unmark(ctx, sk, settings);
+	if (d.verdict == ODM_ACCEPT && odm_is_any(source))
+		odm_leave_place(ctx, &want); /* that an earlier connect had taken */
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_CONNECT);
 }
 

@@ -16,6 +16,23 @@ static __always_inline struct odm_decision odm_decide_egress(const struct odm_cl
 	return ODM_LEAVE_ALONE;
 }
 
+/* A UDP socket whose source the kernel chose: only here is it known that it holds an address. */
+static __always_inline struct odm_decision
+odm_place_of_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_id,
+		      const struct odm_addr *addr, u8 type)
+{
+	struct odm_want want = { .class = class, .class_id = class_id };
+	struct bpf_sock *sk = skb->sk;
+
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	if (!sk || sk->protocol != IPPROTO_UDP)
+		return ODM_LEAVE_ALONE;
+	want.sock = odm_tracked(odm_own_storage(sk));
+	if (!want.sock || want.sock->holds)
+		return ODM_LEAVE_ALONE;
+	return odm_place(skb, want.sock, &want, addr, type, ODM_HELD_BY_USER, ODM_H_EGRESS);
+}
+
 /* cgroup_skb/egress: an untyped source costs one lookup. */
 int odm_egress(struct __sk_buff *skb)
 {
@@ -46,6 +63,8 @@ int odm_egress(struct __sk_buff *skb)
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1;
 	d = odm_decide_egress(class, source, marked);
+	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
+		d = odm_place_of_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (d.silent || odm_is_outsider(skb))
 		return 1;
 	d = odm_soften(d, class->mode);

@@ -10,6 +10,9 @@
 #include "odm_choose.h"
 #include "odm_storage.h"
 #include "odm_want.h"
+#include "odm_usage.h"
+#include "odm_hold.h"
+#include "odm_track.h"
 #include "odm_packet.h"
 
 #include "sockets.c"
@@ -19,3 +22,6 @@
 #include "sendmsg.c"
 #include "egress.c"
 #include "ingress.c"
+#include "tracking.c"
+#include "frames.c"
+#include "census.c"

@@ -10,10 +10,13 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 1
+#define ODM_ABI_TAG 2
 
-/* Raised whenever struct odm_socket changes for what lives in sockets already: they would forget. */
-#define ODM_STORAGE_TAG 1
+/*
+ * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
+ * forget what they asked for.
+ */
+#define ODM_STORAGE_TAG 2
 
 #define ODM_MAX_CLASSES 256
 #define ODM_MAX_PREFIXES 1024
@@ -25,6 +28,7 @@
 #define ODM_MAX_DEPTH 32 /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_FLOWS 16384
 #define ODM_MAX_VERDICTS 8192
+#define ODM_MAX_LIVE 65536 /* addresses in use, times the classes that use them */
 
 /* The on-demand field of IPV6_ADDR_PREFERENCES (docs/api.md). */
 #define ODM_FIELD_SHIFT 16
@@ -84,7 +88,10 @@ enum odm_reason {
 	ODM_R_NO_STORAGE = 15,      /* REFUSE: no memory for the socket's type */
 	ODM_R_ACCEPTED_OPTION = 16, /* ACCEPT: the type was taken */
 	ODM_R_FAIL_OPEN = 17,       /* ACCEPT: no address, and the class fails open */
-	ODM_REASONS = 18,
+	ODM_R_CLOSED = 18,          /* REFUSE: the class may not use this kind of socket */
+	ODM_R_CAP_SOCKETS = 19,     /* REFUSE: the class's sockets of the type are at their cap */
+	ODM_R_CAP_REQUESTS = 20,    /* REFUSE: the class asks for the type too often */
+	ODM_REASONS = 21,
 };
 
 enum odm_hook {
@@ -94,7 +101,17 @@ enum odm_hook {
 	ODM_H_SENDMSG = 3,
 	ODM_H_EGRESS = 4,
 	ODM_H_INGRESS = 5,
-	ODM_HOOKS = 6,
+	ODM_H_SOCK_CREATE = 6,
+	ODM_H_FRAMES = 7, /* tc egress of an interface: what packet sockets send */
+	ODM_HOOKS = 8,
+};
+
+/* What could not be noted, since memory or a map was full (odm_losses). */
+enum odm_loss {
+	ODM_LOST_VERDICT = 0, /* it stood, but was not counted */
+	ODM_LOST_SOCKET = 1,  /* no storage: a socket of a class with caps is not counted */
+	ODM_LOST_ADDRESS = 2, /* a socket is counted by class and type, not by its address */
+	ODM_LOSSES = 3,
 };
 
 /* An address in network order; IPv4 as ::ffff:a.b.c.d. */
@@ -120,12 +137,23 @@ struct odm_settings {
 	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
 	__u32 protocol;       /* route, rule and address protocol of the agent; for detach */
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
-	__u64 room[3];
+	__u32 watched_classes; /* number of classes that sock_create must know; 0 spares a lookup */
+	__u32 pad;
+	__u64 room[2];
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 
 #define ODM_CLASS_STRICT 0x01
 #define ODM_CLASS_FAIL_CLOSED 0x02
+#define ODM_CLASS_CAPPED 0x04 /* has caps: its sockets are tracked from their birth */
+
+/* What a class may not use at all, since no later hook could see or stop it (odm_class.refuse). */
+#define ODM_REFUSE_RAW 0x01
+#define ODM_REFUSE_PING 0x02
+#define ODM_REFUSE_MPTCP 0x04
+#define ODM_REFUSE_UDPLITE 0x08
+#define ODM_REFUSE_PACKET 0x10
+#define ODM_REFUSE_XDP 0x20
 
 /* odm_classes[class id]; 0 is the row of unclassified sockets. */
 struct odm_class {
@@ -133,10 +161,39 @@ struct odm_class {
 	__u8 allow; /* bit N: may use type N */
 	__u8 default_type;
 	__u8 flags;
-	__u32 pad;
+	__u8 refuse; /* ODM_REFUSE_* */
+	__u8 pad[3];
 	__u64 room[3];
 };
 _Static_assert(sizeof(struct odm_class) == 32, "odm_class");
+
+/* odm_caps[class id * ODM_TYPES + type]: how much of a type a class may have (all 0: no cap). */
+struct odm_cap {
+	__u32 sockets;             /* live ones at most */
+	__u32 requests_per_minute; /* for people; hooks go by what follows */
+	__u64 interval_ns;         /* mean time between two requests */
+	__u64 burst_ns;            /* how far requests may run ahead of that */
+	__u64 room;
+};
+_Static_assert(sizeof(struct odm_cap) == 32, "odm_cap");
+
+/* odm_usage[class id * ODM_TYPES + type]: how much of it the class has now. */
+struct odm_usage {
+	struct bpf_spin_lock lock;
+	__u32 live;    /* tracked sockets that hold an address of the type */
+	__u64 next_ns; /* boot time at which the next request would be in time */
+	__u64 room;
+};
+_Static_assert(sizeof(struct odm_usage) == 24, "odm_usage");
+
+/* odm_live: tracked sockets by the address that they hold. */
+struct odm_live_key {
+	struct odm_addr addr;
+	__u16 class_id;
+	__u8 type;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct odm_live_key) == 20, "odm_live_key");
 
 #define ODM_DEFAULT_OF_CLASS 0xff
 
@@ -199,18 +256,44 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_FOREIGN 0x01  /* of another network namespace */
 #define ODM_SOCKET_RAW 0x02      /* a user's raw socket, not the kernel's own */
 #define ODM_SOCKET_FREEBIND 0x04 /* may be bound to any-IP addresses */
+#define ODM_SOCKET_TRACKED 0x08  /* what it holds is counted */
+
+/* Why a socket holds its address (odm_socket.holds). */
+#define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */
+#define ODM_HELD_BY_KERNEL 0x02 /* a listener or a connection, until it is in state CLOSE */
+#define ODM_HELD_BOUND 0x04     /* by bind(): outlives its connection */
 
 /* Socket storage; append-only: `room` shrinks, nothing moves. */
 struct odm_socket {
 	__u8 version;
 	__u8 type; /* that the socket asked for */
 	__u16 flags;
-	__u16 class_id; /* of who asked for the type, then */
+	__u16 class_id; /* of who asked for the type (else: who made the socket), then */
 	__u16 pad;
-	__u64 cgroup; /* of who asked for the type */
-	__u64 room[6];
+	__u64 cgroup;              /* of who asked for the type (else: who made the socket) */
+	struct bpf_spin_lock lock; /* for what follows */
+	__u8 holds;                /* ODM_HELD_*; 0: nothing that counts */
+	__u8 held_type;
+	__u16 held_class;
+	struct odm_addr held;
+	__u64 cookie; /* whose these are: a listener's child starts with a copy */
+	__u64 room[2];
 };
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
+
+/* What the census (an iterator over socket storage) tells of a socket. */
+struct odm_census {
+	__u64 cookie;
+	__u8 type;
+	__u8 holds; /* as in odm_socket, and what follows */
+	__u8 held_type;
+	__u8 pad;
+	__u16 held_class;
+	__u16 flags;
+	struct odm_addr held;
+	__u64 cgroup;
+};
+_Static_assert(sizeof(struct odm_census) == 40, "odm_census");
 
 /* odm_verdicts: how often. */
 struct odm_verdict_key {

@@ -52,6 +52,15 @@ static __always_inline struct odm_addr *odm_pick(const struct odm_prefix *prefix
 	return odm_pools.lookup(&index);
 }
 
+/* The address that the prefix's mark selects. */
+static __always_inline struct odm_addr *odm_first(const struct odm_prefix *prefix)
+{
+	u64 pool = odm_pool_of(prefix);
+	u32 index = ODM_POOL_FIRST(pool);
+
+	return ODM_POOL_SIZE(pool) ? odm_pools.lookup(&index) : NULL;
+}
+
 /* Can a socket be bound to any-IP addresses of this prefix? */
 static __always_inline bool odm_binds_any_ip(const struct odm_prefix *prefix,
 					     const struct odm_socket *sock)

@@ -48,9 +48,25 @@ ODM_MAP("percpu_hash", struct odm_verdict_key, u64, odm_verdicts, ODM_MAX_VERDIC
 /* UDP socket and peer -> the local address that the peer asked. Hooks only; LRU: full forgets. */
 ODM_MAP("lru_hash", struct odm_flow_key, struct odm_addr, odm_flows, ODM_MAX_FLOWS, 0);
 
+/* class and type -> what it may have at most. */
+ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);
+
+/* class and type -> what it has. Hooks write, each row under its lock; agent reads. */
+ODM_MAP("array", u32, struct odm_usage, odm_usage, ODM_MAX_CLASSES *ODM_TYPES, 0);
+
 /*
- * Socket -> the type it asked for. Hooks write; `odm-agent sockets` reads by sock_diag. Made only
- * for sockets that need it; an accepted socket starts with a copy of its listener's (CLONE).
+ * address, class, type -> tracked sockets that hold it. Hooks write; agent reads, and removes rows of
+ * addresses that are gone. Full: counted by class and type only, and as lost.
+ */
+ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREALLOC);
+
+/* enum odm_loss -> how often. Hooks write; agent reads. */
+ODM_MAP("percpu_array", u32, u64, odm_losses, ODM_LOSSES, 0);
+
+/*
+ * Socket -> the type it asked for, and the address it holds if that is counted. Hooks write; `odm-agent
+ * sockets` reads. Made only for sockets that need it; an accepted socket starts with a copy of its
+ * listener's (CLONE).
  */
 ODM_MAP("sk_storage", int, struct odm_socket, odm_sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 

@@ -7,16 +7,22 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_RAW 3
 #define SOL_SOCKET 1
+#define SOL_PACKET 263
+#define SOL_XDP 283
+#define PACKET_QDISC_BYPASS 20
 #define SO_MARK 36
 
 #define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_IPV6 41
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_UDPLITE 136
 #define IPPROTO_MPTCP 262
 
 #define IPV6_ADDR_PREFERENCES 72
@@ -36,6 +42,10 @@
 #define EPERM 1
 #define EADDRNOTAVAIL 99
 #define ENOPROTOOPT 92
+#define EDQUOT 122
+
+#define TC_ACT_UNSPEC (-1)
+#define TC_ACT_SHOT 2
 
 #define LOOPBACK_IFINDEX 1
 

@@ -23,11 +23,23 @@ static __always_inline int odm_fail(__u8 reason)
 		bpf_set_retval(-EINVAL);
 	else if (reason == ODM_R_NO_STORAGE)
 		bpf_set_retval(-ENOMEM);
-	else if (reason == ODM_R_CLASS || reason == ODM_R_CREATOR || reason == ODM_R_STRICT)
+	else if (reason == ODM_R_CLASS || reason == ODM_R_CREATOR || reason == ODM_R_STRICT ||
+		 reason == ODM_R_CLOSED)
 		bpf_set_retval(-EACCES);
+	else if (reason == ODM_R_CAP_SOCKETS || reason == ODM_R_CAP_REQUESTS)
+		bpf_set_retval(-EDQUOT);
 	else
 		bpf_set_retval(-EADDRNOTAVAIL);
 	return 0;
+}
+
+/* Something could not be noted; nothing is refused for that by itself. */
+static __always_inline void odm_lost(u32 what)
+{
+	u64 *count = odm_losses.lookup(&what);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
 }
 
 static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u8 hook)
@@ -47,6 +59,8 @@ static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u
 	}
 	if (count) /* atomic: softirq may interrupt the same key on this CPU */
 		__sync_fetch_and_add(count, 1);
+	else
+		odm_lost(ODM_LOST_VERDICT);
 }
 
 /* A class in audit refuses nothing; what it would have refused is counted as such. */

@@ -55,15 +55,11 @@ static __always_inline struct odm_decision odm_check_request(const struct odm_cl
 /* Keep the type with the socket, and who asked. */
 static __always_inline bool odm_store_type(struct bpf_sock *sk, u8 type, u16 class_id)
 {
-	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
 
-	if (!sock)
-		return false;
-	sock->version = 1;
-	sock->type = type;
-	sock->class_id = class_id;
-	sock->cgroup = bpf_get_current_cgroup_id();
-	return true;
+	if (sock)
+		sock->type = type;
+	return sock;
 }
 
 /*
@@ -117,7 +113,7 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	struct odm_cgroup cgroup;
 	struct odm_decision d;
 	struct odm_class *class;
-	u8 mode;
+	u8 mode, reason;
 
 	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
 		return 1;
@@ -127,6 +123,11 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		return 1;
 	mode = class->mode;
 	d = odm_check_request(class, value);
+	if (d.verdict == ODM_ACCEPT && class->flags & ODM_CLASS_CAPPED) {
+		reason = odm_use(cgroup.class_id, d.type, false, true, true);
+		if (reason)
+			d = ODM_DECIDE(ODM_REFUSE, reason, d.type);
+	}
 	if (d.reason == ODM_R_BAD_FIELD || d.reason == ODM_R_BAD_FLAGS)
 		mode = ODM_MODE_ENFORCE; /* a value without meaning: no mode makes sense of it */
 	if (d.verdict == ODM_ACCEPT || mode == ODM_MODE_AUDIT) {
@@ -141,6 +142,23 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	return 1;
 }
 
+/* Options by which frames would leave where no program sees them; for classes that closed that. */
+static __always_inline int odm_check_frames(struct bpf_sockopt *ctx, u8 closed)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_decision d = ODM_DECIDE(ODM_REFUSE, ODM_R_CLOSED, 0);
+	struct odm_cgroup cgroup;
+	struct odm_class *class;
+
+	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return 1;
+	cgroup = odm_class_of_caller(settings);
+	class = odm_class_row(cgroup.class_id);
+	if (!class || class->mode == ODM_MODE_OFF || !(class->refuse & closed))
+		return 1;
+	return odm_conclude(cgroup.class_id, d, class->mode, ODM_H_SETSOCKOPT);
+}
+
 /* cgroup/setsockopt: runs for every option of every socket, so it leaves by the first test. */
 int odm_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -150,6 +168,10 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
 		if (ctx->optlen > 4096) /* we hold a cut copy: let the kernel use the original */
 			ctx->optlen = 0;
+		if (ctx->level == SOL_XDP)
+			return odm_check_frames(ctx, ODM_REFUSE_XDP);
+		if (ctx->level == SOL_PACKET && ctx->optname == PACKET_QDISC_BYPASS)
+			return odm_check_frames(ctx, ODM_REFUSE_PACKET);
 		return 1;
 	}
 	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))

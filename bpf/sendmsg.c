@@ -1,14 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* sendto() and sendmsg() of UDP: each datagram of an unconnected socket leaves from its type. */
 
-/* Every load of a cookie goes through here: BCC declares the helper with 32 bits. */
-static __always_inline u64 odm_cookie(void *ctx)
-{
-	u64 (*cookie64)(void *) = (void *)BPF_FUNC_get_socket_cookie;
-
-	return cookie64(ctx);
-}
-
 /*
  * A server bound to a wildcard answers from the address that this peer asked (noted at ingress),
  * or its clients would take no notice of the answer. Only for defaults: a socket that asked for a
@@ -80,8 +72,8 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 {
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_want want = {};
+	struct odm_decision d, place;
 	struct odm_cgroup cgroup;
-	struct odm_decision d;
 
 	if (!settings)
 		return 1;
@@ -95,6 +87,12 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return 1;
 	}
 	d = odm_decide_sendmsg(ctx, sk, settings, &want, family, peer, source);
+	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {
+		place = odm_take_place(ctx, sk, &want, source, d.type, ODM_HELD_BY_USER,
+				       ODM_H_SENDMSG);
+		if (place.verdict == ODM_REFUSE)
+			d = place;
+	}
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_SENDMSG);
 }
 

@@ -143,6 +143,20 @@ class DropCgroup:
     cgroup_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Hold packet sockets to their class at an interface (by its index)."""
+
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unguard:
+    """Leave an interface, or forget one that is gone."""
+
+    interface: int
+
+
 KernelAction = AddAddress | RemoveAddress | AddRoute | RemoveRoute | AddRule | RemoveRule
 DatapathAction = (
     PutSpan
@@ -156,5 +170,7 @@ DatapathAction = (
     | DropClass
     | PutCgroup
     | DropCgroup
+    | Guard
+    | Unguard
 )
 Action = KernelAction | DatapathAction

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from odm_agent.errors import OdmError
+from odm_agent.folders import distrust
 
 Kind = Literal["class", "prefix"]
 
@@ -38,8 +39,17 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if reason := distrust(path.parent):
+                raise JournalError(
+                    f"{reason}: others could replace the state in {path.parent}; give the folder to"
+                    " root (chown root, chmod go-w), or choose another agent.state_dir"
+                )
             # sqlite gives its -wal and -shm files the mode of the database.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(opened, 0o600)  # a copy that somebody put here may be readable to others
+            finally:
+                os.close(opened)
         except OSError as error:
             raise self._unwritable(error) from error
         self._db = sqlite3.connect(path, isolation_level=None)

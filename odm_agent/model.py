@@ -102,12 +102,37 @@ class TypedPrefix:
     range: tuple[IPv4Address, IPv4Address] | None = None
     preference: int = 0
     untyped_allowed: bool = False
+    #: Whether packets from the prefix that others made are forwarded.
+    forwarded: bool = False
     order: int = 0
 
     @property
     def family(self) -> Family:
         """The prefix's IP version."""
         return Family.of(self.network)
+
+
+class SocketKind(Enum):
+    """Kinds of socket that a class can be refused; the words are those of the configuration."""
+
+    RAW = "raw"
+    PING = "ping"
+    MPTCP = "mptcp"
+    UDPLITE = "udplite"
+    PACKET = "packet"
+    XDP = "xdp"
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How much of a type a class may have; 0: as much as it likes.
+
+    `sockets` counts live sockets, `requests_per_minute` is a mean: that many may come at once.
+    """
+
+    type: AddressType
+    sockets: int = 0
+    requests_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +148,8 @@ class ClassPolicy:
     fail_closed: bool = False
     cgroups: tuple[str, ...] = ()
     delegated: bool = False
+    refuse: frozenset[SocketKind] = frozenset()
+    caps: frozenset[Cap] = frozenset()
 
 
 # --- what the kernel holds ------------------------------------------------------------------
@@ -174,9 +201,20 @@ class Route:
     metric: int = 0
 
 
+class RuleAction(Enum):
+    """What our rules do with a packet (names as in `ip rule`)."""
+
+    LOOKUP = "lookup"
+    PROHIBIT = "prohibit"
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy routing rule of ours: by mark, by source network, or main without its default."""
+    """A policy routing rule of ours: by mark, by source network, or main without its default.
+
+    `local_only`: for packets that this host made, not for those that it forwards. Rules that look
+    nothing up have table 0.
+    """
 
     family: Family
     priority: int
@@ -185,6 +223,8 @@ class Rule:
     mark: int = 0
     mask: int = 0
     suppress_prefix_length: int | None = None
+    local_only: bool = False
+    action: RuleAction = RuleAction.LOOKUP
 
 
 # --- what the eBPF maps hold (rows; the byte layout is bpf/odm_abi.h) -------------------------
@@ -237,7 +277,8 @@ class Projection:
     """The whole of what the table means (desired), or of what was found (observed).
 
     Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
-    first. `classes` maps class ids; 0 is the row of unclassified sockets.
+    first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
+    of interfaces at which packet sockets are held to `refuse`.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -249,6 +290,7 @@ class Projection:
     choices: dict[tuple[AddressType, Family], tuple[int, ...]] = field(default_factory=dict)
     classes: dict[int, ClassPolicy] = field(default_factory=dict)
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)
+    guards: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

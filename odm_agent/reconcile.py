@@ -5,12 +5,13 @@ So one plan may not reach the goal (an address first has to become ready): read,
 until the plan is empty. A plan may be cut short after any action without harm:
 
 - no choice or prefix row names an address that the kernel did not hold, ready, when it was read;
-- no address of ours exists without the verdict on it and on its network.
+- no address of ours exists without the verdict on it and on its network, nor (unless its prefix is
+  handed on) without the rule that refuses what others send from there.
 
 After an action that failed, go on with what `still_safe` leaves of the plan.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from odm_agent.actions import (
@@ -23,6 +24,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    Guard,
     PutCgroup,
     PutChoice,
     PutClass,
@@ -32,18 +34,24 @@ from odm_agent.actions import (
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
+    Unguard,
 )
 from odm_agent.model import (
     Address,
     CgroupRow,
     ClassPolicy,
     HostState,
+    IPAddress,
+    IPNetwork,
+    Mode,
     Placement,
     PrefixRow,
     Projection,
     Route,
     RouteKind,
     Rule,
+    RuleAction,
+    SocketKind,
 )
 from odm_agent.prefixes import routing, selection, verdicts
 from odm_agent.prefixes.numbers import Numbers
@@ -86,7 +94,15 @@ def desired(
         choices=selection.choices(table, usable, host),
         classes=dict(classes),
         cgroups=dict(cgroups),
+        guards=_guards(classes, host),
     )
+
+
+def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
+    """All interfaces, if any class may not send by packet sockets; else none: it costs a little."""
+    if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
+        return frozenset()
+    return frozenset(link.index for name, link in host.links.items() if name != "lo")
 
 
 def observe(host: HostState, maps: Projection) -> Projection:
@@ -125,11 +141,22 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
 def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     """What of the plan may still be done when `failed` could not be.
 
-    Nothing after a map could not be written. A route or rule that failed stops only its own table;
-    all that depends on an address waits for a later plan anyway.
+    A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
+    a rule that refuses) only what it is about, a guard nothing; all that depends on an address
+    waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
-        case AddAddress() | RemoveAddress():
+        case AddAddress() | RemoveAddress() | Guard() | Unguard():
+            return list(rest)
+        case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
+            # Nor may others go in whose place it was to stand.
+            stay = [a for a in rest if not (isinstance(a, RemoveRule) and _refuses(a.rule))]
+            return _without(stay, lambda address: _holds(network, [address]))
+        case PutSpan(network):
+            return _without(rest, lambda address: _holds(network, [address]))
+        case PutSource(lacking):
+            return _without(rest, lambda address: address == lacking)
+        case RemoveRule(Rule(action=RuleAction.PROHIBIT)) | PutCgroup() | DropSource() | DropSpan():
             return list(rest)
         case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
             return [a for a in rest if _table_of(a) != _table_of(failed)]
@@ -190,6 +217,10 @@ def _classify(desired: Projection, observed: Projection) -> Iterator[Action]:
             yield PutCgroup(cgroup_id, row)
     for class_id in observed.classes.keys() - desired.classes.keys():
         yield DropClass(class_id)
+    for interface in sorted(observed.guards - desired.guards):
+        yield Unguard(interface)
+    for interface in sorted(desired.guards - observed.guards):
+        yield Guard(interface)
 
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
@@ -200,6 +231,9 @@ def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
     for address, source in desired.sources.items():
         if observed.sources.get(address) != source:
             yield PutSource(address, source)
+    for rule in sorted(desired.rules - observed.rules, key=_rule_order):
+        if _refuses(rule):
+            yield AddRule(rule)
 
 
 def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
@@ -213,13 +247,15 @@ def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
     for route in sorted(desired.routes - observed.routes, key=_route_order):
         yield AddRoute(route)
     for rule in sorted(desired.rules - observed.rules, key=_rule_order):
-        yield AddRule(rule)
+        if not _refuses(rule):
+            yield AddRule(rule)
 
 
 def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Rules, routes, addresses: the reverse of building."""
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
-        yield RemoveRule(rule)
+        if not _refuses(rule):
+            yield RemoveRule(rule)
     # Some are gone already: adding a route by a gateway replaces that of its destination.
     for route in sorted(observed.routes - desired.routes, key=_route_order, reverse=True):
         yield RemoveRoute(route)
@@ -249,9 +285,45 @@ def _forget(desired: Projection, observed: Projection, host: HostState) -> Itera
     leaving = {a.address for a in host.addresses if a.ours} - desired.sources.keys()
     any_ip = {r.destination for r in host.routes if r.kind is RouteKind.LOCAL}
     for network in observed.spans.keys() - desired.spans.keys():
-        held = any(a.version == network.version and a in network for a in leaving)
-        if not held and network not in any_ip:
+        if not _holds(network, leaving) and network not in any_ip:
             yield DropSpan(network)
+    unwanted = {a.address for a in host.addresses if a.ours} - {
+        a.address for a in desired.addresses
+    }
+    for rule in sorted(observed.rules - desired.rules, key=_rule_order):
+        if _refuses(rule) and not _holds(rule.source, unwanted):
+            yield RemoveRule(rule)
+
+
+def _refuses(rule: Rule) -> bool:
+    """Rules that refuse are verdicts too: they stand before what they are about, and outlive it."""
+    return rule.action is RuleAction.PROHIBIT
+
+
+def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
+    """The rest without all that would bring an address into use whose verdict is not recorded."""
+    stopped = {
+        a.prefix_id for a in rest if isinstance(a, PutPrefix) and any(map(lacks, a.row.pool))
+    }
+
+    def may(action: Action) -> bool:
+        match action:
+            case AddAddress(address):
+                return not lacks(address.address)
+            case PutPrefix(prefix_id):
+                return prefix_id not in stopped
+            case PutChoice(_, _, prefix_ids):
+                return stopped.isdisjoint(prefix_ids)
+            case _:
+                return True
+
+    return [action for action in rest if may(action)]
+
+
+def _holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:
+    return network is not None and any(
+        a.version == network.version and a in network for a in addresses
+    )
 
 
 def _narrowed(chosen: tuple[int, ...], kept: set[int]) -> tuple[int, ...]:
@@ -285,5 +357,5 @@ def _route_order(route: Route) -> tuple[bool, bool, bool, int, int, str, int]:
     )
 
 
-def _rule_order(rule: Rule) -> tuple[int, int, int, str]:
-    return int(rule.family), rule.priority, rule.table, str(rule.source)
+def _rule_order(rule: Rule) -> tuple[int, int, int, str, bool]:
+    return int(rule.family), rule.priority, rule.table, str(rule.source), rule.local_only

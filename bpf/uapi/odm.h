@@ -85,6 +85,7 @@ static inline int odm_get_type(int fd)
  * 0 on success. -1 with errno:
  *	ENOTSUP	no agent enforces types for this socket: use it as it is, it is unchanged
  *	EACCES	the application's class may not use this type: use it as it is, or give up
+ *	EDQUOT	the class has as many sockets of the type as it may, or asks too often
  *	EINVAL	no such type
  *	other	as setsockopt(2): EBADF, ENOTSOCK, ...
  * Whether an address of the type exists shows at connect(), bind() or sendto(): EADDRNOTAVAIL.

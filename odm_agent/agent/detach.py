@@ -15,7 +15,7 @@ from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, HostState
+from odm_agent.model import Address, HostState, RuleAction
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,14 @@ def _clean_namespace(protocol: int) -> Iterator[str]:
 
 
 def _removals(host: HostState) -> Iterator[KernelAction]:
-    """Rules first, or packets would meet half a table."""
-    yield from (RemoveRule(rule) for rule in host.rules)
+    """Rules first, or packets would meet half a table; those that refuse what others send last."""
+    refusals = [rule for rule in host.rules if rule.action is RuleAction.PROHIBIT]
+    yield from (RemoveRule(rule) for rule in host.rules if rule not in refusals)
     yield from (RemoveRoute(route) for route in host.routes)
     for local in host.addresses:
         if local.ours:
             yield RemoveAddress(Address(local.address, local.prefix_length, local.interface))
+    yield from (RemoveRule(rule) for rule in refusals)
 
 
 def _restore_sysctls(path: Path) -> Iterator[str]:

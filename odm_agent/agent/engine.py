@@ -1,7 +1,7 @@
 """Brings kernel and maps to what the typed prefix table says; the service drives it."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from odm_agent.actions import (
@@ -9,6 +9,9 @@ from odm_agent.actions import (
     AddAddress,
     AddRoute,
     AddRule,
+    PutCgroup,
+    PutSource,
+    PutSpan,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
@@ -25,6 +28,9 @@ log = logging.getLogger(__name__)
 
 #: Each round can only wait for what the one before has made; a healthy host takes four.
 _MOST_ROUNDS = 8
+
+#: A map that is full may refuse thousands of rows.
+_MOST_ALARMS = 10
 
 _KERNEL_ACTIONS = (AddAddress, RemoveAddress, AddRoute, RemoveRoute, AddRule, RemoveRule)
 
@@ -53,7 +59,7 @@ class Engine:
 
         What could not be done is in `failures`, and is tried again the next time.
         """
-        self.failures = []
+        known, self.failures = set(self.failures), []
         changed = False
         for _ in range(_MOST_ROUNDS):
             self.host = self.kernel.read()
@@ -64,7 +70,7 @@ class Engine:
             if not actions:
                 return changed
             failed_before = len(self.failures)
-            self._execute(actions)
+            self._execute(actions, known)
             if len(self.failures) > failed_before:
                 return True  # the same plan would fail again; the next event or timer retries
             changed = True
@@ -93,7 +99,9 @@ class Engine:
     def alarms(self) -> list[str]:
         """What a person should look at now."""
         found = [f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble]
-        found += [f"not done: {failure}" for failure in self.failures]
+        found += [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
+        if (more := len(self.failures) - _MOST_ALARMS) > 0:
+            found.append(f"not done: {more} more, most likely for the same reason")
         families = {row.prefix.family for row in self.table}
         found += [
             f"IPv{family} has no untyped address left: sockets of no class can't use it"
@@ -139,15 +147,17 @@ class Engine:
             and address.address not in self.probed
         )
 
-    def _execute(self, actions: list[Action]) -> None:
-        """In order; after a failure goes on with what is still safe."""
+    def _execute(self, actions: list[Action], known: Collection[str] = ()) -> None:
+        """In order; after a failure (warned of unless `known`) goes on with what is still safe."""
         while actions:
             action, actions = actions[0], actions[1:]
             try:
                 self._do(action)
             except (KernelError, DatapathError) as error:
-                log.warning("an action failed", extra={"action": str(action), "error": str(error)})
-                self.failures.append(str(error))
+                told = f"{doing}: {error}" if (doing := _verdict_on(action)) else str(error)
+                level = logging.DEBUG if told in known else logging.WARNING
+                log.log(level, "an action failed", extra={"action": str(action), "error": told})
+                self.failures.append(told)
                 actions = still_safe(action, actions)
 
     def _do(self, action: Action) -> None:
@@ -158,6 +168,19 @@ class Engine:
                 self.probed.discard(action.address.address)
         else:
             self.datapath.apply(action)
+
+
+def _verdict_on(action: Action) -> str | None:
+    """What a row of a map that may be full is about (the kernel's own refusals say it already)."""
+    match action:
+        case PutSource(address):
+            return f"recording the address {address}"
+        case PutSpan(network):
+            return f"typing {network}"
+        case PutCgroup(cgroup_id):
+            return f"classifying cgroup number {cgroup_id}"
+        case _:
+            return None
 
 
 def _local(address: IPAddress) -> bool:

@@ -7,7 +7,7 @@ from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
 from odm_agent.control.shapes import ReloadResult
 from odm_agent.errors import ControlError
-from odm_agent.model import AddressType, Mode
+from odm_agent.model import Mode
 
 if TYPE_CHECKING:
     from odm_agent.agent.service import Service
@@ -60,7 +60,7 @@ class Handlers:
         return views.classes(self._running.state)
 
     async def _resolve(self, arguments: dict[str, Any]) -> Any:
-        return views.membership(self._running.state, _text(arguments, "cgroup"))
+        return views.membership(self._running.state, _path(arguments, "cgroup"))
 
     async def _reload(self, _: dict[str, Any]) -> Any:
         service = self._running
@@ -81,16 +81,16 @@ class Handlers:
         if policy.mode is Mode.OFF:
             raise ControlError(f"class {name!r} is off; set its mode to enforce or audit")
         word = arguments.get("type")
-        if word is not None and AddressType.from_word(str(word)) not in policy.allow:
+        if word is not None and word not in {type_.word for type_ in policy.allow}:
             raise ControlError(
                 f"class {name!r} may not use {word}; add it to classes.{name}.allow, or choose"
                 f" among: {', '.join(t.word for t in sorted(policy.allow)) or 'none'}"
             )
-        path = _text(arguments, "path")
+        path = _path(arguments, "path")
         if not path.startswith(f"{state.attached_to}/{PARENT}/"):
             raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
         state.converge()
-        if arguments.get("cgroup_id") not in state.engine.cgroups:
+        if not any(each == arguments.get("cgroup_id") for each in state.engine.cgroups):
             raise ControlError(f"{path} could not be classified; its name or owner is not as made")
         return None
 
@@ -102,6 +102,13 @@ class Handlers:
     async def _stop(self, _: dict[str, Any]) -> Any:
         self._running.stop()
         return None
+
+
+def _path(arguments: dict[str, Any], key: str) -> str:
+    value = _text(arguments, key)
+    if not value.startswith("/") or "\0" in value:
+        raise ControlError(f"{key} is {value!r}, which is no absolute path")
+    return value
 
 
 def _text(arguments: dict[str, Any], key: str) -> str:

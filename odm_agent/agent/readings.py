@@ -8,7 +8,7 @@ from odm_agent.agent import sockets, views
 from odm_agent.agent.state import State
 from odm_agent.datapath import abi
 from odm_agent.metrics.readings import Info, Reloads, VerdictLabels
-from odm_agent.model import AddressType, Family
+from odm_agent.model import AddressType, Cap, Family
 
 
 class AgentReadings:
@@ -30,8 +30,25 @@ class AgentReadings:
         return list(self._state.datapath.verdicts().items())
 
     def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
-        """From sock_diag, now."""
-        return sockets.count_by_type(sockets.typed_sockets(self._state))
+        """From sock_diag, now; without those that the programs count."""
+        listed = sockets.typed_sockets(self._state)
+        return sockets.count_by_type(each for each in listed if not each.counted)
+
+    def tracked(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        """As the programs count them."""
+        return sockets.count_live(self._state)
+
+    def caps(self) -> Iterable[tuple[int, Cap]]:
+        """Of all classes in force."""
+        return [(p.id, cap) for p in self._state.engine.classes.values() for cap in p.caps]
+
+    def corrections(self) -> int:
+        """Counts that the agent had to put right."""
+        return self._state.counts.corrected
+
+    def losses(self) -> Mapping[str, int]:
+        """What the programs could not note."""
+        return self._state.datapath.losses()
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""

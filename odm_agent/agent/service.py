@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _BURST_S = 0.01
 #: Nothing should ever need it: a look at everything even if no event came.
 _RESYNC_S = 60.0
+#: The same after something could not be done: nobody says when a map has room again.
+_RETRY_S = 2.0
 #: How long the start (or a reload) waits for duplicate address detection.
 _SETTLE_S = 8.0
 
@@ -134,14 +136,19 @@ class Service:
             notify("READY=1")
 
     async def _reconcile(self) -> None:
+        counted = 0.0
+        loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_RESYNC_S):
+                async with asyncio.timeout(_RETRY_S if self.state.engine.failures else _RESYNC_S):
                     await self._wake.wait()
             await asyncio.sleep(_BURST_S)
             self._wake.clear()
             try:
                 self._step()
+                if loop.time() - counted >= _RESYNC_S:
+                    counted = loop.time()
+                    self.state.settle_counts()
             except OdmError as error:  # e.g. the kernel is out of memory: enforcing goes on
                 log.error("reconcile failed", extra={"error": str(error)})
 
@@ -198,4 +205,5 @@ def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_KeyValues("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for library in ("asyncio", "pyroute2"):  # each message they exchange, and no news
+        logging.getLogger(library).setLevel(logging.WARNING)

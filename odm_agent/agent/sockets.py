@@ -24,23 +24,36 @@ class TypedSocket:
     class_name: str
     type: AddressType
     cgroup: str
+    #: Its storage says that the programs count what it holds, and that it holds something.
+    counted: bool = False
 
 
 def typed_sockets(state: State) -> list[TypedSocket]:
-    """All sockets of the namespace, but for those in TIME_WAIT, which are nobody's any more."""
+    """All sockets of the namespace, but for what is left of those that are nobody's any more."""
     paths: dict[int, str] = {}
+    stored = {row.cookie: row for row in state.datapath.census()}
     found = []
     for info in sockets(state.datapath.storage_fd):
-        if info.state == "TIME-WAIT":
+        if info.remnant:
             continue
         if info.cgroup_id not in paths:
             paths[info.cgroup_id] = _path(state.attached_to, info.cgroup_id)
         path = paths[info.cgroup_id]
         name = state.cgroups.class_name_of(path, state.engine.classes) if path else None
         class_id = _ids(state).get(name or "", UNCLASSIFIED)
-        type_ = _asked(info) or _type_of(state, info.local)
-        found.append(TypedSocket(info, class_id, name or "unclassified", type_, path))
+        row = stored.get(info.cookie)
+        type_ = (row.asked if row else None) or _asked(info) or _type_of(state, info.local)
+        counted = row is not None and row.held is not None
+        found.append(TypedSocket(info, class_id, name or "unclassified", type_, path, counted))
     return found
+
+
+def count_live(state: State) -> Mapping[tuple[int, AddressType, Family], int]:
+    """Tracked sockets as the programs count them, by class id, type and family of the address."""
+    counts: Counter[tuple[int, AddressType, Family]] = Counter()
+    for key, live in state.datapath.live().items():
+        counts[key.class_id, key.type, Family.of(key.address)] += live
+    return +counts
 
 
 def count_by_type(found: Iterable[TypedSocket]) -> Mapping[tuple[int, AddressType, Family], int]:
@@ -48,9 +61,12 @@ def count_by_type(found: Iterable[TypedSocket]) -> Mapping[tuple[int, AddressTyp
     return Counter((each.class_id, each.type, Family.of(each.info.local)) for each in found)
 
 
-def count_by_address(found: Iterable[TypedSocket]) -> Mapping[IPAddress, int]:
-    """How many by source address."""
-    return Counter(each.info.local for each in found)
+def count_by_address(state: State, found: Iterable[TypedSocket]) -> Mapping[IPAddress, int]:
+    """How many by source address: tracked ones as the programs count them, the rest as listed."""
+    counts = Counter(each.info.local for each in found if not each.counted)
+    for key, live in state.datapath.live().items():
+        counts[key.address] += live
+    return counts
 
 
 def views(found: list[TypedSocket]) -> list[SocketView]:

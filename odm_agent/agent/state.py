@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odm_agent.agent import uplinks
+from odm_agent.agent import privileges, uplinks
 from odm_agent.agent.cgroups import ClassifiedCgroups
+from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
@@ -52,6 +53,7 @@ class State:
     cgroups: ClassifiedCgroups
     attached_to: Path
     netns_cookie: int
+    counts: Counts
     #: What was replaced at the start; None: the programs in force were adopted.
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
@@ -83,6 +85,10 @@ class State:
         except FileNotFoundError:
             return list(pins.PROGRAMS)
         return pins.detached(Path(self.config.agent.pin_dir), cgroup_id)
+
+    def settle_counts(self) -> None:
+        """Hold the programs' counts of sockets against the sockets that there are."""
+        self.counts.settle(a for row in self.engine.table for a in row.addresses)
 
     def take(self, config: Config) -> None:
         """Make a checked configuration the one in force; the next `converge` carries it out.
@@ -181,8 +187,8 @@ def open_state(
     """Open everything that a configuration names, loading the programs if they aren't there.
 
     What can refuse comes first, what is attached last; `before_swap` is called when nothing can
-    refuse any more, if programs are to be replaced. Raises OdmError; then nothing of ours is left
-    open.
+    refuse any more, if programs are to be replaced. Then privileges that are not needed any more
+    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
     """
     wanted = wanted_by(config)
     agent = config.agent
@@ -190,8 +196,6 @@ def open_state(
         journal = Journal(Path(agent.state_dir) / "state.db")
         opened.callback(journal.close)
         prefixes, classes = _compiled(config, journal)
-        kernel = NetlinkKernel(agent.protocol)
-        opened.callback(kernel.close)
         cgroups = ClassifiedCgroups(wanted.cgroup)
         opened.callback(cgroups.close)
         table = PrefixTable(journal.secret()).with_only(prefixes)
@@ -201,7 +205,9 @@ def open_state(
             with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
                 before_swap(staged)
                 if staged.fresh:
-                    goal = desired(table, classes, cgroups.rows(classes), kernel.read(), numbers)
+                    with NetlinkKernel(agent.protocol) as for_now:
+                        host = for_now.read()
+                    goal = desired(table, classes, cgroups.rows(classes), host, numbers)
                     with PinnedDatapath(staged.folder) as maps:
                         maps.fill(goal, staged.fresh)
                 replaced = staged.commit()
@@ -210,6 +216,9 @@ def open_state(
             "loaded" if replaced else "adopted",
             extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
         )
+        privileges.drop(agent)  # before there is a second thread, which is the kernel's
+        kernel = NetlinkKernel(agent.protocol)
+        opened.callback(kernel.close)
         datapath = PinnedDatapath(wanted.pin_dir)
         opened.callback(datapath.close)
         cgroups.remember(datapath.read().cgroups)
@@ -218,6 +227,7 @@ def open_state(
             *(path, config, journal, kernel, datapath, engine, cgroups),
             attached_to=wanted.cgroup,
             netns_cookie=wanted.netns_cookie,
+            counts=Counts(datapath),
             replaced=replaced,
         )
         state.taken(config)

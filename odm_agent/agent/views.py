@@ -1,6 +1,8 @@
 """The state as the shapes that the control socket answers with."""
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 from odm_agent import __version__
@@ -9,6 +11,7 @@ from odm_agent.agent.state import State
 from odm_agent.control.shapes import (
     AddressState,
     AddressView,
+    CapView,
     ClassView,
     Membership,
     PrefixState,
@@ -16,7 +19,7 @@ from odm_agent.control.shapes import (
     Status,
 )
 from odm_agent.datapath import abi, pins
-from odm_agent.model import AddressType, Family, IPAddress, Placement
+from odm_agent.model import AddressType, Cap, Family, IPAddress, Placement
 from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.prefixes.table import Row
 
@@ -110,7 +113,7 @@ def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
 
 def addresses(state: State) -> list[AddressView]:
     """`odm-agent addresses`."""
-    live = sockets.count_by_address(sockets.typed_sockets(state))
+    live = sockets.count_by_address(state, sockets.typed_sockets(state))
     found = []
     for row in state.engine.table:
         for address in (*row.addresses, *sorted(row.conflicts, key=int)):
@@ -146,9 +149,12 @@ def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
 
 def classes(state: State) -> list[ClassView]:
     """`odm-agent classes`."""
-    live: dict[int, int] = {}
-    for (class_id, _, _), count in sockets.count_by_type(sockets.typed_sockets(state)).items():
-        live[class_id] = live.get(class_id, 0) + count
+    live: Counter[int] = Counter()
+    listed = [each for each in sockets.typed_sockets(state) if not each.counted]
+    for counts in (sockets.count_by_type(listed), sockets.count_live(state)):
+        for (class_id, _, _), count in counts.items():
+            live[class_id] += count
+    usage = state.datapath.usage()
     return [
         ClassView(
             id=policy.id,
@@ -159,11 +165,22 @@ def classes(state: State) -> list[ClassView]:
             strict=policy.strict,
             on_failure="closed" if policy.fail_closed else "open",
             cgroups=[str(state.attached_to / path) for path in state.cgroups.members[policy.name]],
-            sockets=live.get(policy.id, 0),
+            sockets=live[policy.id],
+            refuse=sorted(kind.value for kind in policy.refuse),
+            caps=[_cap(policy.id, cap, usage) for cap in sorted(policy.caps, key=lambda c: c.type)],
         )
         for policy in state.engine.classes.values()
         if policy.id != UNCLASSIFIED
     ]
+
+
+def _cap(class_id: int, cap: Cap, usage: Mapping[tuple[int, AddressType], int]) -> CapView:
+    return CapView(
+        type=cap.type.word,
+        live=usage.get((class_id, cap.type), 0),
+        sockets=cap.sockets or None,
+        requests_per_minute=cap.requests_per_minute or None,
+    )
 
 
 def membership(state: State, cgroup: str) -> Membership:

@@ -33,12 +33,14 @@ ASKED = (
 OPTION_MEANINGS = {
     errno.EACCES: "the class may not use this type, or the cgroup is in no class",
     errno.EADDRNOTAVAIL: "no address of this type is there now",
+    errno.EDQUOT: "the class asks for this type too often (`odm-agent classes` shows its caps)",
     errno.ENOPROTOOPT: "nothing here knows the option: the programs are not attached",
 }
 CONNECT_MEANINGS = {
     errno.EACCES: "the class may not use the source that the socket would have",
     errno.EPERM: "a program refused the connect (ours answers EACCES: perhaps somebody else's)",
     errno.EADDRNOTAVAIL: "no address of the type and family is there now",
+    errno.EDQUOT: "the class is at a cap for the type (`odm-agent classes` shows how far)",
     errno.ENETUNREACH: "no route to the destination from there",
     errno.EHOSTUNREACH: "no route to the destination from there",
 }

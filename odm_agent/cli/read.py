@@ -18,16 +18,22 @@ from odm_agent.cli.options import (
 )
 from odm_agent.cli.output import moment, print_facts, print_json, print_table
 from odm_agent.control.client import AgentNotRunning
-from odm_agent.control.shapes import AddressView, ClassView, PrefixView, SocketView, Status
+from odm_agent.control.shapes import AddressView, CapView, ClassView, PrefixView, SocketView, Status
 
 SOCKETS_NOTE = (
-    "Listed by sock_diag, which knows no TCP socket that is only bound and no UDP socket "
-    "without a port."
+    "Listed by sock_diag, which knows no TCP socket that is only bound (before Linux 6.8) and no "
+    "UDP socket without a port."
 )
 
 PREFIX_HEADINGS = (
     *("NAME", "TYPE", "PREFIX", "PLACEMENT", "INTERFACE", "GATEWAY", "ADDRESSES"),
     *("TABLE", "MARK", "STATE", "REASON"),
+)
+
+
+CLASS_HEADINGS = (
+    *("NAME", "MODE", "ALLOW", "DEFAULT", "STRICT", "ON FAILURE"),
+    *("REFUSE", "CAPS", "SOCKETS", "CGROUPS"),
 )
 
 
@@ -183,16 +189,25 @@ def classes(
         print_json(found)
         return
     print_table(
-        ("NAME", "MODE", "ALLOW", "DEFAULT", "STRICT", "ON FAILURE", "SOCKETS", "CGROUPS"),
+        CLASS_HEADINGS,
         (
             (
                 *(view.name, view.mode, view.allow, view.default, view.strict, view.on_failure),
-                *(view.sockets, view.cgroups),
+                *(view.refuse, [_cap_words(cap) for cap in view.caps], view.sockets, view.cgroups),
             )
             for view in found
         ),
         empty="no classes",
     )
+
+
+def _cap_words(cap: CapView) -> str:
+    words = [cap.type]
+    if cap.sockets is not None:
+        words.append(f"{cap.live}/{cap.sockets}")
+    if cap.requests_per_minute is not None:
+        words.append(f"{cap.requests_per_minute}/min")
+    return " ".join(words)
 
 
 def pinned_sentence(pin_dir: Path) -> str:

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Final
 
 from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.problems import Problem, check_name
-from odm_agent.config.schema import AgentConfig, Config
+from odm_agent.config.schema import AgentConfig, ClassConfig, Config
+
+#: A request every 0.6 ms: whoever needs more wants no cap.
+MOST_REQUESTS: Final = 100_000
 
 
 def check(config: Config) -> list[Problem]:
@@ -58,7 +62,13 @@ def _lowest_bit(mask: int) -> int:
 
 def _is_endpoint(text: str) -> bool:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if (
+        not colon
+        or not port.isascii()
+        or not port.isdigit()
+        or len(port) > 5
+        or not 0 < int(port) < 65536
+    ):
         return False
     bracketed = host.startswith("[") and host.endswith("]")
     try:
@@ -89,6 +99,7 @@ def _classes(config: Config) -> Iterator[Problem]:
                 "a strict class that is allowed no type could use no address at all; name types in"
                 " allow, or leave strict out",
             )
+        yield from _caps(name, section)
         for pattern in section.cgroups:
             where = ("classes", name, "cgroups")
             if reason := _bad_pattern(pattern):
@@ -101,6 +112,24 @@ def _classes(config: Config) -> Iterator[Problem]:
             yield Problem(
                 where, f"the cgroup {pattern!r} stands {other}; a cgroup has one class, keep one"
             )
+
+
+def _caps(name: str, section: ClassConfig) -> Iterator[Problem]:
+    for word, cap in section.caps.items():
+        where = ("classes", name, "caps", word)
+        if word not in section.allow:
+            yield Problem(
+                where, f"{word} is not allowed to the class; add it to allow, or leave the cap out"
+            )
+        if cap.sockets is None and cap.requests_per_minute is None:
+            yield Problem(where, "this caps nothing; say sockets, requests_per_minute or both")
+        for key, most in (("sockets", 2**32 - 1), ("requests_per_minute", MOST_REQUESTS)):
+            value: int | None = getattr(cap, key)
+            if value is not None and not 1 <= value <= most:
+                yield Problem(
+                    (*where, key),
+                    f"{value} is out of range; use 1 to {most}, or take the type out of allow",
+                )
 
 
 def _bad_pattern(pattern: str) -> str | None:

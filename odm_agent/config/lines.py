@@ -2,8 +2,12 @@
 
 import tomllib
 from collections.abc import Iterator
+from typing import Final
 
 KeyPath = tuple[str, ...]
+
+#: Ours has three levels; what is deeper is a mistake that is named further up.
+_DEEPEST: Final = 8
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
@@ -20,7 +24,7 @@ def lines_of(text: str) -> dict[KeyPath, int]:
         chunk.append(line)
         try:
             statement = tomllib.loads("\n".join(chunk))
-        except tomllib.TOMLDecodeError:
+        except ValueError:
             continue
         paths = list(_paths(statement))
         if chunk[0].lstrip().startswith("["):
@@ -43,6 +47,8 @@ def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int:
 
 
 def _paths(value: object, at: KeyPath = ()) -> Iterator[KeyPath]:
+    if len(at) >= _DEEPEST:
+        return
     if isinstance(value, list):  # an array of tables: its key is all that we name
         return
     if isinstance(value, dict):

@@ -66,7 +66,7 @@ def parse(text: str, path: Path) -> Config:
     line: FILE:LINE: what is wrong; what to do."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of 5000 digits, a thousand brackets
         raise refusal(path, [_syntax(str(error))]) from error
     problems: list[Problem] = []
     config = Config(

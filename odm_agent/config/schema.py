@@ -7,6 +7,7 @@ import msgspec
 TypeWord = Literal["fixed", "session-lasting", "nonpersistent", "graceful-replacement"]
 ModeWord = Literal["enforce", "audit", "off"]
 FailureWord = Literal["open", "closed"]
+KindWord = Literal["raw", "ping", "mptcp", "udplite", "packet", "xdp"]
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -21,7 +22,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     mark_mask: int = 0xFF000000
     #: Prefix number N uses routing table `table_base` + N.
     table_base: int = 865300
-    #: Our three kinds of rules stand at this priority and the two after it.
+    #: Our four kinds of rules stand at this priority and the three after it.
     rule_priority: int = 8653
     #: rtm_protocol, fra_protocol and IFA_PROTO of all that we make (8 bits).
     protocol: int = 86
@@ -34,6 +35,17 @@ class UnclassifiedConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """`[unclassified]`: what happens to sockets of no class that use typed addresses."""
 
     mode: ModeWord = "enforce"
+    #: Kinds of socket that sockets of no class may not use.
+    refuse: list[KindWord] = []
+
+
+class CapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[classes.NAME.caps.TYPE]`: how much of a type the class may have at most."""
+
+    #: Live sockets with an address of the type.
+    sockets: int | None = None
+    #: Sockets that ask for the type, or are given it by default; that many may come at once.
+    requests_per_minute: int | None = None
 
 
 class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +61,9 @@ class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     on_failure: FailureWord | None = None
     #: Lets the globs match below cgroups that others than root may write.
     delegated: bool = False
+    #: Kinds of socket that the class may not use.
+    refuse: list[KindWord] = []
+    caps: dict[TypeWord, CapConfig] = {}
 
 
 class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,6 +82,8 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pool: int = 1
     preference: int = 0
     untyped: Literal["refuse", "allow"] = "refuse"
+    #: Packets from the prefix that others made (containers, hosts behind this one).
+    forwarded: Literal["refuse", "allow"] = "refuse"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -16,11 +16,16 @@ Range = tuple[IPv4Address, IPv4Address]
 
 def network_of(prefix: PrefixConfig) -> IPNetwork:
     """The prefix; ValueError says what is wrong with it (host bits too)."""
-    return ip_network(prefix.prefix)
+    network = ip_network(prefix.prefix)
+    if "%" in prefix.prefix:  # ipaddress takes a zone for a part of the address
+        raise ValueError(f"{prefix.prefix!r} has a zone; `interface` says where it is")
+    return network
 
 
 def gateway_of(prefix: PrefixConfig) -> IPAddress | None:
     """The next hop, if there is one; ValueError if it is no address."""
+    if prefix.gateway is not None and "%" in prefix.gateway:
+        raise ValueError(f"{prefix.gateway!r} has a zone; `interface` says where it is")
     return None if prefix.gateway is None else ip_address(prefix.gateway)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from odm_agent.control.shapes import Answer, Request
 from odm_agent.errors import ConfigError, ControlError, OdmError
+from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ class ControlServer:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if reason := distrust(self._path.parent):
+                raise ControlError(
+                    f"{doing}: {reason}: others could put their own in its place; give the folder"
+                    " to root, or choose another agent.socket"
+                )
             self._remove_stale()
             sock.bind(str(self._path))
             self._path.chmod(0o600)
@@ -181,6 +187,9 @@ class ControlServer:
             writer.transport.abort()
         except ConnectionError:
             log.debug("control caller went away")
+        except Exception:
+            # It must not end the group, and with it the agent.
+            log.exception("control caller given up")
         finally:
             writer.close()
 
@@ -189,7 +198,7 @@ class ControlServer:
         try:
             arguments = msgspec.json.decode(line, type=dict[str, Any])
             verb = msgspec.convert(arguments, type=Request).verb
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             text = f'the request is no JSON object with a "verb": {error}'
             return _encode(Answer(ok=False, error=text, kind="request"))
         del arguments["verb"]

@@ -64,7 +64,8 @@ class AddressView(msgspec.Struct, frozen=True, kw_only=True):
     family: Literal["ipv4", "ipv6"]
     interface: str
     state: AddressState
-    #: Sockets whose local address it is, as sock_diag lists them.
+    #: Sockets whose local address it is: tracked ones as the programs count them (exact), others as
+    #: sock_diag lists them.
     sockets: int = 0
 
 
@@ -88,6 +89,15 @@ class SocketView(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str
 
 
+class CapView(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a type a class may have, and how many live sockets it has (None: no cap)."""
+
+    type: str
+    live: int
+    sockets: int | None = None
+    requests_per_minute: int | None = None
+
+
 class ClassView(msgspec.Struct, frozen=True, kw_only=True):
     """An application class with the cgroups that its patterns match now (absolute paths)."""
 
@@ -100,6 +110,9 @@ class ClassView(msgspec.Struct, frozen=True, kw_only=True):
     on_failure: Literal["open", "closed"]
     cgroups: list[str] = []
     sockets: int = 0
+    #: Kinds of socket that the class may not use.
+    refuse: list[str] = []
+    caps: list[CapView] = []
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,8 @@ from typing import ClassVar, Final
 
 from odm_agent.model import AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 1
-STORAGE_TAG: Final = 1
+ABI_TAG: Final = 2
+STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
 MAX_PREFIXES: Final = 1024
@@ -23,8 +23,10 @@ MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_FLOWS: Final = 16384
 MAX_VERDICTS: Final = 8192
-#: The rows of odm_choices: types by families.
+MAX_LIVE: Final = 65536
+#: The rows of odm_choices: types by families. Those of odm_caps and odm_usage: classes by types.
 CHOICES: Final = 10
+USAGES: Final = MAX_CLASSES * 5
 
 FIELD_SHIFT: Final = 16
 FIELD_MASK: Final = 0x00070000
@@ -35,12 +37,23 @@ FLAGS_MASK: Final = 0x0000FFFF
 
 CLASS_STRICT: Final = 0x01
 CLASS_FAIL_CLOSED: Final = 0x02
+CLASS_CAPPED: Final = 0x04
+REFUSE_RAW: Final = 0x01
+REFUSE_PING: Final = 0x02
+REFUSE_MPTCP: Final = 0x04
+REFUSE_UDPLITE: Final = 0x08
+REFUSE_PACKET: Final = 0x10
+REFUSE_XDP: Final = 0x20
 DEFAULT_OF_CLASS: Final = 0xFF
 SOURCE_BROADCAST: Final = 0x01
 SOURCE_ANY_IP: Final = 0x02
 SOCKET_FOREIGN: Final = 0x01
 SOCKET_RAW: Final = 0x02
 SOCKET_FREEBIND: Final = 0x04
+SOCKET_TRACKED: Final = 0x08
+HELD_BY_USER: Final = 0x01
+HELD_BY_KERNEL: Final = 0x02
+HELD_BOUND: Final = 0x04
 
 
 class Verdict(IntEnum):
@@ -73,6 +86,9 @@ class Reason(IntEnum):
     NO_STORAGE = 15
     ACCEPTED_OPTION = 16
     FAIL_OPEN = 17
+    CLOSED = 18
+    CAP_SOCKETS = 19
+    CAP_REQUESTS = 20
 
 
 class Hook(IntEnum):
@@ -84,6 +100,16 @@ class Hook(IntEnum):
     SENDMSG = 3
     EGRESS = 4
     INGRESS = 5
+    SOCK_CREATE = 6
+    FRAMES = 7
+
+
+class Loss(IntEnum):
+    """enum odm_loss."""
+
+    VERDICT = 0
+    SOCKET = 1
+    ADDRESS = 2
 
 
 class FamilyIndex(IntEnum):
@@ -128,7 +154,9 @@ class Settings(ct.Structure):
         ("strict_classes", ct.c_uint32),
         ("protocol", ct.c_uint32),
         ("any_ip_spans", ct.c_uint32),
-        ("room", ct.c_uint64 * 3),
+        ("watched_classes", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("room", ct.c_uint64 * 2),
     )
 
 
@@ -140,8 +168,43 @@ class Class(ct.Structure):
         ("allow", ct.c_uint8),
         ("default_type", ct.c_uint8),
         ("flags", ct.c_uint8),
-        ("pad", ct.c_uint32),
+        ("refuse", ct.c_uint8),
+        ("pad", ct.c_uint8 * 3),
         ("room", ct.c_uint64 * 3),
+    )
+
+
+class Cap(ct.Structure):
+    """struct odm_cap."""
+
+    _fields_ = (
+        ("sockets", ct.c_uint32),
+        ("requests_per_minute", ct.c_uint32),
+        ("interval_ns", ct.c_uint64),
+        ("burst_ns", ct.c_uint64),
+        ("room", ct.c_uint64),
+    )
+
+
+class Usage(ct.Structure):
+    """struct odm_usage."""
+
+    _fields_ = (
+        ("lock", ct.c_uint32),
+        ("live", ct.c_uint32),
+        ("next_ns", ct.c_uint64),
+        ("room", ct.c_uint64),
+    )
+
+
+class LiveKey(ct.Structure):
+    """struct odm_live_key."""
+
+    _fields_ = (
+        ("addr", Addr),
+        ("class_id", ct.c_uint16),
+        ("type", ct.c_uint8),
+        ("pad", ct.c_uint8),
     )
 
 
@@ -208,7 +271,29 @@ class Socket(ct.Structure):
         ("class_id", ct.c_uint16),
         ("pad", ct.c_uint16),
         ("cgroup", ct.c_uint64),
-        ("room", ct.c_uint64 * 6),
+        ("lock", ct.c_uint32),
+        ("holds", ct.c_uint8),
+        ("held_type", ct.c_uint8),
+        ("held_class", ct.c_uint16),
+        ("held", Addr),
+        ("cookie", ct.c_uint64),
+        ("room", ct.c_uint64 * 2),
+    )
+
+
+class Census(ct.Structure):
+    """struct odm_census."""
+
+    _fields_ = (
+        ("cookie", ct.c_uint64),
+        ("type", ct.c_uint8),
+        ("holds", ct.c_uint8),
+        ("held_type", ct.c_uint8),
+        ("pad", ct.c_uint8),
+        ("held_class", ct.c_uint16),
+        ("flags", ct.c_uint16),
+        ("held", Addr),
+        ("cgroup", ct.c_uint64),
     )
 
 
@@ -242,6 +327,10 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_identity": Identity,
     "odm_settings": Settings,
     "odm_class": Class,
+    "odm_cap": Cap,
+    "odm_usage": Usage,
+    "odm_live_key": LiveKey,
+    "odm_census": Census,
     "odm_cgroup": Cgroup,
     "odm_source": Source,
     "odm_span_key": SpanKey,
@@ -287,6 +376,11 @@ def pack_pool(first: int, size: int, configured: int) -> int:
 def unpack_pool(pool: int) -> tuple[int, int, int]:
     """(first, size, configured) of a pool word."""
     return pool & 0xFFFFFFFF, (pool >> 32) & 0xFFFF, pool >> 48
+
+
+def usage_index(class_id: int, type_: AddressType) -> int:
+    """The row of odm_caps and odm_usage for a class and type."""
+    return class_id * len(AddressType) + int(type_)
 
 
 def choice_index(type_: AddressType, family: Family) -> int:

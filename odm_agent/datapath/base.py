@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from odm_agent.actions import DatapathAction
-from odm_agent.model import AddressType, Projection
+from odm_agent.model import AddressType, IPAddress, Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,15 @@ class VerdictKey:
     verdict: str
     reason: str
     hook: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """What tracked sockets are counted by."""
+
+    address: IPAddress
+    class_id: int
+    type: AddressType
 
 
 class Datapath(Protocol):

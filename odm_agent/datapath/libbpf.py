@@ -15,8 +15,14 @@ from odm_agent.errors import DatapathError
 #: bpf_map_type of the kernel's UAPI.
 MAP_PERCPU_TYPES: Final = frozenset({5, 6, 10})
 MAP_SK_STORAGE: Final = 24
-_LINK_TYPE_CGROUP: Final = 3
+#: bpf_link_type.
+LINK_CGROUP: Final = 3
+LINK_ITERATOR: Final = 4
+LINK_TCX: Final = 11
 _MOST_MAPS: Final = 64
+_F_LOCK: Final = 4
+#: bpf_attach_type of iterators.
+_TRACE_ITER: Final = 28
 
 
 class _MapInfo(ct.Structure):
@@ -53,6 +59,34 @@ class _CgroupLinkInfo(ct.Structure):
         ("cgroup_id", ct.c_uint64),
         ("attach_type", ct.c_uint32),
         ("room", ct.c_uint32 * 16),
+    )
+
+
+class _InterfaceLinkInfo(ct.Structure):
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("prog_id", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("ifindex", ct.c_uint32),
+        ("attach_type", ct.c_uint32),
+        ("room", ct.c_uint32 * 16),
+    )
+
+
+class _IteratorInfo(ct.Structure):
+    # union bpf_iter_link_info
+    _fields_ = (("map_fd", ct.c_uint32), ("room", ct.c_uint32 * 3))
+
+
+class _LinkOptions(ct.Structure):
+    # struct bpf_link_create_opts of libbpf, up to what iterators need
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("flags", ct.c_uint32),
+        ("iter_info", ct.c_void_p),
+        ("iter_info_len", ct.c_uint32),
+        ("target_btf_id", ct.c_uint32),
     )
 
 
@@ -119,11 +153,33 @@ def pin(fd: int, path: Path) -> None:
     _check(_lib().bpf_obj_pin(fd, os.fsencode(path)), f"pinning at {path}")
 
 
-def link_create(prog_fd: int, cgroup_fd: int, attach_type: int) -> int:
-    """Attach a program to a cgroup beside others (never in their place); the link's descriptor."""
-    return _check(
-        _lib().bpf_link_create(prog_fd, cgroup_fd, attach_type, None), "attaching to the cgroup"
+def link_create(prog_fd: int, target: int, attach_type: int) -> int:
+    """Attach a program beside others (never in their place); the link's descriptor.
+
+    `target` is the descriptor of a cgroup, or for tcx the index of an interface.
+    """
+    return _check(_lib().bpf_link_create(prog_fd, target, attach_type, None), "attaching a program")
+
+
+def iterator_create(prog_fd: int, map_fd: int) -> int:
+    """The link of a program that iterates over a map's elements; `iterator_read` runs it."""
+    info = _IteratorInfo(map_fd=map_fd)
+    options = _LinkOptions(
+        sz=ct.sizeof(_LinkOptions),
+        iter_info=ct.cast(ct.byref(info), ct.c_void_p),
+        iter_info_len=ct.sizeof(info),
     )
+    return _check(
+        _lib().bpf_link_create(prog_fd, 0, _TRACE_ITER, ct.byref(options)),
+        "making an iterator",
+    )
+
+
+def iterator_read(link_fd: int) -> bytes:
+    """All that an iterator writes, run once."""
+    fd = _check(_lib().bpf_iter_create(link_fd), "running an iterator")
+    with os.fdopen(fd, "rb", buffering=0) as stream:
+        return b"".join(iter(lambda: stream.read(65536), b""))
 
 
 def link_update(link_fd: int, prog_fd: int) -> None:
@@ -172,8 +228,8 @@ def hold_map(prog_fd: int, map_fd: int) -> None:
     _check(result, "binding a map to a program")
 
 
-def cgroup_links() -> Iterator[int]:
-    """A descriptor of every cgroup link of the host, each open for one round of the loop."""
+def links(kind: int) -> Iterator[int]:
+    """A descriptor of every link of a type on the host, each open for one round of the loop."""
     for link_id in _ids(_lib().bpf_link_get_next_id):
         fd = _lib().bpf_link_get_fd_by_id(link_id)
         if fd < 0:  # gone meanwhile
@@ -181,10 +237,21 @@ def cgroup_links() -> Iterator[int]:
         try:
             info = _CgroupLinkInfo()
             _object_info(fd, info)
-            if info.type == _LINK_TYPE_CGROUP:
+            if info.type == kind:
                 yield fd
         finally:
             os.close(fd)
+
+
+def programs() -> Iterator[int]:
+    """A descriptor of every program of the host, each open for one round of the loop."""
+    for prog_id in _ids(_lib().bpf_prog_get_next_id):
+        fd = _lib().bpf_prog_get_fd_by_id(prog_id)
+        if fd >= 0:  # else gone meanwhile
+            try:
+                yield fd
+            finally:
+                os.close(fd)
 
 
 def prog_by_id(prog_id: int) -> int:
@@ -201,6 +268,13 @@ def _ids(following: Callable[..., int]) -> Iterator[int]:
     at = ct.c_uint32(0)
     while following(at, ct.byref(at)) == 0:
         yield at.value
+
+
+def link_ifindex(link_fd: int) -> int:
+    """The index of the interface that a tcx link is attached to; 0 when that is gone."""
+    info = _InterfaceLinkInfo()
+    _object_info(link_fd, info)
+    return int(info.ifindex)
 
 
 def _object_info(fd: int, info: ct.Structure) -> None:
@@ -253,14 +327,18 @@ class Map:
         _check(result, f"reading the map {self.name}")
         return value
 
-    def put(self, key: Any, value: Any) -> None:
-        """Write a row. DatapathError if the map is full."""
+    def put(self, key: Any, value: Any, *, locked: bool = False) -> None:
+        """Write a row, `locked` under its spin lock. DatapathError if the map is full."""
         result = _lib().bpf_map_update_elem(
-            self.fd, ct.byref(self._as_key(key)), ct.byref(value), ct.c_uint64(0)
+            self.fd,
+            ct.byref(self._as_key(key)),
+            ct.byref(value),
+            ct.c_uint64(_F_LOCK if locked else 0),
         )
         if result in (-errno.E2BIG, -errno.ENOSPC):
             raise DatapathError(
-                f"the map {self.name} is full at {self.max_entries} rows; configure fewer"
+                f"the map {self.name} is full at {self.max_entries} rows; make room: fewer"
+                " addresses, prefixes or classified cgroups; it is tried again"
             )
         _check(result, f"writing the map {self.name}")
 

@@ -98,7 +98,7 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
         _keep.append(module)  # its destructor closes the descriptors
         programs = {
             name: module.load_func(name, kind, None, attach_type).fd
-            for name, (kind, attach_type) in pins.PROGRAMS.items()
+            for name, (kind, attach_type) in (pins.PROGRAMS | pins.OTHER_PROGRAMS).items()
         }
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error

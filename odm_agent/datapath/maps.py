@@ -13,15 +13,17 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    Guard,
     PutCgroup,
     PutChoice,
     PutClass,
     PutPrefix,
     PutSource,
     PutSpan,
+    Unguard,
 )
-from odm_agent.datapath import abi, libbpf
-from odm_agent.datapath.base import VerdictKey
+from odm_agent.datapath import abi, census, classes, frames, libbpf, pins
+from odm_agent.datapath.base import LiveKey, VerdictKey
 from odm_agent.datapath.pools import Slots
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
@@ -30,7 +32,6 @@ from odm_agent.model import (
     CgroupRow,
     ClassPolicy,
     Family,
-    Mode,
     PrefixRow,
     Projection,
     SourceRow,
@@ -48,6 +49,10 @@ _OPENED: Final = (
     "odm_pools",
     "odm_choices",
     "odm_verdicts",
+    "odm_caps",
+    "odm_usage",
+    "odm_live",
+    "odm_losses",
     "odm_sockets",
 )
 
@@ -61,6 +66,7 @@ FILLED: Final = frozenset(
         "odm_pools",
         "odm_choices",
         "odm_classes",
+        "odm_caps",
         "odm_cgroups",
     }
 )
@@ -74,7 +80,9 @@ class PinnedDatapath:
     """
 
     def __init__(self, pin_dir: Path) -> None:
+        pins.require_trust(pin_dir)
         self._maps: dict[str, libbpf.Map] = {}
+        self._pin_dir = pin_dir
         try:
             for name in _OPENED:
                 shape, fd = MAPS[name], libbpf.get_pinned(pin_dir / name)
@@ -88,11 +96,12 @@ class PinnedDatapath:
         self._prefixes = dict(self._read_prefixes())
         self._choices = dict(self._read_choices())
         self._classes = {
-            key.value: _class_policy(key.value, row)
+            key.value: classes.unpack(key.value, row, self._maps["odm_caps"])
             for key, row in self._items("odm_classes")
             if any(bytes(row))
         }
         self._cgroups = {k.value: _cgroup_row(v) for k, v in self._items("odm_cgroups")}
+        self._guards = frames.guarded(pin_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +141,7 @@ class PinnedDatapath:
             choices=dict(self._choices),
             classes=dict(self._classes),
             cgroups=dict(self._cgroups),
+            guards=self._guards,
         )
 
     def verdicts(self) -> dict[VerdictKey, int]:
@@ -142,10 +152,52 @@ class PinnedDatapath:
                 type=AddressType(key.type),
                 verdict=abi.Verdict(key.verdict).name.lower(),
                 reason=abi.Reason(key.reason).name.lower().replace("_", "-"),
-                hook=abi.Hook(key.hook).name.lower(),
+                hook=abi.Hook(key.hook).name.lower().replace("_", "-"),
             ): sum(values)
             for key, values in self._items("odm_verdicts")
         }
+
+    def usage(self) -> dict[tuple[int, AddressType], int]:
+        """Tracked sockets that live now, by class id and type; rows of none are left out."""
+        return {
+            (key.value // len(AddressType), AddressType(key.value % len(AddressType))): row.live
+            for key, row in self._items("odm_usage")
+            if row.live
+        }
+
+    def live(self) -> dict[LiveKey, int]:
+        """Tracked sockets by the address that they hold; rows of none are kept until it goes."""
+        return {
+            LiveKey(abi.unpack_addr(key.addr), key.class_id, AddressType(key.type)): count.value
+            for key, count in self._items("odm_live")
+        }
+
+    def correct_usage(self, class_id: int, type_: AddressType, live: int) -> None:
+        """Set a count that was found to be wrong; the row's lock is held for that."""
+        index = abi.usage_index(class_id, type_)
+        row = self._maps["odm_usage"].get(index)
+        assert isinstance(row, abi.Usage)  # an array has all its rows
+        row.live = live
+        self._maps["odm_usage"].put(index, row, locked=True)
+
+    def correct_live(self, key: LiveKey, live: int) -> None:
+        """Set the count of an address that was found to be wrong; 0 forgets it."""
+        packed = abi.LiveKey(addr=abi.pack_addr(key.address), class_id=key.class_id, type=key.type)
+        if live:
+            self._maps["odm_live"].put(packed, ct.c_uint64(live))
+        else:
+            self._maps["odm_live"].delete(packed)
+
+    def losses(self) -> dict[str, int]:
+        """What could not be noted since the maps were made: verdict, socket, address."""
+        return {
+            abi.Loss(key.value).name.lower(): sum(values)
+            for key, values in self._items("odm_losses")
+        }
+
+    def census(self) -> list[census.CensusRow]:
+        """Every socket with storage, of every namespace, now."""
+        return census.take(self._pin_dir)
 
     def socket_types(self, storage: bytes) -> tuple[AddressType, int]:
         """(type that it asked for, flags) of a socket's storage as sock_diag gives it."""
@@ -189,6 +241,12 @@ class PinnedDatapath:
                 self._maps["odm_cgroups"].delete(cgroup_id)
                 self._cgroups.pop(cgroup_id, None)
                 self._forget_resolved()
+            case Guard(interface):
+                frames.guard(self._pin_dir, interface)
+                self._guards |= {interface}
+            case Unguard(interface):
+                frames.unguard(self._pin_dir, interface)
+                self._guards -= {interface}
 
     def fill(self, goal: Projection, fresh: Collection[str]) -> None:
         """Write the goal's rows into maps that no program reads yet, and into no other.
@@ -214,14 +272,19 @@ class PinnedDatapath:
                         self._put_choice(PutChoice(type_, family, prefix_ids))
                 case "odm_classes":
                     for policy in goal.classes.values():
-                        self._maps[name].put(policy.id, _pack_class(policy))
+                        self._maps[name].put(policy.id, classes.pack(policy))
                         self._classes[policy.id] = policy
+                case "odm_caps":
+                    for policy in goal.classes.values():
+                        for type_, cap in classes.caps(policy).items():
+                            self._maps[name].put(abi.usage_index(policy.id, type_), cap)
                 case "odm_cgroups":
                     for cgroup_id, cgroup in goal.cgroups.items():
                         self._maps[name].put(cgroup_id, _pack_cgroup_row(cgroup))
                         self._cgroups[cgroup_id] = cgroup
         self._count("any_ip_spans", sum(s.any_ip for s in self._spans.values()))
         self._count("strict_classes", sum(each.strict for each in self._classes.values()))
+        self._count("watched_classes", sum(map(classes.is_watched, self._classes.values())))
         self._forget_resolved()
 
     # --- rows that take more than one write -------------------------------------------------
@@ -265,12 +328,16 @@ class PinnedDatapath:
                 f"the maps hold {abi.MAX_CLASSES - 1} classes, and class names are never given"
                 " again: run `odm-agent detach` and remove the state folder to start anew"
             )
-        self._maps["odm_classes"].put(class_id, _pack_class(policy))
+        # A cap before the class that says it has some.
+        for type_, cap in classes.caps(policy).items():
+            self._maps["odm_caps"].put(abi.usage_index(class_id, type_), cap)
+        self._maps["odm_classes"].put(class_id, classes.pack(policy))
         if policy is None:
             self._classes.pop(class_id, None)
         else:
             self._classes[class_id] = policy
         self._count("strict_classes", sum(each.strict for each in self._classes.values()))
+        self._count("watched_classes", sum(map(classes.is_watched, self._classes.values())))
 
     def _count(self, field: str, value: int) -> None:
         """Keep a number that spares the hooks a lookup while it is 0."""
@@ -341,28 +408,3 @@ def _cgroup_row(row: abi.Cgroup) -> CgroupRow:
 def _pack_cgroup_row(row: CgroupRow) -> abi.Cgroup:
     default = abi.DEFAULT_OF_CLASS if row.default is None else int(row.default)
     return abi.Cgroup(class_id=row.class_id, default_type=default)
-
-
-def _class_policy(class_id: int, row: abi.Class) -> ClassPolicy:
-    return ClassPolicy(
-        id=class_id,
-        name="",
-        allow=frozenset(type_ for type_ in AddressType if type_ and row.allow & 1 << type_),
-        default=AddressType(row.default_type),
-        mode=Mode(row.mode),
-        strict=bool(row.flags & abi.CLASS_STRICT),
-        fail_closed=bool(row.flags & abi.CLASS_FAIL_CLOSED),
-    )
-
-
-def _pack_class(policy: ClassPolicy | None) -> abi.Class:
-    if policy is None:
-        return abi.Class()
-    flags = abi.CLASS_STRICT if policy.strict else 0
-    flags |= abi.CLASS_FAIL_CLOSED if policy.fail_closed else 0
-    return abi.Class(
-        mode=policy.mode,
-        allow=sum(1 << type_ for type_ in policy.allow),
-        default_type=policy.default,
-        flags=flags,
-    )

@@ -10,12 +10,14 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    Guard,
     PutCgroup,
     PutChoice,
     PutClass,
     PutPrefix,
     PutSource,
     PutSpan,
+    Unguard,
 )
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.model import Projection
@@ -75,6 +77,10 @@ class MemoryDatapath:
                 rows.cgroups[cgroup_id] = cgroup
             case DropCgroup(cgroup_id):
                 rows.cgroups.pop(cgroup_id, None)
+            case Guard(interface):
+                self._rows = replace(rows, guards=rows.guards | {interface})
+            case Unguard(interface):
+                self._rows = replace(rows, guards=rows.guards - {interface})
 
     def verdicts(self) -> dict[VerdictKey, int]:
         """The counts that the test has set."""

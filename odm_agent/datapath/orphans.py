@@ -9,18 +9,22 @@ namespaces have their own, on the same cgroup perhaps.
 import ctypes as ct
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, frames, libbpf
 from odm_agent.datapath.pins import PROGRAMS, attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 
 #: The kernel keeps 15 characters of a name.
-_NAMES: Final = {name[:15]: name for name in PROGRAMS}
+_NAMES: Final = {
+    **{name[:15]: name for name in PROGRAMS},
+    # The compiler takes what says the kind of program off its name.
+    census.PROGRAM.removeprefix("bpf_iter__")[:15]: census.PROGRAM,
+}
 _MAP_NAMES: Final = {name[:15]: name for name in MAPS}
 
 
@@ -38,7 +42,7 @@ def find(netns_cookie: int, cgroup_id: int | None = None) -> list[Found]:
     """All links of ours that serve the namespace, at one cgroup or at any."""
     visible: dict[int, Path] | None = None
     found = []
-    for fd in libbpf.cgroup_links():
+    for fd in libbpf.links(libbpf.LINK_CGROUP):
         link = libbpf.link_info(fd)
         if not link.cgroup_id or cgroup_id not in (None, link.cgroup_id):
             continue
@@ -75,14 +79,46 @@ def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
         with _opened(libbpf.map_by_id(map_id)) as fd:
             (pin_dir / map_name).unlink(missing_ok=True)
             libbpf.pin(fd, pin_dir / map_name)
+    _pin_others(pin_dir, newest)
     adopted = {each.link.id: each.name for each in kept}
-    for fd in libbpf.cgroup_links():
+    for fd in libbpf.links(libbpf.LINK_CGROUP):
         if name := adopted.get(libbpf.link_info(fd).id):
             path = links_folder(pin_dir) / name
             path.unlink(missing_ok=True)
             libbpf.pin(fd, path)
     _detach({each.link.id for each in lost} - adopted.keys())
     return len(adopted)
+
+
+def _pin_others(pin_dir: Path, settings_id: int) -> None:
+    """What belongs to the same set and is not attached to a cgroup."""
+
+    def is_of_set(prog_fd: int, name: str) -> bool:
+        found, maps = _identify(prog_fd)
+        return found == name and maps.get("odm_settings") == settings_id
+
+    for fd in libbpf.programs():
+        if is_of_set(fd, frames.PROGRAM):
+            _pin(fd, pin_dir / frames.PROGRAM)
+    for fd in libbpf.links(libbpf.LINK_TCX):
+        ifindex = libbpf.link_ifindex(fd)
+        with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
+            if ifindex and is_of_set(prog_fd, frames.PROGRAM):
+                frames.links_folder(pin_dir).mkdir(mode=0o700, exist_ok=True)
+                _pin(fd, frames.links_folder(pin_dir) / str(ifindex))
+    for fd in libbpf.links(libbpf.LINK_ITERATOR):
+        with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
+            if is_of_set(prog_fd, census.PROGRAM):
+                _pin(fd, pin_dir / census.PIN)
+
+
+def _pin(fd: int, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    libbpf.pin(fd, path)
+
+
+def _program_of(link_fd: int) -> int:
+    return libbpf.prog_by_id(libbpf.link_info(link_fd).prog_id)
 
 
 def pin_maps(pin_dir: Path) -> None:
@@ -102,12 +138,24 @@ def remove(netns_cookie: int) -> int:
     """Detach all that is ours and pinned nowhere that can be seen; how many links that were."""
     lost = {each.link.id for each in find(netns_cookie) if each.pinned is None}
     _detach(lost)
-    return len(lost)
+    guards = 0
+    visible: dict[int, Path] | None = None
+    for fd in libbpf.links(libbpf.LINK_TCX):
+        if not libbpf.link_ifindex(fd):  # dead already
+            continue
+        link = libbpf.link_info(fd)
+        name, maps = _program(link.prog_id)
+        if name == frames.PROGRAM and _serves(maps.get("odm_settings")) == netns_cookie:
+            visible = _visible_pins() if visible is None else visible
+            if link.id not in visible:
+                libbpf.link_detach(fd)
+                guards += 1
+    return len(lost) + guards
 
 
 def _detach(link_ids: set[int]) -> None:
     if link_ids:
-        for fd in libbpf.cgroup_links():
+        for fd in libbpf.links(libbpf.LINK_CGROUP):
             if libbpf.link_info(fd).id in link_ids:
                 libbpf.link_detach(fd)
 
@@ -116,13 +164,17 @@ def _program(prog_id: int) -> tuple[str | None, dict[str, int]]:
     """Its name among ours, if it has one, and the maps of ours that it holds, by their names."""
     try:
         with _opened(libbpf.prog_by_id(prog_id)) as fd:
-            info = libbpf.prog_info(fd)
-        if not info.name.startswith("odm_"):
-            return None, {}
-        # What this version doesn't know keeps the name that the kernel has.
-        return _NAMES.get(info.name, info.name), _maps(info.map_ids)
+            return _identify(fd)
     except DatapathError:  # gone meanwhile
         return None, {}
+
+
+def _identify(prog_fd: int) -> tuple[str | None, dict[str, int]]:
+    info = libbpf.prog_info(prog_fd)
+    if not info.name.startswith("odm_") and info.name not in _NAMES:
+        return None, {}
+    # What this version doesn't know keeps the name that the kernel has.
+    return _NAMES.get(info.name, info.name), _maps(info.map_ids)
 
 
 def _maps(map_ids: tuple[int, ...]) -> dict[str, int]:
@@ -155,10 +207,10 @@ def _visible_pins() -> dict[int, Path]:
     found = {}
     for mount in _bpf_mounts():
         for folder, _, files in os.walk(mount):
-            if os.path.basename(folder) != "links":
+            if os.path.basename(folder) not in ("links", "frames"):
                 continue
             for name in files:
-                if name.startswith("odm_"):
+                if name.startswith("odm_") or name.isdecimal():
                     path = Path(folder, name)
                     with _opened(libbpf.get_pinned(path)) as fd:
                         found[libbpf.link_info(fd).id] = path

@@ -18,15 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, frames, libbpf
 from odm_agent.datapath.shapes import IDENTITY, MAPS
 from odm_agent.errors import DatapathError
+from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)
 
 #: program name -> (bpf_prog_type, bpf_attach_type) of the kernel's UAPI. In the order of attaching:
 #: what refuses and counts first, what hands out addresses last.
 PROGRAMS: Final = {
+    "odm_sock_release": (9, 34),
+    "odm_sock_ops": (13, 3),
+    "odm_post_bind4": (9, 12),
+    "odm_post_bind6": (9, 13),
     "odm_sock_create": (9, 2),
     "odm_egress": (8, 1),
     "odm_ingress": (8, 0),
@@ -39,6 +44,11 @@ PROGRAMS: Final = {
     "odm_connect4": (18, 10),
     "odm_connect6": (18, 11),
 }
+
+#: Programs that are not attached to a cgroup, likewise.
+OTHER_PROGRAMS: Final = {frames.PROGRAM: (3, 0), census.PROGRAM: (26, 28)}
+#: Their pins beside the maps.
+OTHER_PINS: Final = (frames.PROGRAM, census.PIN)
 
 _BPFFS_MAGIC: Final = 0xCAFE4A11
 _LOCK_TIMEOUT_S: Final = 60.0
@@ -84,6 +94,18 @@ def read_identity(pin_dir: Path) -> Identity | None:
     return Identity(row.abi_tag, row.storage_tag or 1, bytes(row.source_hash))
 
 
+def require_trust(pin_dir: Path) -> None:
+    """Refuse a folder that others could change (DatapathError).
+
+    Anybody may make a folder in a bpf file system: what root did not make is not looked into.
+    """
+    if reason := distrust(pin_dir):
+        raise DatapathError(
+            f"{reason}: others could take away what is pinned in {pin_dir}; remove that folder, or"
+            " choose another `agent.pin_dir`"
+        )
+
+
 def attached(pin_dir: Path) -> dict[str, libbpf.LinkInfo]:
     """program name -> its pinned link, for those that are there."""
     found = {}
@@ -114,7 +136,7 @@ def unknown(pin_dir: Path) -> list[Path]:
     """Pins of ours that this version has no name for: another version's links and maps."""
     links = links_folder(pin_dir).glob("odm_*")
     return [p for p in links if p.name not in PROGRAMS] + [
-        p for p in pin_dir.glob("odm_*") if p.name not in MAPS
+        p for p in pin_dir.glob("odm_*") if p.name not in MAPS and p.name not in OTHER_PINS
     ]
 
 
@@ -156,6 +178,7 @@ def make_folder(pin_dir: Path) -> None:
             " file system, and below it only folders may be made"
         ) from error
     pin_dir.chmod(0o700)
+    require_trust(pin_dir)  # it may have been somebody else's all along
     if not _is_bpffs(pin_dir):
         raise DatapathError(f"{pin_dir} is not on a bpf file system; change `agent.pin_dir`")
 
@@ -177,6 +200,7 @@ def clear(pin_dir: Path) -> None:
     for name in order:
         if name in links:
             remove_link(links[name])
+    frames.remove(pin_dir)
     for path in sorted(pin_dir.glob("odm_*")):
         path.unlink()
     for directory in (links_folder(pin_dir), pin_dir):

@@ -15,7 +15,7 @@ from odm_agent.datapath import abi, libbpf
 from odm_agent.errors import DatapathError
 
 #: bpf_map_type and map flags of the kernel's UAPI.
-_HASH, _ARRAY, _PERCPU_HASH, _LRU_HASH, _LPM_TRIE = 1, 2, 5, 9, 11
+_HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE = 1, 2, 5, 6, 9, 11
 _NO_PREALLOC, _CLONE = 0x1, 0x200
 
 STORAGE: Final = "odm_sockets"
@@ -65,10 +65,17 @@ MAPS: Final[dict[str, Shape]] = {
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
     ),
     "odm_flows": Shape(_LRU_HASH, abi.FlowKey, abi.Addr, abi.MAX_FLOWS, 0, "hooks"),
+    "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
+    "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
+    "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
+    "odm_losses": Shape(_PERCPU_ARRAY, _U32, _U64, len(abi.Loss), 0, "hooks"),
     STORAGE: Shape(
         libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
     ),
 }
+
+#: What is counted of the sockets that the storage knows: it begins anew with a new one.
+OF_STORAGE: Final = ("odm_usage", "odm_live")
 
 #: Maps whose rows point into one another: both are shared with the programs in force, or neither.
 TOGETHER: Final = (("odm_prefixes", "odm_pools"), ("odm_settings", "odm_resolved"))

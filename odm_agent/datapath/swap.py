@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath import abi, libbpf, orphans, pins, source
-from odm_agent.datapath.shapes import IDENTITY, MAPS, STORAGE, shareable
+from odm_agent.datapath import abi, census, frames, libbpf, orphans, pins, source
+from odm_agent.datapath.shapes import IDENTITY, MAPS, OF_STORAGE, STORAGE, shareable
 from odm_agent.errors import DatapathError
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def adopt(wanted: Wanted) -> bool:
 
     Links of ours whose pins were lost are pinned anew first. DatapathError says what is in the way.
     """
+    pins.require_trust(wanted.pin_dir)
     cgroup_id = wanted.cgroup.stat().st_ino
     if not pins.is_enforcing(wanted.pin_dir, cgroup_id):
         found = orphans.adopt(wanted.pin_dir, wanted.netns_cookie, cgroup_id)
@@ -76,7 +77,7 @@ def up_to_date(wanted: Wanted) -> bool:
     return (
         pins.read_identity(pin_dir)
         == pins.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
-        and all((pin_dir / name).exists() for name in MAPS)
+        and all((pin_dir / name).exists() for name in (*MAPS, *pins.OTHER_PINS))
         and pins.is_enforcing(pin_dir, wanted.cgroup.stat().st_ino)
         and _settings_fit(wanted)
     )
@@ -113,6 +114,12 @@ class Staged:
         for name in MAPS:
             if name in self.fresh:
                 (self.folder / name).rename(pin_dir / name)
+        for program, install in (
+            (census.PROGRAM, census.install),
+            (frames.PROGRAM, frames.install),
+        ):
+            with _program(self.folder, program) as prog_fd:
+                install(pin_dir, prog_fd)
         removed = _remove_unknown(pin_dir)
         _write_identity(pin_dir)
         shutil.rmtree(self.folder)
@@ -141,14 +148,20 @@ class Staged:
         cgroup_fd = os.open(self._wanted.cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in pins.PROGRAMS:
-                prog_fd = libbpf.get_pinned(self.folder / "programs" / name)
-                try:
-                    path = pins.links_folder(self._wanted.pin_dir) / name
+                path = pins.links_folder(self._wanted.pin_dir) / name
+                with _program(self.folder, name) as prog_fd:
                     _attach_one(path, self._wanted.cgroup, cgroup_fd, prog_fd)
-                finally:
-                    os.close(prog_fd)
         finally:
             os.close(cgroup_fd)
+
+
+@contextmanager
+def _program(folder: Path, name: str) -> Iterator[int]:
+    fd = libbpf.get_pinned(folder / "programs" / name)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -198,7 +211,7 @@ def _storage_to_replace(pin_dir: Path, *, forget_sockets: bool) -> frozenset[str
     if tag == abi.STORAGE_TAG:
         return frozenset()
     if forget_sockets:
-        return frozenset({STORAGE})
+        return frozenset({STORAGE, *OF_STORAGE})
     raise DatapathError(
         f"what the programs in {pin_dir} keep with each socket is of kind {tag}, this version's is"
         f" {abi.STORAGE_TAG}: the types of live sockets would be forgotten. What is in force goes"

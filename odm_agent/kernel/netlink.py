@@ -22,7 +22,7 @@ from odm_agent.actions import (
 from odm_agent.errors import KernelError
 from odm_agent.kernel import addresses, links, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
-from odm_agent.model import Address, HostState, Route, Rule
+from odm_agent.model import Address, HostState, Route, Rule, RuleAction
 
 T = TypeVar("T")
 
@@ -166,4 +166,7 @@ def _rule(rule: Rule) -> str:
     what = f"from {rule.source}" if rule.source is not None else "from all"
     if rule.mask:
         what += f" fwmark {rule.mark:#x}/{rule.mask:#x}"
-    return f"rule {rule.priority} {what} lookup {rule.table} (IPv{rule.family.value})"
+    if rule.local_only:
+        what += " iif lo"
+    then = f" {rule.table}" if rule.action is RuleAction.LOOKUP else ""
+    return f"rule {rule.priority} {what} {rule.action.value}{then} (IPv{rule.family.value})"

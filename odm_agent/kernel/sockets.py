@@ -65,6 +65,7 @@ _STATES: Final = {
     10: "LISTEN",
     11: "CLOSING",
     12: "SYN-RECV",
+    13: "UNCONN",  # TCP that is only bound; listed from Linux 6.8 on
 }
 
 
@@ -89,6 +90,12 @@ class SocketInfo:
     cgroup_id: int
     mark: int
     storage: bytes | None = None
+
+    @property
+    def remnant(self) -> bool:
+        """What is left of a connection in TIME_WAIT. One in FIN_WAIT2 that nobody holds is kept by
+        the kernel in the same way: without a socket, and without a cgroup."""
+        return self.state == "TIME-WAIT" or (self.state == "FIN-WAIT-2" and not self.cgroup_id)
 
 
 def sockets(storage_map_fd: int | None = None) -> list[SocketInfo]:

@@ -65,13 +65,59 @@ def sockets(readings: Readings) -> Iterable[Metric]:
     names = readings.class_names()
     metric = GaugeMetricFamily(
         "odm_sockets",
-        "Live sockets by application class, address type and family, from sock_diag at scrape: "
-        "sockets that it does not list (bound-only TCP, UDP without a port) are not counted.",
-        labels=["class", "type", "family"],
+        "Live sockets by application class, address type and family. counted=kernel: sockets that "
+        "asked for a type themselves or whose class has caps, and hold a typed address; exact. "
+        "counted=sock_diag: all others, as listed at scrape (bound-only TCP and UDP without a port "
+        "are not listed).",
+        labels=["class", "type", "family", "counted"],
     )
-    for (class_id, type_, family), count in sorted(readings.sockets().items()):
-        metric.add_metric([class_label(names, class_id), type_.word, _family(family)], count)
+    for counted, counts in (("kernel", readings.tracked()), ("sock_diag", readings.sockets())):
+        for (class_id, type_, family), count in sorted(counts.items()):
+            labels = [class_label(names, class_id), type_.word, _family(family), counted]
+            metric.add_metric(labels, count)
     yield metric
+
+
+def caps(readings: Readings) -> Iterable[Metric]:
+    """odm_cap_sockets and odm_cap_requests_per_minute."""
+    names = readings.class_names()
+    live = GaugeMetricFamily(
+        "odm_cap_sockets",
+        "How many live sockets with an address of the type a class may have at most.",
+        labels=["class", "type"],
+    )
+    requests = GaugeMetricFamily(
+        "odm_cap_requests_per_minute",
+        "How often in a minute sockets of a class may get an address of the type.",
+        labels=["class", "type"],
+    )
+    for class_id, cap in sorted(readings.caps(), key=lambda each: (each[0], each[1].type)):
+        labels = [class_label(names, class_id), cap.type.word]
+        if cap.sockets:
+            live.add_metric(labels, cap.sockets)
+        if cap.requests_per_minute:
+            requests.add_metric(labels, cap.requests_per_minute)
+    yield live
+    yield requests
+
+
+def losses(readings: Readings) -> Iterable[Metric]:
+    """odm_lost_total and odm_count_corrections_total."""
+    metric = CounterMetricFamily(
+        "odm_lost",
+        "What the eBPF programs could not note, as memory or a map was full: a verdict that stood "
+        "but was not counted, a socket that is not tracked, a socket that is not counted by its "
+        "address.",
+        labels=["what"],
+    )
+    for what, count in sorted(readings.losses().items()):
+        metric.add_metric([what], count)
+    yield metric
+    yield CounterMetricFamily(
+        "odm_count_corrections",
+        "Counts of sockets that were found to be wrong, and put right, since the agent started.",
+        value=readings.corrections(),
+    )
 
 
 def _by_state(
@@ -127,6 +173,8 @@ GROUPS: Final[Mapping[str, Group]] = {
     "info": agent_info,
     "verdicts": verdicts,
     "sockets": sockets,
+    "caps": caps,
+    "losses": losses,
     "addresses": addresses,
     "prefixes": prefixes,
     "reloads": reloads,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from odm_agent.model import AddressType, Family
+from odm_agent.model import AddressType, Cap, Family
 
 
 class VerdictLabels(Protocol):
@@ -55,7 +55,22 @@ class Readings(Protocol):
         """All verdicts since the maps were made, e.g. `datapath.verdicts().items()`."""
 
     def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
-        """Live sockets by class id, type and family, as sock_diag lists them."""
+        """Live sockets by class id, type and family, as sock_diag lists them.
+
+        Those that the programs count are left out.
+        """
+
+    def tracked(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        """Live sockets by class id, type and family, as the programs count them."""
+
+    def caps(self) -> Iterable[tuple[int, Cap]]:
+        """(class id, cap) of all classes in force."""
+
+    def corrections(self) -> int:
+        """Counts that were found to be wrong since the agent started."""
+
+    def losses(self) -> Mapping[str, int]:
+        """What the programs could not note since their maps were made, by what it was."""
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""

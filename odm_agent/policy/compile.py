@@ -1,9 +1,9 @@
 """Application classes of the configuration as what the maps and the agent work with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from odm_agent.config.schema import ClassConfig, Config
-from odm_agent.model import COSTLY, AddressType, ClassPolicy, Mode
+from odm_agent.model import COSTLY, AddressType, Cap, ClassPolicy, Mode, SocketKind
 
 #: The class of sockets that belong to no class.
 UNCLASSIFIED = 0
@@ -15,7 +15,10 @@ def class_policies(config: Config, id_of: Callable[[str], int]) -> dict[int, Cla
     `id_of` gives each name its id, 1 or more.
     """
     unclassified = ClassPolicy(
-        id=UNCLASSIFIED, name="unclassified", mode=_mode(config.unclassified.mode)
+        id=UNCLASSIFIED,
+        name="unclassified",
+        mode=_mode(config.unclassified.mode),
+        refuse=_kinds(config.unclassified.refuse),
     )
     policies = [_policy(id_of(name), name, each) for name, each in config.classes.items()]
     return {policy.id: policy for policy in [unclassified, *policies]}
@@ -34,7 +37,16 @@ def _policy(id_: int, name: str, section: ClassConfig) -> ClassPolicy:
         fail_closed=_fail_closed(section, allow),
         cgroups=tuple(section.cgroups),
         delegated=section.delegated,
+        refuse=_kinds(section.refuse),
+        caps=frozenset(
+            Cap(AddressType.from_word(word), cap.sockets or 0, cap.requests_per_minute or 0)
+            for word, cap in section.caps.items()
+        ),
     )
+
+
+def _kinds(words: Iterable[str]) -> frozenset[SocketKind]:
+    return frozenset(SocketKind(word) for word in words)
 
 
 def _fail_closed(section: ClassConfig, allow: frozenset[AddressType]) -> bool:

@@ -4,7 +4,16 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.model import HostState, IPAddress, IPNetwork, Route, RouteKind, Rule
+from odm_agent.model import (
+    Family,
+    HostState,
+    IPAddress,
+    IPNetwork,
+    Route,
+    RouteKind,
+    Rule,
+    RuleAction,
+)
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import CONFIGURED_AT_MOST, Row
 
@@ -87,27 +96,33 @@ def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
     Before the latter the main table is asked, but not for its default routes: LAN, container and
     VPN routes stay theirs. That too only for our sources: nobody else's packets meet another order
     of tables than without us.
+
+    Unless the prefix is handed on, that is for packets of our own, and others' packets with such a
+    source are refused. What they send *to* us never gets as far: the local table comes first.
     """
     prefix, table = row.prefix, numbers.table(row.prefix.id)
-    rules = [
-        Rule(
-            family=prefix.family,
-            priority=numbers.rule_priority,
-            table=table,
-            mark=numbers.mark(prefix.id),
-            mask=numbers.mark_mask,
-        )
-    ]
+    priority, own = numbers.rule_priority, not prefix.forwarded
+    mark, mask = numbers.mark(prefix.id), numbers.mark_mask
+    rules = [Rule(prefix.family, priority, table, mark=mark, mask=mask)]
     for source in _sources(row):
         main = Rule(
             family=prefix.family,
-            priority=numbers.rule_priority + 1,
+            priority=priority + 1,
             table=MAIN_TABLE,
             source=source,
             suppress_prefix_length=0,
+            local_only=own,
         )
-        rules += [main, Rule(prefix.family, numbers.rule_priority + 2, table, source=source)]
+        rules += [main, Rule(prefix.family, priority + 2, table, source=source, local_only=own)]
+        if own:
+            rules.append(refusal(source, numbers))
     return rules
+
+
+def refusal(source: IPNetwork, numbers: Numbers) -> Rule:
+    """What answers packets from a typed network that no rule before has led to its table."""
+    priority = numbers.rule_priority + 3
+    return Rule(Family.of(source), priority, 0, source=source, action=RuleAction.PROHIBIT)
 
 
 def _sources(row: Row) -> tuple[IPNetwork, ...]:

@@ -43,5 +43,6 @@ def _typed(name: str, prefix: PrefixConfig, id_: int, order: int) -> TypedPrefix
         range=range_of(prefix),
         preference=prefix.preference,
         untyped_allowed=prefix.untyped == "allow",
+        forwarded=prefix.forwarded == "allow",
         order=order,
     )

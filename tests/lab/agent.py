@@ -35,6 +35,9 @@ class LabClass:
     strict: bool = False
     on_failure: str | None = None
     cgroups: tuple[str, ...] = ()
+    refuse: tuple[str, ...] = ()
+    #: type -> the keys of its cap, e.g. {FIXED: {"sockets": 3}}.
+    caps: Mapping[AddressType, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,7 +67,11 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             keys["default"] = each.default.word
         if each.on_failure:
             keys["on_failure"] = each.on_failure
+        if each.refuse:
+            keys["refuse"] = list(each.refuse)
         lines += [f"[classes.{name}]", *_keys(keys)]
+        for type, cap in each.caps.items():
+            lines += [f"[classes.{name}.caps.{type.word}]", *_keys(cap)]
     for prefix in settings.prefixes:
         keys = {
             "type": prefix.type.word,

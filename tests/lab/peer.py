@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -198,7 +199,8 @@ class Correspondent:
         if port == 80:
             self._streams[stream] = 80
         else:
-            stream.send(f"{plain(sender[0])} {sender[1]}\n".encode())
+            with suppress(OSError):  # reset already
+                stream.send(f"{plain(sender[0])} {sender[1]}\n".encode())
         if port == GREETING_PORT:
             stream.close()
             return

@@ -1,18 +1,20 @@
 """Where an application runs: a cgroup (its class) in a network namespace (its host)."""
 
 import os
-import pickle
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from select import select
-from typing import Any, TypeVar
+from multiprocessing import Pipe
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
 from tests.lab.process import ChildError, enter_netns
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 R = TypeVar("R")
 #: Tells the parent that the background function is ready (and anything it wants to say).
@@ -46,37 +48,51 @@ class Place:
 
         An exception before it is ready is the test's. It is killed at the end.
         """
-        reader, writer = os.pipe()
+        with self.conversation(function) as talk:
+            yield talk.hear()
+
+    @contextmanager
+    def conversation(self, function: Callable[[Ready], None]) -> "Iterator[Conversation]":
+        """Run `function` beside the test, as `background` does; it may say `ready` many times."""
+        hearing, saying = Pipe(duplex=False)
         pid = os.fork()
         if pid == 0:
-            os.close(reader)
-            self._child(function, writer)
-        os.close(writer)
+            hearing.close()
+            self._child(function, saying)
+        saying.close()
         try:
-            if not select([reader], [], [], 10)[0]:
-                raise ChildError("the background function was not ready within 10 s")
-            data = os.read(reader, 65536)
-            if not data:
-                raise ChildError("the background function died before it was ready")
-            value = pickle.loads(data)
-            if isinstance(value, BaseException):
-                raise value
-            yield value
+            yield Conversation(pid, hearing)
         finally:
-            os.close(reader)
+            hearing.close()
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
-    def _child(self, function: Callable[[Ready], None], writer: int) -> None:
+    def _child(self, function: Callable[[Ready], None], saying: "Connection[Any, Any]") -> None:
         try:
             self.cgroup.procs.write_text("0")
             enter_netns(self.netns.path)
-            function(lambda value: void(os.write(writer, pickle.dumps(value))))
+            function(saying.send)
         except BaseException as error:
-            os.write(writer, pickle.dumps(error))
+            saying.send(error)
         finally:
             os._exit(0)
 
 
-def void(_: object) -> None:
-    """Take a value that nobody wants."""
+@dataclass(frozen=True)
+class Conversation:
+    """A function that runs beside the test, by its process."""
+
+    pid: int
+    _hearing: "Connection[Any, Any]"
+
+    def hear(self, timeout_s: float = 10) -> Any:
+        """The next thing that it says; what it raised is raised here."""
+        if not self._hearing.poll(timeout_s):
+            raise ChildError(f"the background function said nothing within {timeout_s} s")
+        try:
+            value = self._hearing.recv()
+        except EOFError:
+            raise ChildError("the background function died before it said anything") from None
+        if isinstance(value, BaseException):
+            raise value
+        return value

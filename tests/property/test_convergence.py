@@ -14,7 +14,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from odm_agent.actions import Action, AddRule, DatapathAction, KernelAction, RemoveRoute
+from odm_agent.actions import (
+    Action,
+    AddAddress,
+    AddRule,
+    DatapathAction,
+    KernelAction,
+    RemoveRoute,
+    RemoveRule,
+)
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
 from odm_agent.kernel.memory import MemoryKernel
@@ -24,10 +32,13 @@ from odm_agent.model import (
     ClassPolicy,
     Family,
     IPAddress,
+    IPNetwork,
     LocalAddress,
     Placement,
     Route,
     RouteKind,
+    Rule,
+    RuleAction,
     TypedPrefix,
 )
 from odm_agent.prefixes.numbers import Numbers
@@ -80,6 +91,11 @@ MAIN_ROUTES = (
 )
 
 
+def _net(rule: Rule) -> IPNetwork:
+    assert rule.source is not None
+    return rule.source
+
+
 class World(RuleBasedStateMachine):
     """One host, its maps, and an agent that may be interrupted at any point."""
 
@@ -103,6 +119,7 @@ class World(RuleBasedStateMachine):
         pool=st.sampled_from([1, 2, 3, 20]),
         preference=st.integers(0, 1),
         untyped=st.booleans(),
+        forwarded=st.booleans(),
     )
     def configure_prefix(
         self,
@@ -112,6 +129,7 @@ class World(RuleBasedStateMachine):
         pool: int,
         preference: int,
         untyped: bool,
+        forwarded: bool,
     ) -> None:
         limit = 8 if base.family is Family.IPV4 else 20
         prefix = replace(
@@ -121,6 +139,7 @@ class World(RuleBasedStateMachine):
             pool=min(pool, limit),
             preference=preference,
             untyped_allowed=untyped,
+            forwarded=forwarded,
         )
         if self.table.by_id(base.id + 10) is None:  # else the networks would overlap
             self.table = self.table.with_prefix(prefix)
@@ -285,8 +304,13 @@ class World(RuleBasedStateMachine):
             self._check()
             if isinstance(action, KernelAction):
                 self._check_offers()
-            if isinstance(action, AddRule) and action.rule.table != MAIN_TABLE:
+            if isinstance(action, AddRule) and action.rule.table not in (0, MAIN_TABLE):
                 assert action.rule.table in self._dead_ends()
+            if isinstance(action, AddAddress):
+                assert self._refuses_others(action.address.address)
+            if isinstance(action, RemoveRule) and action.rule.action is RuleAction.PROHIBIT:
+                ours = (a.address for a in self.kernel.addresses.values() if a.ours)
+                assert all(self._refuses_others(a) for a in ours if a in _net(action.rule))
             if isinstance(action, RemoveRoute) and action.route.kind is RouteKind.UNREACHABLE:
                 assert action.route.table not in {r.table for r in self.kernel.rules}
 
@@ -343,6 +367,13 @@ class World(RuleBasedStateMachine):
     def _dead_ends(self) -> set[int]:
         """The tables from which no packet falls through to another gateway."""
         return {r.table for r in self.kernel.routes if r.kind is RouteKind.UNREACHABLE}
+
+    def _refuses_others(self, address: IPAddress) -> bool:
+        """What others send from `address` is not forwarded, unless the configuration wants it."""
+        span = self.table.span_of(address)
+        return (span is not None and span.prefix.forwarded) or any(
+            address in _net(r) for r in self.kernel.rules if r.action is RuleAction.PROHIBIT
+        )
 
     def _ready(self) -> set[IPAddress]:
         return {a.address for a in self.kernel.addresses.values() if a.ready and not a.failed}

@@ -21,6 +21,7 @@ from odm_agent.actions import (
     PutSource,
     PutSpan,
     RemoveAddress,
+    RemoveRule,
 )
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.kernel.memory import MemoryKernel
@@ -35,6 +36,7 @@ from odm_agent.model import (
     Route,
     RouteKind,
     Rule,
+    RuleAction,
     SourceRow,
     TypedPrefix,
 )
@@ -47,6 +49,8 @@ NET = IPv6Network("2001:db8:1::/64")
 HOME = TypedPrefix(
     1, "home", AddressType.FIXED, NET, "eth0", IPv6Address("fe80::1"), Placement.DELEGATED, (NET,)
 )
+OTHER = IPv6Network("2001:db8:2::/64")
+REFUSAL = Rule(Family.IPV6, 503, 0, source=NET, action=RuleAction.PROHIBIT)
 FIXED6 = (AddressType.FIXED, Family.IPV6)
 
 
@@ -95,9 +99,10 @@ def test_adding_records_first_and_offers_last() -> None:
     host = Host(HOME)
     first, second = host.step(), host.step()
     assert kinds(first) == [
-        *("PutSpan", "PutSource", "AddAddress", "AddRoute"),
+        *("PutSpan", "PutSource", "AddRule", "AddAddress", "AddRoute"),
         *("AddRule", "AddRule", "AddRule"),
     ]
+    assert first[2] == AddRule(REFUSAL)
     assert kinds(second) == ["AddRoute", "PutPrefix", "PutChoice"]
     assert host.plan() == []
     assert host.maps.read().choices == {FIXED6: (1,)}
@@ -114,8 +119,49 @@ def test_removing_withdraws_first_and_forgets_when_the_address_is_gone() -> None
         *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule", "RemoveRule"),
         *("RemoveRoute", "RemoveRoute", "RemoveAddress"),
     ]
-    assert host.step() == [DropSource(address), DropSpan(NET)]
+    assert host.step() == [DropSource(address), DropSpan(NET), RemoveRule(REFUSAL)]
     assert host.plan() == []
+
+
+def test_a_prefix_is_handed_on_and_taken_back_without_a_gap_for_our_own_packets() -> None:
+    host = Host(HOME).settle()
+    for forwarded in (True, False):
+        host.table = host.table.with_prefix(replace(HOME, forwarded=forwarded))
+        for action in host.plan():
+            host.apply(action)
+            tables = {r.priority: r.table for r in host.kernel.rules if r.source == NET and r.table}
+            assert tables == {501: 254, 502: 1001}
+        host.settle()
+        assert (REFUSAL in host.kernel.rules) is not forwarded
+
+
+@pytest.mark.parametrize("kind", [PutSource, PutSpan])
+def test_verdict_that_finds_no_room_stops_only_its_own_address(
+    kind: type[PutSource] | type[PutSpan],
+) -> None:
+    host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
+    actions = host.plan()
+    failed = next(a for a in actions if isinstance(a, kind))
+    rest = still_safe(failed, actions[actions.index(failed) + 1 :])
+    assert [a.address.address for a in rest if isinstance(a, AddAddress)] == [host.address(2)]
+    assert [a for a in rest if isinstance(a, AddRoute | AddRule)]
+
+
+def test_prefix_whose_verdict_finds_no_room_is_not_offered() -> None:
+    host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,))).settle()
+    row = host.maps.read().prefixes[1]
+    offer = [PutPrefix(1, row), PutPrefix(2, replace(row, pool=(host.address(2),)))]
+    choices = [PutChoice(*FIXED6, (1, 2)), PutChoice(AddressType.NONPERSISTENT, Family.IPV6, (2,))]
+    failed = PutSource(host.address(1), SourceRow(1, AddressType.FIXED))
+    assert still_safe(failed, [*offer, *choices]) == [offer[1], choices[1]]
+
+
+def test_no_address_is_added_while_what_others_send_from_it_cannot_be_refused() -> None:
+    host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
+    failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource)]
+    assert failed == AddRule(REFUSAL)
+    left = still_safe(failed, rest)
+    assert [a.address.address for a in left if isinstance(a, AddAddress)] == [host.address(2)]
 
 
 def test_an_address_that_will_not_go_stays_guarded() -> None:
@@ -146,8 +192,9 @@ def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
     }
     assert host.kernel.rules == {
         Rule(Family.IPV6, 500, 1001, mark=0x100, mask=0xFF00),
-        Rule(Family.IPV6, 501, 254, source=NET, suppress_prefix_length=0),
-        Rule(Family.IPV6, 502, 1001, source=NET),
+        Rule(Family.IPV6, 501, 254, source=NET, suppress_prefix_length=0, local_only=True),
+        Rule(Family.IPV6, 502, 1001, source=NET, local_only=True),
+        REFUSAL,
     }
     host.kernel.set_link("eth0", up=False)
     host.settle()

@@ -21,6 +21,7 @@ _ENUMS: dict[str, tuple[type[IntEnum], str]] = {
     "odm_verdict": (abi.Verdict, "ODM_"),
     "odm_reason": (abi.Reason, "ODM_R_"),
     "odm_hook": (abi.Hook, "ODM_H_"),
+    "odm_loss": (abi.Loss, "ODM_LOST_"),
 }
 
 
@@ -64,7 +65,7 @@ def in_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     folder = tmp_path_factory.mktemp("abi")
     program = folder / "probe.c"
     program.write_text(
-        "#include <stddef.h>\n#include <stdio.h>\n"
+        "#include <linux/bpf.h>\n#include <stddef.h>\n#include <stdio.h>\n"
         f'#include "{_HEADER}"\nint main(void)\n{{\n{"".join(lines)}\nreturn 0;\n}}\n'
     )
     subprocess.run(["cc", "-Wall", "-o", folder / "probe", program], check=True)
@@ -119,6 +120,7 @@ def test_application_header_agrees(tmp_path: Path) -> None:
     program.write_text(
         "\n".join(
             [
+                "#include <linux/bpf.h>",
                 f'#include "{public}"',
                 f'#include "{_HEADER}"',
                 *asserts,

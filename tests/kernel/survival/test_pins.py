@@ -3,19 +3,24 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import orphans
+from odm_agent.datapath import frames, orphans
+from odm_agent.datapath.pins import OTHER_PINS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids
-from tests.lab.agent import Agent
+from tests.lab.agent import Agent, LabClass
 from tests.lab.client import Kind, ask, call, exchange
 from tests.lab.host import FIXED, SESSION, Site, type_of
 from tests.lab.place import Place, Ready
 from tests.lab.world import World
+
+#: With a class whose packet sockets are refused: a program at each interface.
+GUARDED = replace(QUICK, classes={**QUICK.classes, "closed": LabClass(refuse=("packet",))})
 
 
 @contextmanager
@@ -32,9 +37,9 @@ def bpffs(folder: Path) -> Iterator[Path]:
 @contextmanager
 def elsewhere(tmp_path: Path) -> Iterator[tuple[World, Path]]:
     """A world whose pins are on a bpf file system that can be mounted over."""
-    with bpffs(tmp_path / "bpf") as mount, World(tmp_path, QUICK, start=False) as world:
+    with bpffs(tmp_path / "bpf") as mount, World(tmp_path, GUARDED, start=False) as world:
         world.agent.pins = mount / "odm"
-        world.agent.configure(QUICK)
+        world.agent.configure(GUARDED)
         world.agent.start()
         yield world, mount
 
@@ -48,6 +53,8 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool) -> None:
     """The restarted agent pins anew what is in force; nothing is loaded, no counter begins anew."""
     with elsewhere(tmp_path) as (world, mount):
         links, programs, counters = link_ids(world), program_ids(world), Counters(world)
+        guarded = frames.guarded(world.agent.pins)
+        assert guarded
         world.place("fixed").do(lambda: call(Kind.TCP6))
         counted = counters.check()
         with bpffs(mount):
@@ -57,13 +64,15 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool) -> None:
             world.agent.sigkill()
             world.agent.start()
             assert (link_ids(world), program_ids(world)) == (links, programs)
-            assert {path.name for path in world.agent.pins.glob("odm_*")} == set(MAPS)
+            assert {path.name for path in world.agent.pins.glob("odm_*")} == {*MAPS, *OTHER_PINS}
+            assert frames.guarded(world.agent.pins) == guarded
             assert "the pins were lost" in world.agent.log.read_text()
             assert world.agent.log.read_text().count("programs loaded") == 1
             assert counters.check() >= counted
             assert world.agent.read("status")["alarms"] == []
             world.agent.close()
             assert _ours(world) == [], "detach ends the links, below the mount as well"
+            assert orphans.remove(world.site.host.call(netns_cookie)) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
 
 

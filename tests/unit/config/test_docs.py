@@ -10,6 +10,7 @@ import pytest
 from odm_agent.config.load import parse
 from odm_agent.config.schema import (
     AgentConfig,
+    CapConfig,
     ClassConfig,
     Config,
     PrefixConfig,
@@ -21,6 +22,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[agent]": AgentConfig,
     "[unclassified]": UnclassifiedConfig,
     "[classes.NAME]": ClassConfig,
+    "[classes.NAME.caps.TYPE]": CapConfig,
     "[prefixes.NAME]": PrefixConfig,
 }
 ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+) \|$", re.M)

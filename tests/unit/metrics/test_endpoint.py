@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.metrics.endpoint import MetricsError, split_address, start
 from odm_agent.metrics.readings import Info, Readings, Reloads, VerdictLabels
-from odm_agent.model import AddressType, Family
+from odm_agent.model import AddressType, Cap, Family
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 Labels = frozenset[tuple[str, str]]
@@ -45,6 +45,21 @@ class Made:
     def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
         self._may("sockets")
         return {(0, FIXED, Family.IPV4): 3, (1, SESSION, Family.IPV6): 5}
+
+    def tracked(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        self._may("sockets")
+        return {(1, FIXED, Family.IPV4): 2}
+
+    def caps(self) -> Iterable[tuple[int, Cap]]:
+        self._may("caps")
+        return [(1, Cap(FIXED, 10, 0)), (1, Cap(SESSION, 0, 60))]
+
+    def losses(self) -> Mapping[str, int]:
+        self._may("losses")
+        return {"verdict": 0, "address": 1}
+
+    def corrections(self) -> int:
+        return 6
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
@@ -83,14 +98,21 @@ def test_a_scrape_shows_every_metric() -> None:
     with start("127.0.0.1:0", Made()) as server:
         seen = scrape(server.port)
     bind = {"type": "fixed", "verdict": "refuse", "reason": "not-allowed", "hook": "bind6"}
+    listed = {"counted": "sock_diag"}
     connect = {"verdict": "assign", "reason": "default", "hook": "connect4"}
     expected = {
         ("odm_agent_info", labels(version="0.1.0", abi="1")): 1,
         ("odm_verdicts_total", labels(class_="ssh", type="session-lasting", **connect)): 7,
         ("odm_verdicts_total", labels(class_="unclassified", **bind)): 2,
         ("odm_verdicts_total", labels(class_="class-9", **bind)): 1,
-        ("odm_sockets", labels(class_="unclassified", type="fixed", family="ipv4")): 3,
-        ("odm_sockets", labels(class_="ssh", type="session-lasting", family="ipv6")): 5,
+        ("odm_sockets", labels(class_="unclassified", type="fixed", family="ipv4", **listed)): 3,
+        ("odm_sockets", labels(class_="ssh", type=SESSION.word, family="ipv6", **listed)): 5,
+        ("odm_sockets", labels(class_="ssh", type="fixed", family="ipv4", counted="kernel")): 2,
+        ("odm_cap_sockets", labels(class_="ssh", type="fixed")): 10,
+        ("odm_cap_requests_per_minute", labels(class_="ssh", type="session-lasting")): 60,
+        ("odm_lost_total", labels(what="verdict")): 0,
+        ("odm_lost_total", labels(what="address")): 1,
+        ("odm_count_corrections_total", labels()): 6,
         ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
         ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
         ("odm_config_reloads_total", labels(result="ok")): 2,
@@ -108,6 +130,8 @@ GROUP_METRICS = {
     "info": {"odm_agent_info"},
     "verdicts": {"odm_verdicts_total"},
     "sockets": {"odm_sockets"},
+    "caps": {"odm_cap_sockets", "odm_cap_requests_per_minute"},
+    "losses": {"odm_lost_total", "odm_count_corrections_total"},
     "addresses": {"odm_addresses"},
     "prefixes": {"odm_prefixes"},
     "reloads": {

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How long a tracked socket holds its address (odm_hold.h): from bind or connect to the last event. */
+
+/* After a bind that succeeded; here too a class at its cap is told so, and the bind is undone. */
+static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_addr *addr)
+{
+	struct odm_socket *sock = odm_tracked(odm_own_storage(sk));
+	struct odm_want want = { .sock = sock };
+	struct odm_settings *settings;
+	struct odm_source source;
+	struct odm_decision d;
+
+	if (!sock || odm_is_any(addr))
+		return 1;
+	source = odm_source_of(addr);
+	settings = odm_settings_get();
+	if (!source.type || !settings)
+		return 1;
+	want.class_id = odm_class_of_asker(sock, settings->epoch);
+	want.class = odm_class_row(want.class_id);
+	want.asked = sock->type;
+	if (!want.class || want.class->mode == ODM_MODE_OFF)
+		return 1;
+	d = odm_place(sk, sock, &want, addr, source.type, ODM_HELD_BY_USER | ODM_HELD_BOUND,
+		      ODM_H_BIND);
+	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
+}
+
+int odm_post_bind4(struct bpf_sock *ctx)
+{
+	struct odm_addr addr = odm_addr4(ctx->src_ip4);
+
+	return odm_post_bind(ctx, &addr);
+}
+
+int odm_post_bind6(struct bpf_sock *ctx)
+{
+	struct odm_addr addr = { .w = { ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2],
+					ctx->src_ip6[3] } };
+
+	return odm_post_bind(ctx, &addr);
+}
+
+/* The notes of a TCP socket. A subflow gets its own, with what its MPTCP socket had asked for. */
+static __always_inline struct odm_socket *odm_notes_of(struct bpf_sock *sk)
+{
+	struct odm_socket *sock = odm_own_storage(sk), *parent;
+
+	if (sock)
+		return sock;
+	parent = odm_tracked(odm_socket_of(sk));
+	if (!parent)
+		return NULL;
+	sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!sock) {
+		odm_lost(ODM_LOST_SOCKET);
+		return NULL;
+	}
+	sock->version = ODM_STORAGE_TAG;
+	sock->type = parent->type;
+	sock->flags = parent->flags;
+	sock->class_id = parent->class_id;
+	sock->cgroup = parent->cgroup;
+	return sock;
+}
+
+/* The verifier takes no computed offset into a socket, which two loads in two branches become. */
+static __always_inline void odm_local_of(const struct bpf_sock *sk, struct odm_addr *addr)
+{
+	__be32 v4 = sk->src_ip4;
+
+	asm volatile("" : "+r"(v4)); /* loaded here and nowhere else */
+	if (sk->family == AF_INET) {
+		*addr = odm_addr4(v4);
+		return;
+	}
+	addr->w[0] = sk->src_ip6[0];
+	addr->w[1] = sk->src_ip6[1];
+	addr->w[2] = sk->src_ip6[2];
+	addr->w[3] = sk->src_ip6[3];
+}
+
+/* A connection or listener comes to be: its true source is known here, whoever chose it. */
+static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct odm_socket *sock = odm_notes_of(sk);
+	struct odm_settings *settings;
+	struct odm_held before, now;
+	struct odm_source source;
+	struct odm_addr addr;
+	u64 cookie;
+
+	settings = odm_settings_get();
+	if (!sock || !(sock->flags & ODM_SOCKET_TRACKED) || !settings)
+		return;
+	odm_local_of(sk, &addr);
+	source = odm_source_of(&addr);
+	cookie = odm_cookie(ctx);
+	if (!source.type)
+		return;
+	before = odm_held_of(sock, cookie);
+	now = odm_place_at(&addr, odm_class_of_asker(sock, settings->epoch), source.type,
+			   ODM_HELD_BY_KERNEL);
+	if (before.holds & ODM_HELD)
+		now.class_id = before.class_id;
+	odm_hold(sock, cookie, &now, false, false);
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The kernel is done with it; what bind() gave stays until the socket is closed. */
+static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct odm_socket *sock = odm_tracked(odm_own_storage(sk));
+	u8 who = ODM_HELD_BY_KERNEL;
+
+	if (!sock)
+		return;
+	if (!(sock->holds & ODM_HELD_BOUND))
+		who |= ODM_HELD_BY_USER;
+	odm_let_go(sock, odm_cookie(ctx), who);
+}
+
+/* sock_ops: all but three events of a connection leave by the first test. */
+int odm_sock_ops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	u32 op = ctx->op;
+
+	if (!sk)
+		return 1;
+	if (op == BPF_SOCK_OPS_STATE_CB) {
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			odm_closed(ctx, sk);
+	} else if (op == BPF_SOCK_OPS_TCP_CONNECT_CB || op == BPF_SOCK_OPS_TCP_LISTEN_CB ||
+		   op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		odm_opened(ctx, sk);
+	}
+	return 1;
+}
+
+/* cgroup/sock_release: the last descriptor is closed. */
+int odm_sock_release(struct bpf_sock *ctx)
+{
+	struct odm_socket *sock = odm_tracked(odm_own_storage(ctx));
+
+	if (sock && sock->holds)
+		odm_let_go(sock, odm_cookie(ctx), ODM_HELD_BY_USER | ODM_HELD_BOUND);
+	return 1;
+}

@@ -1,0 +1,1 @@
+"""How many sockets hold which address: exact, whatever becomes of them."""

@@ -12,7 +12,10 @@
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
 #define ODM_ABI_TAG 2
 
-/* Raised when struct odm_socket changes otherwise than by growing into its room. */
+/*
+ * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
+ * forget what they asked for.
+ */
 #define ODM_STORAGE_TAG 2
 
 #define ODM_MAX_CLASSES 256
@@ -120,8 +123,8 @@ _Static_assert(sizeof(struct odm_addr) == 16, "odm_addr");
 /* odm_identities[0]: what is pinned here; user space checks it before anything else. */
 struct odm_identity {
 	__u32 abi_tag;
-	__u32 pad;
-	__u8 source_hash[32]; /* SHA-256 of the amalgamated C */
+	__u32 storage_tag;    /* 0: 1 */
+	__u8 source_hash[32]; /* SHA-256 of the amalgamated C; zeros while programs are replaced */
 };
 _Static_assert(sizeof(struct odm_identity) == 40, "odm_identity");
 

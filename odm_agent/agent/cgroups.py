@@ -65,6 +65,10 @@ class ClassifiedCgroups:
         rows.update(self._scopes({policy.name: policy for policy in policies}))
         return rows | self._departed_rows(rows, classes)
 
+    def remember(self, rows: Mapping[int, CgroupRow]) -> None:
+        """Take over what the agent before had classified, cgroups that are gone included."""
+        self._present = {**rows, **self._present}
+
     def _departed_rows(
         self, rows: Mapping[int, CgroupRow], classes: Mapping[int, ClassPolicy]
     ) -> dict[int, CgroupRow]:

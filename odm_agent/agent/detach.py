@@ -8,7 +8,7 @@ from pathlib import Path
 from odm_agent.actions import KernelAction, PutChoice, RemoveAddress, RemoveRoute, RemoveRule
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.datapath import pins
+from odm_agent.datapath import orphans, pins
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.errors import KernelError, OdmError
 from odm_agent.journal import Journal
@@ -30,7 +30,7 @@ def detach(agent: AgentConfig) -> Iterator[str]:
     without it. Raises OdmError, with what is left in place named.
     """
     folder = Path(agent.pin_dir)
-    if _stop(Path(agent.socket), folder):
+    if stop_agent(Path(agent.socket), folder):
         yield "stopped the running agent"
     protocol = agent.protocol
     here = True
@@ -46,10 +46,12 @@ def detach(agent: AgentConfig) -> Iterator[str]:
     yield from _restore_sysctls(Path(agent.state_dir) / "state.db")
     if pins.remove(folder):
         yield f"detached the programs and removed the pins in {folder}"
+    if count := orphans.remove(netns_cookie()):
+        yield f"detached {count} programs whose pins were lost"
 
 
-def _stop(socket: Path, pin_dir: Path) -> bool:
-    """End the agent that works on these pins, or it would put everything back."""
+def stop_agent(socket: Path, pin_dir: Path) -> bool:
+    """End the agent that works on these pins, and wait until it has; whether there was one."""
     try:
         with ControlClient(socket) as client:
             if client.call("status")["pin_dir"] != str(pin_dir):
@@ -62,7 +64,7 @@ def _stop(socket: Path, pin_dir: Path) -> bool:
         if not socket.exists():
             return True
         time.sleep(0.02)
-    raise OdmError("the running agent did not stop; stop it, then run `odm-agent detach` again")
+    raise OdmError("the running agent did not stop; stop it, then run this again")
 
 
 def _withdraw(pin_dir: Path, protocol: int) -> tuple[int, bool]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
-from odm_agent.datapath import abi, loader
+from odm_agent.datapath import abi, pins, swap
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.errors import ConfigError
 from odm_agent.journal import Journal
@@ -24,6 +24,7 @@ from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile import desired
 from odm_agent.sources.static import typed_prefixes
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class State:
     attached_to: Path
     netns_cookie: int
     counts: Counts
+    #: What was replaced at the start; None: the programs in force were adopted.
+    replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: Of all classes that ever had an id, since verdicts outlive the configuration.
@@ -71,6 +74,17 @@ class State:
         changed = self.engine.converge()
         uplinks.settle(self.engine.table, self.engine.host, self.journal)
         return changed
+
+    def unattached(self) -> list[str]:
+        """The programs that should be attached to the cgroup of that name, and aren't (any more).
+
+        A cgroup that was removed has taken its links with it, also if there is one again.
+        """
+        try:
+            cgroup_id = self.attached_to.stat().st_ino
+        except FileNotFoundError:
+            return list(pins.PROGRAMS)
+        return pins.detached(Path(self.config.agent.pin_dir), cgroup_id)
 
     def settle_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""
@@ -153,45 +167,68 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
     return config, [f"{path}:{found.line}: {found.message}" for found in review.warnings]
 
 
-def open_state(path: Path, config: Config) -> State:
-    """Open everything that a configuration names, loading the programs if they aren't there.
-
-    What can refuse comes first, what is attached last; then privileges that are not needed any more
-    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
-    """
+def wanted_by(config: Config) -> swap.Wanted:
+    """What programs a configuration wants, and where. Raises OdmError."""
     agent = config.agent
     attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
     if not attached_to.is_dir():
         raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
+    pin_dir = Path(agent.pin_dir)
+    return swap.Wanted(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
+
+
+def open_state(
+    path: Path,
+    config: Config,
+    *,
+    forget_sockets: bool = False,
+    before_swap: Callable[[swap.Staged], None] = lambda staged: None,
+) -> State:
+    """Open everything that a configuration names, loading the programs if they aren't there.
+
+    What can refuse comes first, what is attached last; `before_swap` is called when nothing can
+    refuse any more, if programs are to be replaced. Then privileges that are not needed any more
+    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
+    """
+    wanted = wanted_by(config)
+    agent = config.agent
     with ExitStack() as opened:
         journal = Journal(Path(agent.state_dir) / "state.db")
         opened.callback(journal.close)
         prefixes, classes = _compiled(config, journal)
-        cgroups = ClassifiedCgroups(attached_to)
+        cgroups = ClassifiedCgroups(wanted.cgroup)
         opened.callback(cgroups.close)
-        cookie = netns_cookie()
-        pin_dir = Path(agent.pin_dir)
-        wanted = loader.Wanted(pin_dir, attached_to, cookie, agent.mark_mask, agent.protocol)
-        how = "loaded" if loader.ensure(wanted) else "adopted"
-        log.info("programs %s", how, extra={"cgroup": str(attached_to), "pins": agent.pin_dir})
+        table = PrefixTable(journal.secret()).with_only(prefixes)
+        numbers = Numbers.of(agent)
+        replaced = None
+        if not swap.adopt(wanted):
+            with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
+                before_swap(staged)
+                if staged.fresh:
+                    with NetlinkKernel(agent.protocol) as for_now:
+                        host = for_now.read()
+                    goal = desired(table, classes, cgroups.rows(classes), host, numbers)
+                    with PinnedDatapath(staged.folder) as maps:
+                        maps.fill(goal, staged.fresh)
+                replaced = staged.commit()
+        log.info(
+            "programs %s",
+            "loaded" if replaced else "adopted",
+            extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
+        )
         privileges.drop(agent)  # before there is a second thread, which is the kernel's
         kernel = NetlinkKernel(agent.protocol)
         opened.callback(kernel.close)
-        datapath = PinnedDatapath(pin_dir)
+        datapath = PinnedDatapath(wanted.pin_dir)
         opened.callback(datapath.close)
-        table = PrefixTable(journal.secret()).with_only(prefixes)
-        engine = Engine(kernel, datapath, Numbers.of(agent), table, classes)
+        cgroups.remember(datapath.read().cgroups)
+        engine = Engine(kernel, datapath, numbers, table, classes)
         state = State(
-            path,
-            config,
-            journal,
-            kernel,
-            datapath,
-            engine,
-            cgroups,
-            attached_to,
-            cookie,
-            Counts(datapath),
+            *(path, config, journal, kernel, datapath, engine, cgroups),
+            attached_to=wanted.cgroup,
+            netns_cookie=wanted.netns_cookie,
+            counts=Counts(datapath),
+            replaced=replaced,
         )
         state.taken(config)
         opened.pop_all()

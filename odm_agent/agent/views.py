@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from odm_agent import __version__
@@ -40,7 +39,7 @@ def status(state: State) -> Status:
         namespace_cookie=state.netns_cookie,
         cgroup=str(state.attached_to),
         pin_dir=pin_dir,
-        programs=len(pins.attached(Path(pin_dir))),
+        programs=len(pins.PROGRAMS) - len(state.unattached()),
         prefixes=len(engine.table.rows),
         addresses=sum(len(row.pool) for row in engine.datapath.read().prefixes.values()),
         classes=len(engine.classes) - 1,
@@ -54,7 +53,18 @@ def alarms(state: State) -> list[str]:
         f"cgroup {each.path} is not classified by {each.pattern!r}: {each.reason}"
         for each in state.cgroups.refused
     ]
-    return [*state.engine.alarms(), *refused]
+    return [*_unattached(state), *state.engine.alarms(), *refused]
+
+
+def _unattached(state: State) -> list[str]:
+    missing = state.unattached()
+    if not missing:
+        return []
+    what = "nothing is enforced" if len(missing) == len(pins.PROGRAMS) else "enforced in part"
+    return [
+        f"{what}: {', '.join(missing)} not attached to {state.attached_to} (it was removed and made"
+        " again, or a pin was); start the agent again"
+    ]
 
 
 def prefixes(state: State) -> list[PrefixView]:

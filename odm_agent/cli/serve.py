@@ -1,4 +1,4 @@
-"""The verbs of the agent's own life: run, reload, detach; and version."""
+"""The verbs of the agent's own life: run, reload, upgrade, detach; and version."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from odm_agent.control.shapes import ReloadResult
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    for command in (run, reload, detach, version):
+    for command in (run, reload, upgrade, detach, version):
         app.command()(command)
 
 
@@ -44,6 +44,40 @@ def reload(
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"reloaded {result.config}")
+
+
+def upgrade(
+    config: ConfigOption = None,
+    forget_sockets: Annotated[
+        bool,
+        typer.Option(
+            "--forget-sockets",
+            help="Also if live sockets lose the types that they asked for.",
+        ),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put this version's programs in the place of those in force, without a gap."""
+    from odm_agent.agent import upgrade as upgrade_all
+
+    path = config if config is not None else DEFAULT_CONFIG
+    done = upgrade_all(path, forget_sockets=forget_sockets)
+    if json:
+        print_json(done)
+        return
+    for warning in done.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if not done.programs:
+        typer.echo("nothing to do: the programs in force are those of this version")
+    else:
+        typer.echo(f"replaced {done.programs} programs")
+    for what, names in (("new", done.new_maps), ("removed", done.removed_maps)):
+        if names:
+            typer.echo(f"{what} maps: {', '.join(names)}")
+    if done.agent == "stopped":
+        typer.echo("the agent was of another version and is stopped; start it again")
+    elif done.agent == "none":
+        typer.echo("no agent runs; what is in force goes on without one")
 
 
 def detach(

@@ -123,6 +123,17 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str = ""
 
 
+class Upgrade(msgspec.Struct, frozen=True, kw_only=True):
+    """What `odm-agent upgrade` did. Without programs there was nothing to do."""
+
+    #: "running" (it goes on), "stopped" (start it again), or "none".
+    agent: Literal["running", "stopped", "none"]
+    programs: int = 0
+    new_maps: list[str] = []
+    removed_maps: list[str] = []
+    warnings: list[str] = []
+
+
 class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
     """A reload that was taken; one that was not is an error of kind "config"."""
 

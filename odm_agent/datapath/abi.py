@@ -24,6 +24,9 @@ MAX_DEPTH: Final = 32
 MAX_FLOWS: Final = 16384
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
+#: The rows of odm_choices: types by families. Those of odm_caps and odm_usage: classes by types.
+CHOICES: Final = 10
+USAGES: Final = MAX_CLASSES * 5
 
 FIELD_SHIFT: Final = 16
 FIELD_MASK: Final = 0x00070000
@@ -133,7 +136,11 @@ class Addr(ct.Structure):
 class Identity(ct.Structure):
     """struct odm_identity."""
 
-    _fields_ = (("abi_tag", ct.c_uint32), ("pad", ct.c_uint32), ("source_hash", ct.c_uint8 * 32))
+    _fields_ = (
+        ("abi_tag", ct.c_uint32),
+        ("storage_tag", ct.c_uint32),
+        ("source_hash", ct.c_uint8 * 32),
+    )
 
 
 class Settings(ct.Structure):

@@ -4,7 +4,7 @@ import ctypes as ct
 import ctypes.util
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,11 @@ from odm_agent.errors import DatapathError
 #: bpf_map_type of the kernel's UAPI.
 MAP_PERCPU_TYPES: Final = frozenset({5, 6, 10})
 MAP_SK_STORAGE: Final = 24
+#: bpf_link_type.
+LINK_CGROUP: Final = 3
+LINK_ITERATOR: Final = 4
+LINK_TCX: Final = 11
+_MOST_MAPS: Final = 64
 _F_LOCK: Final = 4
 #: bpf_attach_type of iterators.
 _TRACE_ITER: Final = 28
@@ -28,6 +33,19 @@ class _MapInfo(ct.Structure):
         ("value_size", ct.c_uint32),
         ("max_entries", ct.c_uint32),
         ("map_flags", ct.c_uint32),
+        ("name", ct.c_char * 16),
+    )
+
+
+class _ProgInfo(ct.Structure):
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("tag", ct.c_uint8 * 8),
+        ("code", ct.c_uint64 * 4),  # lengths and pointers of it, load time
+        ("uid", ct.c_uint32),
+        ("nr_map_ids", ct.c_uint32),
+        ("map_ids", ct.c_uint64),
         ("name", ct.c_char * 16),
     )
 
@@ -76,9 +94,31 @@ class _LinkOptions(ct.Structure):
 class LinkInfo:
     """A cgroup link: `cgroup_id` is 0 when its cgroup is gone."""
 
+    id: int
     prog_id: int
     cgroup_id: int
     attach_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """A map as the kernel describes it; names are cut to 15 characters."""
+
+    id: int
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgInfo:
+    """A program, and the maps that it holds."""
+
+    name: str
+    map_ids: tuple[int, ...]
 
 
 @cache
@@ -156,7 +196,78 @@ def link_info(link_fd: int) -> LinkInfo:
     """What a link attaches, and to what."""
     info = _CgroupLinkInfo()
     _object_info(link_fd, info)
-    return LinkInfo(info.prog_id, info.cgroup_id, info.attach_type)
+    return LinkInfo(info.id, info.prog_id, info.cgroup_id, info.attach_type)
+
+
+def map_info(map_fd: int) -> MapInfo:
+    """What a map is."""
+    info = _MapInfo()
+    _object_info(map_fd, info)
+    return MapInfo(
+        info.id,
+        info.name.decode(),
+        info.type,
+        info.key_size,
+        info.value_size,
+        info.max_entries,
+        info.map_flags,
+    )
+
+
+def prog_info(prog_fd: int) -> ProgInfo:
+    """What a program is."""
+    ids = (ct.c_uint32 * _MOST_MAPS)()
+    info = _ProgInfo(nr_map_ids=_MOST_MAPS, map_ids=ct.addressof(ids))
+    _object_info(prog_fd, info)
+    return ProgInfo(info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)]))
+
+
+def hold_map(prog_fd: int, map_fd: int) -> None:
+    """Make a map live as long as the program, which need not use it."""
+    result = _lib().bpf_prog_bind_map(prog_fd, map_fd, None)
+    _check(result, "binding a map to a program")
+
+
+def links(kind: int) -> Iterator[int]:
+    """A descriptor of every link of a type on the host, each open for one round of the loop."""
+    for link_id in _ids(_lib().bpf_link_get_next_id):
+        fd = _lib().bpf_link_get_fd_by_id(link_id)
+        if fd < 0:  # gone meanwhile
+            continue
+        try:
+            info = _CgroupLinkInfo()
+            _object_info(fd, info)
+            if info.type == kind:
+                yield fd
+        finally:
+            os.close(fd)
+
+
+def programs() -> Iterator[int]:
+    """A descriptor of every program of the host, each open for one round of the loop."""
+    for prog_id in _ids(_lib().bpf_prog_get_next_id):
+        fd = _lib().bpf_prog_get_fd_by_id(prog_id)
+        if fd >= 0:  # else gone meanwhile
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
+
+def prog_by_id(prog_id: int) -> int:
+    """A descriptor of a program; the caller closes it."""
+    return _check(_lib().bpf_prog_get_fd_by_id(prog_id), "opening a program by its id")
+
+
+def map_by_id(map_id: int) -> int:
+    """A descriptor of a map; the caller closes it."""
+    return _check(_lib().bpf_map_get_fd_by_id(map_id), "opening a map by its id")
+
+
+def _ids(following: Callable[..., int]) -> Iterator[int]:
+    at = ct.c_uint32(0)
+    while following(at, ct.byref(at)) == 0:
+        yield at.value
 
 
 def link_ifindex(link_fd: int) -> int:
@@ -190,9 +301,9 @@ class Map:
     def __init__(self, fd: int, key: Any, value: Any, name: str) -> None:
         self.fd = fd
         self.name = name
-        info = _MapInfo()
-        _object_info(fd, info)
+        info = map_info(fd)
         if (info.key_size, info.value_size) != (ct.sizeof(key), ct.sizeof(value)):
+            os.close(fd)
             raise DatapathError(
                 f"the pinned map {name} holds rows of {info.key_size}+{info.value_size} bytes,"
                 f" not {ct.sizeof(key)}+{ct.sizeof(value)}: it belongs to another version;"

@@ -1,8 +1,7 @@
 """The pinned maps as the projection that they are."""
 
 import ctypes as ct
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -26,6 +25,7 @@ from odm_agent.actions import (
 from odm_agent.datapath import abi, census, classes, frames, libbpf, pins
 from odm_agent.datapath.base import LiveKey, VerdictKey
 from odm_agent.datapath.pools import Slots
+from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 from odm_agent.model import (
     AddressType,
@@ -38,23 +38,38 @@ from odm_agent.model import (
     SpanRow,
 )
 
-#: map name -> (key, value) as ctypes; those that user space reads or writes.
-_SHAPES: Final[dict[str, tuple[Any, Any]]] = {
-    "odm_settings": (ct.c_uint32, abi.Settings),
-    "odm_classes": (ct.c_uint32, abi.Class),
-    "odm_cgroups": (ct.c_uint64, abi.Cgroup),
-    "odm_sources": (abi.Addr, abi.Source),
-    "odm_spans": (abi.SpanKey, abi.Source),
-    "odm_prefixes": (ct.c_uint32, abi.Prefix),
-    "odm_pools": (ct.c_uint32, abi.Addr),
-    "odm_choices": (ct.c_uint32, abi.Choice),
-    "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
-    "odm_caps": (ct.c_uint32, abi.Cap),
-    "odm_usage": (ct.c_uint32, abi.Usage),
-    "odm_live": (abi.LiveKey, ct.c_uint64),
-    "odm_losses": (ct.c_uint32, ct.c_uint64),
-    "odm_sockets": (ct.c_int32, abi.Socket),
-}
+#: Those that user space reads or writes.
+_OPENED: Final = (
+    "odm_settings",
+    "odm_classes",
+    "odm_cgroups",
+    "odm_sources",
+    "odm_spans",
+    "odm_prefixes",
+    "odm_pools",
+    "odm_choices",
+    "odm_verdicts",
+    "odm_caps",
+    "odm_usage",
+    "odm_live",
+    "odm_losses",
+    "odm_sockets",
+)
+
+
+#: The maps whose rows `fill` writes.
+FILLED: Final = frozenset(
+    {
+        "odm_spans",
+        "odm_sources",
+        "odm_prefixes",
+        "odm_pools",
+        "odm_choices",
+        "odm_classes",
+        "odm_caps",
+        "odm_cgroups",
+    }
+)
 
 
 class PinnedDatapath:
@@ -65,12 +80,13 @@ class PinnedDatapath:
     """
 
     def __init__(self, pin_dir: Path) -> None:
-        pins.require_abi(pin_dir)
+        pins.require_trust(pin_dir)
         self._maps: dict[str, libbpf.Map] = {}
         self._pin_dir = pin_dir
         try:
-            for name, (key, value) in _SHAPES.items():
-                self._maps[name] = libbpf.Map(libbpf.get_pinned(pin_dir / name), key, value, name)
+            for name in _OPENED:
+                shape, fd = MAPS[name], libbpf.get_pinned(pin_dir / name)
+                self._maps[name] = libbpf.Map(fd, shape.key, shape.value, name)
         except BaseException:
             self.close()
             raise
@@ -232,6 +248,45 @@ class PinnedDatapath:
                 frames.unguard(self._pin_dir, interface)
                 self._guards -= {interface}
 
+    def fill(self, goal: Projection, fresh: Collection[str]) -> None:
+        """Write the goal's rows into maps that no program reads yet, and into no other.
+
+        What the programs in force work on stays as it is, for they go on meanwhile; so `goal` is
+        what should be there *now*, and the maps that both read agree with it as far as they can.
+        """
+        for name in FILLED & frozenset(fresh):
+            match name:
+                case "odm_spans":
+                    for network, span in goal.spans.items():
+                        self._maps[name].put(abi.pack_span(network), _pack_span_row(span))
+                        self._spans[network] = span
+                case "odm_sources":
+                    for address, source in goal.sources.items():
+                        self._maps[name].put(abi.pack_addr(address), _pack_source_row(source))
+                        self._sources[address] = source
+                case "odm_prefixes":  # and odm_pools, which is fresh with it
+                    for prefix_id, prefix in goal.prefixes.items():
+                        self._put_prefix(prefix_id, prefix)
+                case "odm_choices":
+                    for (type_, family), prefix_ids in goal.choices.items():
+                        self._put_choice(PutChoice(type_, family, prefix_ids))
+                case "odm_classes":
+                    for policy in goal.classes.values():
+                        self._maps[name].put(policy.id, classes.pack(policy))
+                        self._classes[policy.id] = policy
+                case "odm_caps":
+                    for policy in goal.classes.values():
+                        for type_, cap in classes.caps(policy).items():
+                            self._maps[name].put(abi.usage_index(policy.id, type_), cap)
+                case "odm_cgroups":
+                    for cgroup_id, cgroup in goal.cgroups.items():
+                        self._maps[name].put(cgroup_id, _pack_cgroup_row(cgroup))
+                        self._cgroups[cgroup_id] = cgroup
+        self._count("any_ip_spans", sum(s.any_ip for s in self._spans.values()))
+        self._count("strict_classes", sum(each.strict for each in self._classes.values()))
+        self._count("watched_classes", sum(map(classes.is_watched, self._classes.values())))
+        self._forget_resolved()
+
     # --- rows that take more than one write -------------------------------------------------
 
     def _put_prefix(self, prefix_id: int, row: PrefixRow) -> None:
@@ -323,13 +378,6 @@ class PinnedDatapath:
                 row = rows[abi.choice_index(type_, family)]
                 if row.count:
                     yield (type_, family), tuple(row.prefix_ids[: row.count])
-
-
-def open_pins(pin_dir: Path) -> PinnedDatapath:
-    """The datapath of a pin folder; DatapathError says what to do where there is none."""
-    if not os.path.isdir(pin_dir):
-        raise DatapathError(f"nothing is pinned in {pin_dir}; start the agent (odm-agent run)")
-    return PinnedDatapath(pin_dir)
 
 
 def _span_row(row: abi.Source) -> SpanRow:

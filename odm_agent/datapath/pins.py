@@ -1,18 +1,25 @@
 """The pin folder: what is in it, whose it is, and how it is taken away.
 
 Everything that enforces lives here, not in a process: maps as `DIR/odm_*`, links as
-`DIR/links/odm_*`. Removing a link's pin ends its attachment.
+`DIR/links/odm_*`. Removing a link's pin ends its attachment. `DIR/next` holds programs and maps
+that are about to take their place (`swap`).
 """
 
 import ctypes as ct
+import fcntl
 import logging
 import os
+import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath import abi, census, frames, libbpf
+from odm_agent.datapath.shapes import IDENTITY, MAPS
 from odm_agent.errors import DatapathError
 from odm_agent.folders import distrust
 
@@ -40,8 +47,11 @@ PROGRAMS: Final = {
 
 #: Programs that are not attached to a cgroup, likewise.
 OTHER_PROGRAMS: Final = {frames.PROGRAM: (3, 0), census.PROGRAM: (26, 28)}
+#: Their pins beside the maps.
+OTHER_PINS: Final = (frames.PROGRAM, census.PIN)
 
 _BPFFS_MAGIC: Final = 0xCAFE4A11
+_LOCK_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class Identity:
     """What odm_identities says of the pins."""
 
     abi_tag: int
+    storage_tag: int
     source_hash: bytes
 
 
@@ -57,22 +68,34 @@ def links_folder(pin_dir: Path) -> Path:
     return pin_dir / "links"
 
 
+def next_folder(pin_dir: Path) -> Path:
+    """Where the next programs and their maps wait until they are put in place."""
+    return pin_dir / "next"
+
+
+def open_identity(pin_dir: Path) -> libbpf.Map:
+    """The map that says what is pinned there; the caller closes it."""
+    fd = libbpf.get_pinned(pin_dir / IDENTITY)
+    return libbpf.Map(fd, ct.c_uint32, abi.Identity, IDENTITY)
+
+
 def read_identity(pin_dir: Path) -> Identity | None:
-    """Whose pins these are; None where there are none."""
-    path = pin_dir / "odm_identities"
-    if not path.exists():
+    """Whose pins these are; None where there are none, or none that were ever whole."""
+    if not (pin_dir / IDENTITY).exists():
         return None
-    identities = libbpf.Map(libbpf.get_pinned(path), ct.c_uint32, abi.Identity, path.name)
+    identities = open_identity(pin_dir)
     try:
         row = identities.get(0)
     finally:
         identities.close()
     assert row is not None  # an array has all its rows
-    return Identity(row.abi_tag, bytes(row.source_hash))
+    if not row.abi_tag:
+        return None
+    return Identity(row.abi_tag, row.storage_tag or 1, bytes(row.source_hash))
 
 
-def require_abi(pin_dir: Path) -> Identity | None:
-    """The identity of pins that this version can work with; DatapathError for others.
+def require_trust(pin_dir: Path) -> None:
+    """Refuse a folder that others could change (DatapathError).
 
     Anybody may make a folder in a bpf file system: what root did not make is not looked into.
     """
@@ -81,13 +104,6 @@ def require_abi(pin_dir: Path) -> Identity | None:
             f"{reason}: others could take away what is pinned in {pin_dir}; remove that folder, or"
             " choose another `agent.pin_dir`"
         )
-    identity = read_identity(pin_dir)
-    if identity is not None and identity.abi_tag not in (0, abi.ABI_TAG):
-        raise DatapathError(
-            f"the pins in {pin_dir} are of ABI {identity.abi_tag}, this version has"
-            f" {abi.ABI_TAG}; run `odm-agent detach` (which ends enforcement), then start again"
-        )
-    return identity
 
 
 def attached(pin_dir: Path) -> dict[str, libbpf.LinkInfo]:
@@ -107,8 +123,46 @@ def attached(pin_dir: Path) -> dict[str, libbpf.LinkInfo]:
 
 def is_enforcing(pin_dir: Path, cgroup_id: int) -> bool:
     """All programs are attached to that cgroup."""
+    return not detached(pin_dir, cgroup_id)
+
+
+def detached(pin_dir: Path, cgroup_id: int) -> list[str]:
+    """The programs that no pin there attaches to that cgroup."""
     links = attached(pin_dir)
-    return len(links) == len(PROGRAMS) and all(i.cgroup_id == cgroup_id for i in links.values())
+    return [n for n in PROGRAMS if n not in links or links[n].cgroup_id != cgroup_id]
+
+
+def unknown(pin_dir: Path) -> list[Path]:
+    """Pins of ours that this version has no name for: another version's links and maps."""
+    links = links_folder(pin_dir).glob("odm_*")
+    return [p for p in links if p.name not in PROGRAMS] + [
+        p for p in pin_dir.glob("odm_*") if p.name not in MAPS and p.name not in OTHER_PINS
+    ]
+
+
+@contextmanager
+def locked(pin_dir: Path) -> Iterator[int]:
+    """Be the only one who changes what is pinned there; yields the lock's descriptor.
+
+    A child that inherits the descriptor holds the lock, too, until it ends.
+    """
+    fd = os.open(pin_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        give_up = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise DatapathError(
+                        f"somebody else has been changing the pins in {pin_dir} for"
+                        f" {_LOCK_TIMEOUT_S:.0f} s; try again, or end that process"
+                    ) from None
+                time.sleep(0.02)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def make_folder(pin_dir: Path) -> None:
@@ -124,7 +178,7 @@ def make_folder(pin_dir: Path) -> None:
             " file system, and below it only folders may be made"
         ) from error
     pin_dir.chmod(0o700)
-    require_abi(pin_dir)  # it may have been somebody else's all along
+    require_trust(pin_dir)  # it may have been somebody else's all along
     if not _is_bpffs(pin_dir):
         raise DatapathError(f"{pin_dir} is not on a bpf file system; change `agent.pin_dir`")
 
@@ -133,16 +187,19 @@ def remove(pin_dir: Path) -> bool:
     """Detach and unpin all of ours in `pin_dir`; true if there was anything."""
     if not pin_dir.is_dir():
         return False
-    for name in reversed(PROGRAMS):
-        path = links_folder(pin_dir) / name
-        if not path.exists():
-            continue
-        fd = libbpf.get_pinned(path)
-        try:
-            libbpf.link_detach(fd)
-        finally:
-            os.close(fd)
-        path.unlink()
+    with locked(pin_dir):
+        clear(pin_dir)
+    return True
+
+
+def clear(pin_dir: Path) -> None:
+    """`remove` for who holds the lock."""
+    shutil.rmtree(next_folder(pin_dir), ignore_errors=True)
+    links = {path.name: path for path in links_folder(pin_dir).glob("odm_*")}
+    order = [*(name for name in links if name not in PROGRAMS), *reversed(PROGRAMS)]
+    for name in order:
+        if name in links:
+            remove_link(links[name])
     frames.remove(pin_dir)
     for path in sorted(pin_dir.glob("odm_*")):
         path.unlink()
@@ -154,7 +211,16 @@ def remove(pin_dir: Path) -> bool:
                 log.warning(
                     "left a pin folder that holds things of others", extra={"path": pin_dir}
                 )
-    return True
+
+
+def remove_link(path: Path) -> None:
+    """Detach and unpin one link."""
+    fd = libbpf.get_pinned(path)
+    try:
+        libbpf.link_detach(fd)
+    finally:
+        os.close(fd)
+    path.unlink()
 
 
 def _is_bpffs(path: Path) -> bool:

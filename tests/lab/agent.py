@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from odm_agent.control.client import ControlClient
 from odm_agent.model import AddressType
@@ -110,6 +110,10 @@ class Agent:
         self.socket = self.folder / "run" / "control.sock"
         #: A command that runs the agent in turn, e.g. `unshare ... --`; it must exec.
         self.within: Sequence[str] = ()
+        #: A folder with another version of the program (`tests.lab.version`); None: this one.
+        self.version: Path | None = None
+        #: The module that is run, with `python -m`.
+        self.entry: Sequence[str] = ("odm_agent",)
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(settings)
 
@@ -154,13 +158,8 @@ class Agent:
         ):
             notify.bind(str(path))
             notify.settimeout(0.1)
-            self._process = subprocess.Popen(
-                self._command("run", "-c", str(self.config)),
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(path)},
-                start_new_session=True,  # Ctrl-C is ours to handle, not its
-            )
+            self._launch(log, NOTIFY_SOCKET=str(path))
+            assert self._process is not None
             for _ in range(int(_START_TIMEOUT_S / 0.1)):
                 try:
                     if b"READY=1" in notify.recv(4096):
@@ -174,12 +173,19 @@ class Agent:
     def launch(self) -> None:
         """Start it, and don't wait for it."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command("run", "-c", str(self.config)),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._launch(log)
+
+    def _launch(self, log: IO[bytes], **variables: str) -> None:
+        if self._process is not None:
+            self._process.wait(15)  # somebody else may have ended the one before
+        self._process = subprocess.Popen(
+            self._command("run", "-c", str(self.config)),
+            stdout=log,
+            stderr=log,
+            env={**self._environment(), **variables},
+            cwd=self.version,
+            start_new_session=True,  # Ctrl-C is ours to handle, not its
+        )
 
     def stop(self) -> None:
         """End it in the orderly way; what is pinned keeps enforcing."""
@@ -188,6 +194,21 @@ class Agent:
     def sigkill(self) -> None:
         """Kill it."""
         self._end(signal.SIGKILL)
+
+    def call(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """`odm-agent ARGUMENTS` where the agent runs; the exit code is the caller's to judge."""
+        return subprocess.run(
+            self._command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=self._environment(),
+            cwd=self.version,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | ({"PYTHONPATH": str(self.version)} if self.version else {})
 
     def reload(self) -> "subprocess.CompletedProcess[str]":
         """`odm-agent reload`; the exit code is the caller's to judge."""
@@ -235,7 +256,7 @@ class Agent:
 
     def program(self, *arguments: str) -> list[str]:
         """The command line of `odm-agent ARGUMENTS`, for where it is run."""
-        return [sys.executable, "-m", "odm_agent", *arguments]
+        return [sys.executable, "-m", *self.entry, *arguments]
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

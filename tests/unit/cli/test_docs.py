@@ -27,6 +27,7 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "sockets": shapes.SocketView,
     "classes": shapes.ClassView,
     "reload": shapes.ReloadResult,
+    "upgrade": shapes.Upgrade,
     "check": Finding,
     "explain": Explanation,
 }

@@ -9,7 +9,7 @@ import pytest
 import odm_agent.agent
 from odm_agent import __version__
 from odm_agent.config.schema import AgentConfig
-from odm_agent.control.shapes import ReloadResult
+from odm_agent.control.shapes import ReloadResult, Upgrade
 from odm_agent.errors import ConfigError, DatapathError
 from tests.unit.cli.conftest import Cli, FakeAgent
 
@@ -100,6 +100,35 @@ def test_a_failing_detach_exits_1(cli: Cli, detached: list[AgentConfig]) -> None
     result = cli("detach", "--pin-dir", "/broken")
     assert result.exit_code == 1
     assert result.stderr == "odm-agent: removing the pins: no\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "printed"),
+    [
+        (Upgrade(agent="running"), ["nothing to do"]),
+        (
+            Upgrade(agent="stopped", programs=11, new_maps=["odm_a"], removed_maps=["odm_b"]),
+            ["replaced 11 programs", "new maps: odm_a", "removed maps: odm_b", "start it again"],
+        ),
+        (Upgrade(agent="none", programs=11), ["replaced 11", "no agent runs"]),
+    ],
+)
+def test_upgrade_says_what_it_replaced(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: Upgrade, printed: list[str]
+) -> None:
+    asked: list[tuple[Path, bool]] = []
+
+    def upgrade(path: Path, *, forget_sockets: bool) -> Upgrade:
+        asked.append((path, forget_sockets))
+        return done
+
+    monkeypatch.setattr(odm_agent.agent, "upgrade", upgrade)
+    result = cli("upgrade", "-c", tmp_path / "x.toml", "--forget-sockets")
+    assert all(line in result.stdout for line in printed), result.stdout
+    assert json.loads(cli("upgrade", "-c", tmp_path / "x.toml", "--json").stdout)["agent"] == (
+        done.agent
+    )
+    assert asked == [(tmp_path / "x.toml", True), (tmp_path / "x.toml", False)]
 
 
 def test_version(cli: Cli) -> None:

@@ -124,7 +124,7 @@ def test_the_header_agrees_with_the_programs(tmp_path: Path) -> None:
         for public, inner in SAME_VALUES.items()
     )
     # Both define the two reserved bits: a difference is a redefinition, which -Werror refuses.
-    program.write_text(f'#include "odm.h"\n#include "odm_abi.h"\n{asserts}')
+    program.write_text(f'#include <linux/bpf.h>\n#include "odm.h"\n#include "odm_abi.h"\n{asserts}')
     include = [f"-I{HEADERS}", f"-I{ROOT / 'bpf'}"]
     compiled(["cc", "-Wall", "-Werror", *include, "-fsyntax-only", str(program)])
 

@@ -107,10 +107,10 @@ def veth(left: NetNs, left_name: str, right: NetNs, right_name: str) -> None:
 
 
 def address(netns: NetNs, interface: str, *addresses: str) -> None:
-    """Configure addresses (`address/length`) that can be used at once."""
+    """Configure addresses (`address/length`), new or there already, that can be used at once."""
     netns.batch(
         "".join(
-            f"address add {each} dev {interface}{' nodad' if ':' in each else ''}\n"
+            f"address replace {each} dev {interface}{' nodad' if ':' in each else ''}\n"
             for each in addresses
         )
     )

@@ -85,7 +85,7 @@ def _reaches(inner: NetNs, family: Family) -> bool:
 
 def _send(inner: NetNs, source: IPAddress) -> str:
     """A datagram and a SYN to the correspondent from an address that the container gives itself."""
-    inner.batch(f"address replace {source}/{source.max_prefixlen} dev eth0\n")
+    address(inner, "eth0", f"{source}/{source.max_prefixlen}")
     to = CORRESPONDENT[Family.of(source)]
     family = socket.AF_INET6 if source.version == 6 else socket.AF_INET
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.rfc8653.bypass.table import GROUPS
 from tests.rfc8653.bypass.technique import Form, Result, Technique
-from tests.whole_run import ROOT, WholeRun
+from tests.whole_run import ROOT, WholeRun, is_worker
 
 FOLDER: Final = ROOT / "tests" / "rfc8653" / "bypass"
 PAGE: Final = ROOT / "docs" / "bypass.md"
@@ -68,6 +68,7 @@ class Row(NamedTuple):
 
 
 Measured = dict[tuple[str, str, str], Row]
+_UNKNOWN: Final = Row("-", "-", "-", Result.UNKNOWN.name)
 
 
 def page(measured: Measured) -> str:
@@ -99,8 +100,8 @@ def _rows(technique: Technique, measured: Measured, notes: dict[str, int]) -> li
 
 
 def _ending(technique: Technique, form: Form, measured: Measured) -> tuple[str, ...]:
-    row = measured[technique.slug, form.value, "nothing"]
-    plain = measured[technique.slug, form.value, "plain"]
+    row = _row(technique, form, "nothing", measured)
+    plain = _row(technique, form, "plain", measured)
     by = technique.expected(form).by
     hook, told, wire = row.hook or by or "-", row.told, row.wire
     result = Result[row.result].value
@@ -114,9 +115,14 @@ def _ending(technique: Technique, form: Form, measured: Measured) -> tuple[str, 
     return hook, told, wire, result
 
 
+def _row(technique: Technique, form: Form, name: str, measured: Measured) -> Row:
+    """What was measured; a test that failed before it could measure has nothing to say."""
+    return measured.get((technique.slug, form.value, name), _UNKNOWN)
+
+
 def _closed(technique: Technique, form: Form, measured: Measured) -> str:
     option = f'With `refuse = ["{technique.closed_by}"]`'
-    row = measured[technique.slug, form.value, "closed"]
+    row = _row(technique, form, "closed", measured)
     if row.result == Result.ABSENT.name:
         return f"{option}: {Result.ABSENT.value}"
     return f"{option}: {row.hook}, {row.told}, {row.wire} on the wire"
@@ -129,7 +135,7 @@ def _open(measured: Measured) -> str:
             forms = [
                 form.value
                 for form in technique.forms
-                if measured[technique.slug, form.value, "nothing"].result == Result.OPEN.name
+                if _row(technique, form, "nothing", measured).result == Result.OPEN.name
             ]
             if forms:
                 needs = f"; needs {technique.needs}" if technique.needs else ""
@@ -161,5 +167,6 @@ def _page_of(reports: dict[str, pytest.TestReport]) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect in every run (of this project's own tests)."""
-    collector = WholeRun(FOLDER, lambda item: "bypass" in item.path.parts, PAGE, _page_of)
-    config.pluginmanager.register(collector, "odm-bypass")
+    if not is_worker(config):
+        collector = WholeRun(FOLDER, lambda _: True, PAGE, _page_of)
+        config.pluginmanager.register(collector, "odm-bypass")

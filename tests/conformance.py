@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.requirements import LIMITS, REQUIREMENTS
-from tests.whole_run import ROOT, WholeRun
+from tests.whole_run import ROOT, WholeRun, is_worker
 
 SUITE: Final = ROOT / "tests"
 PAGE: Final = ROOT / "docs" / "conformance.md"
@@ -33,6 +33,10 @@ def ids_of(test: str) -> list[str]:
     """The requirement IDs in a test function's name."""
     match = _IDS.match(test)
     return match.group(1).rstrip("_").split("_") if match else []
+
+
+def _function(nodeid: str) -> str:
+    return nodeid.partition("[")[0].rpartition("::")[2]
 
 
 def page(results: dict[str, list[str]]) -> str:
@@ -75,5 +79,6 @@ def _page_of(reports: dict[str, pytest.TestReport]) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect in every run (of this project's own tests)."""
-    collector = WholeRun(SUITE, lambda item: bool(ids_of(item.name)), PAGE, _page_of)
-    config.pluginmanager.register(collector, "odm-conformance")
+    if not is_worker(config):
+        collector = WholeRun(SUITE, lambda nodeid: bool(ids_of(_function(nodeid))), PAGE, _page_of)
+        config.pluginmanager.register(collector, "odm-conformance")

@@ -6,18 +6,36 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import residue
+from tests.whole_run import is_worker
 
-pytest_plugins = ["tests.conformance", "tests.bypass_page"]
+pytest_plugins = ["tests.whole_run", "tests.conformance", "tests.bypass_page"]
 
 _BPFFS: Final = Path("/sys/fs/bpf")
 _BEFORE: Final = pytest.StashKey[residue.Snapshot]()
 _LEFT: Final = pytest.StashKey[list[str]]()
 
+# How fast a machine happens to be is no property of the code, and every run tries the same.
+# `--hypothesis-profile=default` draws at random.
+settings.register_profile(
+    "odm",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("odm")
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember the state of the machine. Who isn't root can't leave any of it behind."""
+    """Remember the state of the machine. Who isn't root can't leave any of it behind.
+
+    Of several processes (pytest-xdist), the one that started the others does this.
+    """
+    if is_worker(session.config):
+        return
     os.environ[residue.MARK] = str(os.getpid())
     if os.geteuid() == 0:
         _mount_bpffs(session)

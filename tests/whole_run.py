@@ -1,16 +1,26 @@
-"""For pages that the tests write: the outcomes of a whole run, and nothing less."""
+"""For pages that the tests write: the outcomes of a whole run, and nothing less.
 
-from collections.abc import Callable
+Works in a single process and in the controller of pytest-xdist. There, the workers tell by id which
+tests they collected, and at their end whether they were given a selection.
+"""
+
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 ROOT: Final = Path(__file__).parents[1]
+_SELECTED: Final = "odm_selected"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether another process collects the outcomes of this one."""
+    return hasattr(config, "workerinput")
 
 
 class WholeRun:
-    """Collects the outcomes of all tests below a folder that `counts` says yes to.
+    """Collects the outcomes of all tests below a folder that `counts` says yes to, by node id.
 
     `write` is called at the end if every one of them ran: with the reports of each test's worst
     phase, by node id. What it returns is the text of `page`.
@@ -19,7 +29,7 @@ class WholeRun:
     def __init__(
         self,
         folder: Path,
-        counts: Callable[[pytest.Item], bool],
+        counts: Callable[[str], bool],
         page: Path,
         write: Callable[[dict[str, pytest.TestReport]], str],
     ) -> None:
@@ -29,19 +39,25 @@ class WholeRun:
         self._write = write
         self._expected: set[str] = set()
         self._reports: dict[str, pytest.TestReport] = {}
-        self._deselected = False
+        self._selected = False
 
     def pytest_deselected(self) -> None:
         """A selection is not the whole suite."""
-        self._deselected = True
+        self._selected = True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember which tests are to run."""
-        self._expected = {
-            item.nodeid
-            for item in session.items
-            if self._folder in item.path.parents and self._counts(item)
-        }
+        self._expect(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Remember which tests are to run: each worker collects them all."""
+        self._expect(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Hear from a worker whether it had a selection; one that crashed says nothing."""
+        self._selected |= getattr(node, "workeroutput", {}).get(_SELECTED, True)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the worst phase of each test."""
@@ -58,8 +74,33 @@ class WholeRun:
             self._page.parent.mkdir(exist_ok=True)
             self._page.write_text(text)
 
+    def _expect(self, ids: Iterable[str]) -> None:
+        self._expected |= {
+            each
+            for each in ids
+            if self._folder in (ROOT / each.partition("::")[0]).parents and self._counts(each)
+        }
+
     def _whole(self, config: pytest.Config) -> bool:
         asked = [Path(config.invocation_params.dir, each).resolve() for each in config.args]
         covered = any(path == self._folder or path in self._folder.parents for path in asked)
         ran = set(self._reports) == self._expected
-        return covered and bool(self._expected) and not self._deselected and ran
+        return covered and bool(self._expected) and not self._selected and ran
+
+
+class Worker:
+    """Tells the controller whether this worker was given a selection."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
+        self._output[_SELECTED] = False
+
+    def pytest_deselected(self) -> None:
+        """A selection is not the whole suite."""
+        self._output[_SELECTED] = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker, tell the controller (once, not for each page)."""
+    if is_worker(config):
+        config.pluginmanager.register(Worker(config), "odm-worker")

@@ -18,9 +18,6 @@ from odm_agent.sources.static import typed_prefixes
 
 _BOUNDED: Final = settings(
     max_examples=400,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 _PATH: Final = Path("/etc/odm-agent/odm-agent.toml")

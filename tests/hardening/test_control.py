@@ -18,9 +18,6 @@ from tests.lab.world import World
 
 _BOUNDED: Final = settings(
     max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 _PATIENCE_S: Final = 5.0

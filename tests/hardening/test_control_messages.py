@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from odm_agent.model import AddressType, Family, IPAddress
@@ -22,13 +22,7 @@ from tests.lab.client import Kind
 from tests.lab.host import CORRESPONDENT, LINKS, NONPERSISTENT, PREFIXES, type_of
 from tests.lab.world import PLAIN, World
 
-_BOUNDED: Final = settings(
-    max_examples=400,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+_BOUNDED: Final = settings(max_examples=400)
 _OUR_PORT, _TWIN_PORT = 7001, 7002
 _NOBODY: Final = 65534
 _SOL_IP, _IP_PKTINFO, _IP_FREEBIND = 0, 8, 15

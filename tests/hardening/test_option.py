@@ -24,9 +24,6 @@ from tests.lab.world import PLAIN, World
 
 _BOUNDED: Final = settings(
     max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _V4, _V6 = socket.AF_INET, socket.AF_INET6

@@ -184,6 +184,7 @@ class Result(Enum):
     ABSENT = "this kernel has it not"
     OPEN = "**open**"
     KERNELS = "the kernel's own"
+    UNKNOWN = "**not measured**"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import residue
-from tests.whole_run import is_worker
+from tests.whole_run import Worker, is_worker
 
-pytest_plugins = ["tests.whole_run", "tests.conformance", "tests.bypass_page"]
+pytest_plugins = ["tests.conformance", "tests.bypass_page"]
 
 _BPFFS: Final = Path("/sys/fs/bpf")
 _BEFORE: Final = pytest.StashKey[residue.Snapshot]()
@@ -27,6 +27,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("odm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the controller hear what it needs from its workers."""
+    if is_worker(config):
+        config.pluginmanager.register(Worker(config), "odm-worker")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -98,9 +98,3 @@ class Worker:
     def pytest_deselected(self) -> None:
         """A selection is not the whole suite."""
         self._output[_SELECTED] = True
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """In a worker, tell the controller (once, not for each page)."""
-    if is_worker(config):
-        config.pluginmanager.register(Worker(config), "odm-worker")

@@ -117,6 +117,7 @@ class MapInfo:
 class ProgInfo:
     """A program, and the maps that it holds."""
 
+    id: int
     name: str
     map_ids: tuple[int, ...]
 
@@ -125,9 +126,16 @@ class ProgInfo:
 def _lib() -> ct.CDLL:
     name = ctypes.util.find_library("bpf") or "libbpf.so.1"
     try:
-        return ct.CDLL(name, use_errno=True)
+        library = ct.CDLL(name, use_errno=True)
     except OSError as error:
         raise DatapathError(f"loading libbpf: {error}; install the package libbpf1") from error
+    library.libbpf_set_print(None)  # what it would print is raised
+    return library
+
+
+def call(function: str, *arguments: object, doing: str) -> int:
+    """What a function of libbpf returns; DatapathError if that is negative."""
+    return _check(getattr(_lib(), function)(*arguments), doing)
 
 
 def _check(result: int, doing: str) -> int:
@@ -219,7 +227,7 @@ def prog_info(prog_fd: int) -> ProgInfo:
     ids = (ct.c_uint32 * _MOST_MAPS)()
     info = _ProgInfo(nr_map_ids=_MOST_MAPS, map_ids=ct.addressof(ids))
     _object_info(prog_fd, info)
-    return ProgInfo(info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)]))
+    return ProgInfo(info.id, info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)]))
 
 
 def hold_map(prog_fd: int, map_fd: int) -> None:

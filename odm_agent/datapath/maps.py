@@ -76,7 +76,8 @@ class PinnedDatapath:
     """The maps below a pin folder, of which this process is the only writer.
 
     What they hold is read once, when they are opened; from then on a copy is kept beside, so that
-    `read` costs nothing. Raises DatapathError if a pin is missing or of another shape.
+    `read` costs next to nothing. Only interfaces are looked at each time: anybody may change them.
+    Raises DatapathError if a pin is missing or of another shape.
     """
 
     def __init__(self, pin_dir: Path) -> None:
@@ -101,7 +102,6 @@ class PinnedDatapath:
             if any(bytes(row))
         }
         self._cgroups = {k.value: _cgroup_row(v) for k, v in self._items("odm_cgroups")}
-        self._guards = frames.guarded(pin_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +141,7 @@ class PinnedDatapath:
             choices=dict(self._choices),
             classes=dict(self._classes),
             cgroups=dict(self._cgroups),
-            guards=self._guards,
+            guards=frames.guarded(self._pin_dir),
         )
 
     def verdicts(self) -> dict[VerdictKey, int]:
@@ -243,10 +243,8 @@ class PinnedDatapath:
                 self._forget_resolved()
             case Guard(interface):
                 frames.guard(self._pin_dir, interface)
-                self._guards |= {interface}
             case Unguard(interface):
                 frames.unguard(self._pin_dir, interface)
-                self._guards -= {interface}
 
     def fill(self, goal: Projection, fresh: Collection[str]) -> None:
         """Write the goal's rows into maps that no program reads yet, and into no other.

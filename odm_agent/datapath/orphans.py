@@ -8,13 +8,14 @@ namespaces have their own, on the same cgroup perhaps.
 
 import ctypes as ct
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, census, frames, libbpf
+from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx
 from odm_agent.datapath.pins import PROGRAMS, attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
@@ -25,6 +26,8 @@ _NAMES: Final = {
     # The compiler takes what says the kind of program off its name.
     census.PROGRAM.removeprefix("bpf_iter__")[:15]: census.PROGRAM,
 }
+#: A program's name, the index of an interface, or with it a handle.
+_OURS: Final = re.compile(r"odm_|\d+(-\d+(-made)?)?$")
 _MAP_NAMES: Final = {name[:15]: name for name in MAPS}
 
 
@@ -104,8 +107,12 @@ def _pin_others(pin_dir: Path, settings_id: int) -> None:
         ifindex = libbpf.link_ifindex(fd)
         with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
             if ifindex and is_of_set(prog_fd, frames.PROGRAM):
-                frames.links_folder(pin_dir).mkdir(mode=0o700, exist_ok=True)
-                _pin(fd, frames.links_folder(pin_dir) / str(ifindex))
+                tcx.folder(pin_dir).mkdir(mode=0o700, exist_ok=True)
+                _pin(fd, tcx.folder(pin_dir) / str(ifindex))
+    for place in clsact.standing():
+        with suppress(DatapathError), _opened(libbpf.prog_by_id(place.prog_id)) as prog_fd:
+            if is_of_set(prog_fd, frames.PROGRAM):
+                clsact.write_note(pin_dir, prog_fd, place.ifindex, place.handle)
     for fd in libbpf.links(libbpf.LINK_ITERATOR):
         with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
             if is_of_set(prog_fd, census.PROGRAM):
@@ -138,19 +145,37 @@ def remove(netns_cookie: int) -> int:
     """Detach all that is ours and pinned nowhere that can be seen; how many links that were."""
     lost = {each.link.id for each in find(netns_cookie) if each.pinned is None}
     _detach(lost)
-    guards = 0
+    return len(lost) + _remove_links(netns_cookie) + _remove_filters(netns_cookie)
+
+
+def _remove_links(netns_cookie: int) -> int:
+    """Those at interfaces; how many."""
+    removed = 0
     visible: dict[int, Path] | None = None
     for fd in libbpf.links(libbpf.LINK_TCX):
         if not libbpf.link_ifindex(fd):  # dead already
             continue
         link = libbpf.link_info(fd)
-        name, maps = _program(link.prog_id)
-        if name == frames.PROGRAM and _serves(maps.get("odm_settings")) == netns_cookie:
+        if _is_guard(link.prog_id, netns_cookie):
             visible = _visible_pins() if visible is None else visible
             if link.id not in visible:
                 libbpf.link_detach(fd)
-                guards += 1
-    return len(lost) + guards
+                removed += 1
+    return removed
+
+
+def _remove_filters(netns_cookie: int) -> int:
+    """Those at interfaces where links are unknown; how many."""
+    lost = [at for at in clsact.standing() if _is_guard(at.prog_id, netns_cookie)]
+    visible = {clsact.Note.read(path).filter for path in _pins_below("clsact")} if lost else set()
+    for place in set(lost) - visible:
+        tc.detach(place.ifindex, place.handle)
+    return len(set(lost) - visible)
+
+
+def _is_guard(prog_id: int, netns_cookie: int) -> bool:
+    name, maps = _program(prog_id)
+    return name == frames.PROGRAM and _serves(maps.get("odm_settings")) == netns_cookie
 
 
 def _detach(link_ids: set[int]) -> None:
@@ -205,16 +230,18 @@ def _serves(settings_id: int | None) -> int | None:
 def _visible_pins() -> dict[int, Path]:
     """link id -> its pin, of all links with a name of ours on any bpf file system."""
     found = {}
+    for path in _pins_below("links", "frames"):
+        with _opened(libbpf.get_pinned(path)) as fd:
+            found[libbpf.link_info(fd).id] = path
+    return found
+
+
+def _pins_below(*folders: str) -> Iterator[Path]:
+    """What is pinned in folders of these names with a name as ours have."""
     for mount in _bpf_mounts():
         for folder, _, files in os.walk(mount):
-            if os.path.basename(folder) not in ("links", "frames"):
-                continue
-            for name in files:
-                if name.startswith("odm_") or name.isdecimal():
-                    path = Path(folder, name)
-                    with _opened(libbpf.get_pinned(path)) as fd:
-                        found[libbpf.link_info(fd).id] = path
-    return found
+            if os.path.basename(folder) in folders:
+                yield from (Path(folder, name) for name in files if _OURS.match(name))
 
 
 def _bpf_mounts() -> list[str]:

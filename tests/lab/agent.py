@@ -112,6 +112,8 @@ class Agent:
         self.within: Sequence[str] = ()
         #: A folder with another version of the program (`tests.lab.version`); None: this one.
         self.version: Path | None = None
+        #: Environment variables of its own.
+        self.variables: Mapping[str, str] = {}
         #: The module that is run, with `python -m`.
         self.entry: Sequence[str] = ("odm_agent",)
         self._process: subprocess.Popen[bytes] | None = None
@@ -208,7 +210,8 @@ class Agent:
         )
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | ({"PYTHONPATH": str(self.version)} if self.version else {})
+        version = {"PYTHONPATH": str(self.version)} if self.version else {}
+        return {**os.environ, **version, **self.variables}
 
     def reload(self) -> "subprocess.CompletedProcess[str]":
         """`odm-agent reload`; the exit code is the caller's to judge."""

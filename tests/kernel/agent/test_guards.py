@@ -1,15 +1,25 @@
-"""Guards against packet sockets: at every interface, as long as a class is closed to them."""
+"""Guards against packet sockets: at every interface, as long as a class is closed to them.
 
+Each test runs with links (tcx) and as on a kernel before 6.6, which has filters only (clsact).
+"""
+
+import json
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
 
-from odm_agent.datapath import frames
+import pytest
+
+from odm_agent.datapath import clsact, frames, tcx
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.capture import Capture
 from tests.lab.client import outcome
 from tests.lab.netns import checked
+from tests.lab.older import before_6_6
 from tests.lab.world import STANDARD, World
 
 #: An IPv4 header from 203.0.113.99 to itself; nobody else sends such a packet.
@@ -24,10 +34,32 @@ _AUDITED: Final = replace(
 )
 
 
+@pytest.fixture(params=[tcx, clsact], ids=["links", "filters"])
+def kind(request: pytest.FixtureRequest) -> ModuleType:
+    """How the kernel attaches programs to interfaces."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def own(tmp_path: Path, kind: ModuleType) -> Iterator[World]:
+    """The standard site with a running agent, for one test alone."""
+    with World(tmp_path, start=False) as made:
+        if kind is clsact:
+            made.agent.variables = before_6_6()
+        made.agent.start()
+        yield made
+
+
 def _names(world: World) -> set[str]:
     """The interfaces that are guarded."""
-    indices = frames.guarded(world.agent.pins)
+    indices = world.site.host.call(lambda: frames.guarded(world.agent.pins))
     return {name for index, name in world.site.host.call(socket.if_nameindex) if index in indices}
+
+
+def _qdiscs(world: World, interface: str) -> list[str]:
+    shown = checked(world.site.host.command(["tc", "-j", "qdisc", "show", "dev", interface]))
+    found: list[dict[str, Any]] = json.loads(shown)
+    return [each["kind"] for each in found]
 
 
 def _send(interface: str) -> str:
@@ -46,12 +78,18 @@ def _arrives(world: World, place: str) -> bool:
         return any(str(packet.source) == "203.0.113.99" for packet in capture.packets())
 
 
-def test_guards_come_and_go_with_the_class_and_with_interfaces(own: World) -> None:
+def test_guards_come_and_go_with_the_class_and_with_interfaces(
+    own: World, kind: ModuleType
+) -> None:
     own.place("closed")
     assert _names(own) == set(), "it costs every packet a little: not without need"
     own.agent.configure(_CLOSED)
     assert own.agent.reload().returncode == 0
     assert _names(own) >= {"w0", "w1"}
+    assert ("clsact" in _qdiscs(own, "w0")) == (kind is clsact)
+    assert {path.name.partition("-")[0] for path in kind.folder(own.agent.pins).iterdir()} == {
+        str(index) for index in own.site.host.call(lambda: frames.guarded(own.agent.pins))
+    }
     assert not _arrives(own, "closed")
     assert _arrives(own, "plain")
     own.site.host.ip("link", "add", "later", "type", "veth", "peer", "name", "later-end")
@@ -59,7 +97,7 @@ def test_guards_come_and_go_with_the_class_and_with_interfaces(own: World) -> No
     own.site.host.ip("link", "del", "later")
     eventually(lambda: not {"later"} & _names(own), "it is forgotten with its interface")
     eventually(
-        lambda: len(list(frames.links_folder(own.agent.pins).iterdir())) == len(_names(own)),
+        lambda: len(list(kind.folder(own.agent.pins).iterdir())) == len(_names(own)),
         "no pin is left of it",
     )
     own.agent.sigkill()
@@ -73,8 +111,7 @@ def test_guards_come_and_go_with_the_class_and_with_interfaces(own: World) -> No
     own.agent.configure(STANDARD)
     assert own.agent.reload().returncode == 0
     assert _names(own) == set()
-    shown = checked(own.site.host.command(["bpftool", "net", "show", "dev", "w0"]))
-    assert "odm_frames" not in shown
+    assert "clsact" not in _qdiscs(own, "w0")
 
 
 def test_detach_takes_the_guards_away(own: World) -> None:
@@ -82,6 +119,5 @@ def test_detach_takes_the_guards_away(own: World) -> None:
     own.agent.configure(_CLOSED)
     assert own.agent.reload().returncode == 0
     own.agent.close()
-    shown = checked(own.site.host.command(["bpftool", "net", "show", "dev", "w0"]))
-    assert "odm_frames" not in shown
+    assert "clsact" not in _qdiscs(own, "w0")
     assert _arrives(own, "closed")

@@ -93,11 +93,15 @@ def test_interfaces_are_guarded_as_classes_come_to_need_it(own: World) -> None:
     own.agent.configure(replace(STANDARD, classes={**STANDARD.classes, "nothing": nothing}))
     done = own.agent.reload()
     assert done.returncode == 0, done.stderr
-    assert {int(each) for each in own.site.host.call(_indexes)} <= frames.guarded(own.agent.pins)
+    assert {int(each) for each in own.site.host.call(_indexes)} <= _guarded(own)
     assert not own.agent.read("status")["alarms"]
     own.agent.configure(STANDARD)
     assert own.agent.reload().returncode == 0
-    assert not frames.guarded(own.agent.pins)
+    assert not _guarded(own)
+
+
+def _guarded(world: World) -> frozenset[int]:
+    return world.site.host.call(lambda: frames.guarded(world.agent.pins))
 
 
 def _indexes() -> list[int]:

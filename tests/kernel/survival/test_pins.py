@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import frames, orphans
+from odm_agent.datapath import clsact, frames, orphans
 from odm_agent.datapath.pins import OTHER_PINS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
@@ -16,6 +16,7 @@ from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, p
 from tests.lab.agent import Agent, LabClass
 from tests.lab.client import Kind, ask, call, exchange
 from tests.lab.host import FIXED, SESSION, Site, type_of
+from tests.lab.older import before_6_6
 from tests.lab.place import Place, Ready
 from tests.lab.world import World
 
@@ -35,10 +36,14 @@ def bpffs(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def elsewhere(tmp_path: Path) -> Iterator[tuple[World, Path]]:
-    """A world whose pins are on a bpf file system that can be mounted over."""
+def elsewhere(tmp_path: Path, *, links: bool = True) -> Iterator[tuple[World, Path]]:
+    """A world whose pins are on a bpf file system that can be mounted over.
+
+    `links` says whether the kernel is found to have those at interfaces.
+    """
     with bpffs(tmp_path / "bpf") as mount, World(tmp_path, GUARDED, start=False) as world:
         world.agent.pins = mount / "odm"
+        world.agent.variables = {} if links else before_6_6()
         world.agent.configure(GUARDED)
         world.agent.start()
         yield world, mount
@@ -48,12 +53,23 @@ def _ours(world: World) -> list[orphans.Found]:
     return orphans.find(world.site.host.call(netns_cookie), world.cgroup.id)
 
 
+def _guarded(world: World) -> frozenset[int]:
+    return world.site.host.call(lambda: frames.guarded(world.agent.pins))
+
+
+def _filters(world: World) -> list[clsact.Filter]:
+    return world.site.host.call(lambda: list(clsact.standing()))
+
+
 @pytest.mark.parametrize("alive", [False, True], ids=["killed-before", "killed-after"])
-def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool) -> None:
+@pytest.mark.parametrize("has_links", [True, False], ids=["links", "filters"])
+def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: bool) -> None:
     """The restarted agent pins anew what is in force; nothing is loaded, no counter begins anew."""
-    with elsewhere(tmp_path) as (world, mount):
+    with elsewhere(tmp_path, links=has_links) as (world, mount):
+        filters = _filters(world)
+        assert bool(filters) is not has_links
         links, programs, counters = link_ids(world), program_ids(world), Counters(world)
-        guarded = frames.guarded(world.agent.pins)
+        guarded = _guarded(world)
         assert guarded
         world.place("fixed").do(lambda: call(Kind.TCP6))
         counted = counters.check()
@@ -65,24 +81,27 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool) -> None:
             world.agent.start()
             assert (link_ids(world), program_ids(world)) == (links, programs)
             assert {path.name for path in world.agent.pins.glob("odm_*")} == {*MAPS, *OTHER_PINS}
-            assert frames.guarded(world.agent.pins) == guarded
+            assert _guarded(world) == guarded
+            assert _filters(world) == filters
             assert "the pins were lost" in world.agent.log.read_text()
             assert world.agent.log.read_text().count("programs loaded") == 1
             assert counters.check() >= counted
             assert world.agent.read("status")["alarms"] == []
             world.agent.close()
             assert _ours(world) == [], "detach ends the links, below the mount as well"
+            assert _filters(world) == []
             assert orphans.remove(world.site.host.call(netns_cookie)) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
 
 
-def test_detach_finds_what_is_pinned_nowhere(tmp_path: Path) -> None:
-    with elsewhere(tmp_path) as (world, mount):
+@pytest.mark.parametrize("has_links", [True, False], ids=["links", "filters"])
+def test_detach_finds_what_is_pinned_nowhere(tmp_path: Path, has_links: bool) -> None:
+    with elsewhere(tmp_path, links=has_links) as (world, mount):
         world.agent.sigkill()
         with bpffs(mount):
             done = world.agent.call("detach", "-c", str(world.agent.config))
             assert "programs whose pins were lost" in done.stdout, done.stderr
-            assert _ours(world) == []
+            assert (_ours(world), _filters(world)) == ([], [])
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
 
 

@@ -1,19 +1,16 @@
 """io_uring from Python: one request at a time, through the helper in uring.c."""
 
-import atexit
 import ctypes
 import errno
 import functools
 import os
-import shutil
 import socket
 import struct
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.lab.compiled import library
 from tests.rfc8653.bypass.messages import Cmsg, Message, sockaddr
 from tests.rfc8653.bypass.technique import Absent
 
@@ -32,14 +29,7 @@ _CMD_SETSOCKOPT: Final = 3
 @functools.cache
 def helper() -> ctypes.CDLL:
     """The compiled helper. Load it before privileges are dropped."""
-    folder = Path(tempfile.mkdtemp(prefix="odm-uring-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    library = folder / "uring.so"
-    source = Path(__file__).with_name("uring.c")
-    subprocess.run(
-        ["gcc", "-Wall", "-Werror", "-O2", "-shared", "-fPIC", "-o", library, source], check=True
-    )
-    loaded = ctypes.CDLL(str(library))
+    loaded = ctypes.CDLL(str(library(Path(__file__).with_name("uring.c"))))
     loaded.uring_do.argtypes = [ctypes.c_uint, ctypes.c_char_p]
     return loaded
 

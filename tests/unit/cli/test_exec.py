@@ -110,7 +110,11 @@ def test_signals_reach_the_command(
 ) -> None:
     script = f"trap 'exit 9' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
     with subprocess.Popen(
-        command(agent, "--", "bash", "-c", script), stdout=subprocess.PIPE, text=True
+        command(agent, "--", "bash", "-c", script),
+        stdout=subprocess.PIPE,
+        text=True,
+        # A run in the background, or by nohup, ignores it: then the shell can't trap it.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -39,16 +39,19 @@ def test_an_interrupted_demo_removes_what_it_made(
     number: signal.Signals, after_s: float, tmp_path: Path
 ) -> None:
     """To the whole process group, as the terminal does."""
-    process = subprocess.Popen(
-        COMMAND,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
+    made, log = tmp_path / "made", tmp_path / "log"
+    made.mkdir()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            COMMAND,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(made)},
+        )
     try:
-        wait_until(lambda: bool(list(tmp_path.iterdir())), "the demo starts", 10)
+        wait_until(lambda: bool(list(made.iterdir())), "the demo starts", 10)
         time.sleep(after_s)
         os.killpg(process.pid, number)
         code = process.wait(30)
@@ -56,8 +59,8 @@ def test_an_interrupted_demo_removes_what_it_made(
         process.kill()
         process.wait()
     # 0: the demo may have been quicker.
-    assert code in (0, 130, 143)
-    assert not list(tmp_path.iterdir())
+    assert code in (0, 130, 143), log.read_text()
+    assert not list(made.iterdir())
     name = f"-{process.pid}-"
     assert not [each for each in os.listdir("/run/netns") if name in each]
     assert not [each for each in os.listdir("/sys/fs/bpf") if name in each]

@@ -7,9 +7,9 @@ right, and told.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol
 
 from odm_agent.datapath.base import LiveKey
 from odm_agent.datapath.census import CensusRow
@@ -18,7 +18,10 @@ from odm_agent.model import AddressType, IPAddress
 log = logging.getLogger(__name__)
 
 Row = tuple[int, AddressType]
-K = TypeVar("K", Row, LiveKey)
+#: What is counted otherwise than found: (counted, found).
+Differences = dict[Row | LiveKey, tuple[int, int]]
+#: One socket at a time, opened and closed as fast as can be, is seen amiss in every eighth look.
+_MORE_LOOKS: Final = 8
 
 
 class Counted(Protocol):
@@ -33,32 +36,56 @@ class Counted(Protocol):
 
 @dataclass
 class Counts:
-    """Looks again and again; `corrected` is how many counts were wrong since the start."""
+    """Looks now and then; `corrected` is how many counts were wrong since the start."""
 
     datapath: Counted
     corrected: int = 0
-    _suspects: dict[Row | LiveKey, tuple[int, int]] = field(default_factory=dict)
+    _suspects: Differences = field(default_factory=dict)
 
     def settle(self, typed: Iterable[IPAddress]) -> None:
-        """One look. A count that differs from what is there, by the same two numbers at two looks
-        in a row, is wrong: a socket that came or went in between would have changed one of them.
+        """Put right what is wrong: what differs from the sockets that there are, by the same two
+        numbers in all looks of this call and of the one before.
 
+        A socket that comes or goes while we look makes a difference, too; in one look, not in all.
         Rows of addresses that are not in use and not in `typed` any more are forgotten.
         """
-        before, live = self.datapath.usage(), self.datapath.live()
-        found = [row for row in self.datapath.census() if row.held is not None]
-        rows = Counter((row.held_class, row.held_type) for row in found)
-        keys = Counter(_key(row) for row in found)
-        seen: dict[Row | LiveKey, tuple[int, int]] = {}
-        seen.update(_differences(before, rows).items())
-        seen.update(_differences(live, keys).items())
+        seen = self._look()
+        self._forget(set(typed))
+        for _ in range(_MORE_LOOKS):
+            if not seen:
+                break
+            again = self._look()
+            seen = {what: numbers for what, numbers in seen.items() if again.get(what) == numbers}
         for what, numbers in seen.items():
             if self._suspects.get(what) == numbers:
                 self._correct(what, *numbers)
         self._suspects = seen
-        known = set(typed)
-        for key, count in live.items():
-            if not count and key not in keys and key.address not in known:
+
+    def _look(self) -> Differences:
+        """What is counted otherwise than found, and just the same before and after."""
+        before = self._counted()
+        found: Counter[Row | LiveKey] = Counter()
+        for row in self.datapath.census():
+            if row.held is not None:
+                found.update([(row.held_class, row.held_type), _key(row)])
+        after = self._counted()
+        return {
+            what: (before.get(what, 0), found[what])
+            for what in before.keys() | found.keys()
+            if before.get(what, 0) == after.get(what, 0) != found[what]
+        }
+
+    def _counted(self) -> dict[Row | LiveKey, int]:
+        counted: dict[Row | LiveKey, int] = {}
+        counted.update(self.datapath.usage().items())
+        counted.update(self.datapath.live().items())
+        return counted
+
+    def _forget(self, typed: set[IPAddress]) -> None:
+        counted = self.datapath.live()
+        held = {_key(row) for row in self.datapath.census() if row.held is not None}
+        for key, count in counted.items():
+            if not count and key not in held and key.address not in typed:
                 self.datapath.correct_live(key, 0)
 
     def _correct(self, what: Row | LiveKey, counted: int, found: int) -> None:
@@ -76,12 +103,3 @@ class Counts:
 def _key(row: CensusRow) -> LiveKey:
     assert row.held is not None
     return LiveKey(row.held, row.held_class, row.held_type)
-
-
-def _differences(counted: Mapping[K, int], found: Mapping[K, int]) -> dict[K, tuple[int, int]]:
-    """What is counted otherwise than found: (counted, found)."""
-    return {
-        key: (counted.get(key, 0), found.get(key, 0))
-        for key in counted.keys() | found.keys()
-        if counted.get(key, 0) != found.get(key, 0)
-    }

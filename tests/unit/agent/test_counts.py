@@ -1,5 +1,6 @@
 """A wrong count is put right at the second look that finds it so, and no other is touched."""
 
+import random
 from ipaddress import IPv6Address
 
 from odm_agent.agent.counts import Counts
@@ -78,6 +79,36 @@ def test_what_moves_between_two_looks_is_not_wrong() -> None:
         made.sockets = [socket(n) for n in range(count - 1)]
         counts.settle([HERE])
     assert counts.corrected == 0
+
+
+class Busy(Made):
+    """One socket at a time: at each look the census may just see it, or the counts may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draw = random.Random(8653)
+
+    def usage(self) -> dict[tuple[int, AddressType], int]:
+        return {(1, FIXED): self.draw.randrange(2)}
+
+    def live(self) -> dict[LiveKey, int]:
+        return {key(): self.draw.randrange(2)}
+
+    def census(self) -> list[CensusRow]:
+        return [socket(1)] * self.draw.randrange(2)
+
+    def correct_usage(self, class_id: int, type_: AddressType, live: int) -> None:
+        raise AssertionError("it was right")
+
+    def correct_live(self, key: LiveKey, live: int) -> None:
+        raise AssertionError("it was right")
+
+
+def test_small_counts_that_move_all_the_time_are_not_wrong() -> None:
+    """Of two numbers, each 0 or 1, the same two come again and again."""
+    counts = Counts(Busy())
+    for _ in range(10_000):
+        counts.settle([HERE])
 
 
 def test_rows_of_addresses_that_are_gone_are_forgotten() -> None:

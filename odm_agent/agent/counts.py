@@ -22,6 +22,8 @@ Row = tuple[int, AddressType]
 Differences = dict[Row | LiveKey, tuple[int, int]]
 #: One socket at a time, opened and closed as fast as can be, is seen amiss in every eighth look.
 _MORE_LOOKS: Final = 8
+#: How many calls in a row must find the same.
+_CALLS: Final = 5
 
 
 class Counted(Protocol):
@@ -40,13 +42,15 @@ class Counts:
 
     datapath: Counted
     corrected: int = 0
-    _suspects: Differences = field(default_factory=dict)
+    #: With how many calls in a row have seen them so.
+    _suspects: dict[Row | LiveKey, tuple[tuple[int, int], int]] = field(default_factory=dict)
 
     def settle(self, typed: Iterable[IPAddress]) -> None:
         """Put right what is wrong: what differs from the sockets that there are, by the same two
-        numbers in all looks of this call and of the one before.
+        numbers in all looks of this call and of several before.
 
-        A socket that comes or goes while we look makes a difference, too; in one look, not in all.
+        A socket that comes or goes while we look makes a difference, too, but not in all looks of a
+        call; a task that is held up between the two notes that it makes of a socket, not for long.
         Rows of addresses that are not in use and not in `typed` any more are forgotten.
         """
         seen = self._look()
@@ -56,10 +60,14 @@ class Counts:
                 break
             again = self._look()
             seen = {what: numbers for what, numbers in seen.items() if again.get(what) == numbers}
+        suspects, self._suspects = self._suspects, {}
         for what, numbers in seen.items():
-            if self._suspects.get(what) == numbers:
+            before, calls = suspects.get(what, (numbers, 0))
+            calls = calls + 1 if before == numbers else 1
+            if calls < _CALLS:
+                self._suspects[what] = numbers, calls
+            else:
                 self._correct(what, *numbers)
-        self._suspects = seen
 
     def _look(self) -> Differences:
         """What is counted otherwise than found, and just the same before and after."""

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import Final
 
+from odm_agent.agent.counts import Counts
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.model import Family
 from tests.kernel.tracking.conftest import routed
@@ -158,6 +160,24 @@ def test_counts_are_right_in_the_midst_of_it(tracked: World) -> None:
                 freezer.write_text("0")
         finally:
             freezer.write_text("0")
+
+
+def test_looks_that_never_end_find_nothing_wrong(tracked: World) -> None:
+    """Few sockets that come and go make the same small differences again and again."""
+    addresses = {family: tracked.address(FIXED, family) for family in Family}
+    with _swallower(tracked), PinnedDatapath(tracked.agent.pins) as datapath:
+        counts, looks = Counts(datapath), 0
+        typed = {ip_address(tracked.address(t, f)) for t in (FIXED, NONPERSISTENT) for f in Family}
+        thread = threading.Thread(target=_churn(tracked, "counted", 60_000, addresses))
+        thread.start()
+        while thread.is_alive():
+            counts.settle(typed)
+            looks += 1
+            time.sleep(0.02)
+        thread.join()
+        assert looks > 10
+        assert counts.corrected == 0
+        assert set(datapath.losses().values()) == {0}
 
 
 def test_two_that_send_first_by_one_socket_take_one_place(tracked: World) -> None:

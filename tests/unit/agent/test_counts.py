@@ -1,4 +1,4 @@
-"""A wrong count is put right at the second look that finds it so, and no other is touched."""
+"""A wrong count is put right when it was found so again and again, and no other is touched."""
 
 import random
 from ipaddress import IPv6Address
@@ -57,11 +57,12 @@ def test_right_counts_are_left_alone() -> None:
     assert (made.rows, made.keys, counts.corrected) == ({(1, FIXED): 2}, {key(): 2}, 0)
 
 
-def test_too_many_and_too_few_are_put_right_at_the_second_look() -> None:
+def test_too_many_and_too_few_are_put_right_after_five_calls() -> None:
     made = Made(socket(1), socket(2, class_id=2))
     made.rows, made.keys = {(1, FIXED): 5}, {key(): 1}
     counts = Counts(made)
-    counts.settle([HERE])
+    for _ in range(4):
+        counts.settle([HERE])
     assert made.rows == {(1, FIXED): 5}
     counts.settle([HERE])
     assert made.rows == {(1, FIXED): 1, (2, FIXED): 1}
@@ -69,6 +70,23 @@ def test_too_many_and_too_few_are_put_right_at_the_second_look() -> None:
     assert counts.corrected == 3
     counts.settle([HERE])
     assert counts.corrected == 3
+
+
+def test_calls_that_find_other_numbers_begin_anew() -> None:
+    made = Made()
+    counts = Counts(made)
+    for number in (5, 5, 5, 5, 4, 5, 5, 5, 5):
+        made.rows = {(1, FIXED): number}
+        counts.settle([HERE])
+    assert counts.corrected == 0
+    made.rows = {}
+    counts.settle([HERE])
+    made.rows = {(1, FIXED): 5}
+    for _ in range(4):
+        counts.settle([HERE])
+    assert counts.corrected == 0
+    counts.settle([HERE])
+    assert (made.rows, counts.corrected) == ({(1, FIXED): 0}, 1)
 
 
 def test_what_moves_between_two_looks_is_not_wrong() -> None:

@@ -22,7 +22,9 @@ from odm_agent.kernel.base import Kernel
 from odm_agent.model import Address, CgroupRow, ClassPolicy, Family, HostState, IPAddress
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired
+from odm_agent.reconcile.projections import desired
 from odm_agent.sources.static import typed_prefixes
 
 log = logging.getLogger(__name__)

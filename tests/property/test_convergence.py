@@ -44,7 +44,9 @@ from odm_agent.model import (
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.routing import MAIN_TABLE
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 NUMBERS = Numbers(table_base=865300, rule_priority=8653, mark_mask=0xFF000000, protocol=86)
 LINKS = ("w0", "w1")

@@ -42,7 +42,9 @@ from odm_agent.model import (
 )
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=186)
 NET = IPv6Network("2001:db8:1::/64")

@@ -11,11 +11,11 @@ from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.datapath import identity, orphans, pins
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.errors import KernelError, OdmError
+from odm_agent.host import Address, HostState, RuleAction
 from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, HostState, RuleAction
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from odm_agent.datapath import abi, classes, frames, rows
 from odm_agent.datapath.opened import OpenedMaps
 from odm_agent.datapath.pools import Slots
 from odm_agent.errors import DatapathError
-from odm_agent.model import AddressType, ClassPolicy, Family, PrefixRow, Projection
+from odm_agent.model import AddressType, ClassPolicy, Family
+from odm_agent.projection import PrefixRow, Projection
 
 #: The maps whose rows `fill` writes.
 FILLED: Final = frozenset(

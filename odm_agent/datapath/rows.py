@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from odm_agent.datapath import abi
-from odm_agent.model import AddressType, CgroupRow, Family, IPAddress, PrefixRow, SourceRow, SpanRow
+from odm_agent.model import AddressType, Family, IPAddress
+from odm_agent.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
 
 
 def unpack_span(row: abi.Source) -> SpanRow:

@@ -20,7 +20,8 @@ from odm_agent.actions import (
     RemoveRule,
     Unguard,
 )
-from odm_agent.model import IPAddress, Rule, RuleAction
+from odm_agent.host import Rule, RuleAction
+from odm_agent.model import IPAddress
 from odm_agent.reconcile.planning import holds, refuses
 
 

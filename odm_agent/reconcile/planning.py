@@ -25,18 +25,9 @@ from odm_agent.actions import (
     RemoveRule,
     Unguard,
 )
-from odm_agent.model import (
-    Address,
-    ClassPolicy,
-    HostState,
-    IPAddress,
-    IPNetwork,
-    Projection,
-    Route,
-    RouteKind,
-    Rule,
-    RuleAction,
-)
+from odm_agent.host import Address, HostState, Route, RouteKind, Rule, RuleAction
+from odm_agent.model import ClassPolicy, IPAddress, IPNetwork
+from odm_agent.projection import Projection
 
 
 def plan(desired: Projection, observed: Projection, host: HostState) -> list[Action]:

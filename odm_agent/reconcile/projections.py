@@ -3,22 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from odm_agent.model import (
-    Address,
-    CgroupRow,
-    ClassPolicy,
-    HostState,
-    Mode,
-    Placement,
-    PrefixRow,
-    Projection,
-    Route,
-    Rule,
-    SocketKind,
-)
+from odm_agent.host import Address, HostState, Route, Rule
+from odm_agent.model import ClassPolicy, Mode, Placement, SocketKind
 from odm_agent.prefixes import routing, selection, verdicts
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
+from odm_agent.projection import CgroupRow, PrefixRow, Projection
 
 
 def desired(

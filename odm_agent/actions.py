@@ -2,20 +2,9 @@
 
 from dataclasses import dataclass
 
-from odm_agent.model import (
-    Address,
-    AddressType,
-    CgroupRow,
-    ClassPolicy,
-    Family,
-    IPAddress,
-    IPNetwork,
-    PrefixRow,
-    Route,
-    Rule,
-    SourceRow,
-    SpanRow,
-)
+from odm_agent.host import Address, Route, Rule
+from odm_agent.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
+from odm_agent.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
 
 
 @dataclass(frozen=True, slots=True)

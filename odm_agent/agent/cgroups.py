@@ -8,9 +8,10 @@ from pathlib import Path
 from odm_agent.control import scopes
 from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import Refused, expand, path_of
-from odm_agent.model import AddressType, CgroupRow, ClassPolicy, Mode
+from odm_agent.model import AddressType, ClassPolicy, Mode
 from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.policy.globs import class_of, nearest_class_of
+from odm_agent.projection import CgroupRow
 
 log = logging.getLogger(__name__)
 

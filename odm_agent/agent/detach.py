@@ -8,14 +8,14 @@ from pathlib import Path
 from odm_agent.actions import KernelAction, PutChoice, RemoveAddress, RemoveRoute, RemoveRule
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.datapath import orphans, pins
+from odm_agent.datapath import identity, orphans, pins
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.errors import KernelError, OdmError
+from odm_agent.host import Address, HostState, RuleAction
 from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, HostState, RuleAction
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def detach(agent: AgentConfig) -> Iterator[str]:
         yield "stopped the running agent"
     protocol = agent.protocol
     here = True
-    if pins.read_identity(folder) is not None:
+    if identity.read(folder) is not None:
         protocol, here = _withdraw(folder, protocol)
     if here:
         yield from _clean_namespace(protocol)

@@ -18,11 +18,15 @@ from odm_agent.actions import (
 )
 from odm_agent.datapath.base import Datapath
 from odm_agent.errors import DatapathError, KernelError
+from odm_agent.host import Address, HostState
 from odm_agent.kernel.base import Kernel
-from odm_agent.model import Address, CgroupRow, ClassPolicy, Family, HostState, IPAddress
+from odm_agent.model import ClassPolicy, Family, IPAddress
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.projection import CgroupRow
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from odm_agent.agent.state import State, open_state, read_config
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
 from odm_agent.errors import KernelError, OdmError
+from odm_agent.host import Address
 from odm_agent.kernel import conflict
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
-from odm_agent.model import Address
 
 log = logging.getLogger(__name__)
 

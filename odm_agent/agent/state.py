@@ -15,6 +15,7 @@ from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
 from odm_agent.datapath import abi, pins, swap
 from odm_agent.datapath.maps import PinnedDatapath
+from odm_agent.datapath.settings import Wanted
 from odm_agent.errors import ConfigError
 from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
@@ -24,7 +25,7 @@ from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired
+from odm_agent.reconcile.projections import desired
 from odm_agent.sources.static import typed_prefixes
 
 log = logging.getLogger(__name__)
@@ -167,14 +168,14 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
     return config, [f"{path}:{found.line}: {found.message}" for found in review.warnings]
 
 
-def wanted_by(config: Config) -> swap.Wanted:
+def wanted_by(config: Config) -> Wanted:
     """What programs a configuration wants, and where. Raises OdmError."""
     agent = config.agent
     attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
     if not attached_to.is_dir():
         raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
     pin_dir = Path(agent.pin_dir)
-    return swap.Wanted(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
+    return Wanted(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
 
 
 def open_state(

@@ -9,6 +9,7 @@ from odm_agent.config.schema import Config
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.control.shapes import Status, Upgrade
 from odm_agent.datapath import abi, swap
+from odm_agent.datapath.settings import Wanted
 from odm_agent.errors import OdmError
 
 
@@ -65,7 +66,7 @@ def _running(config: Config) -> Status | None:
         return None
 
 
-def _refuse_elsewhere(running: Status, wanted: swap.Wanted) -> None:
+def _refuse_elsewhere(running: Status, wanted: Wanted) -> None:
     """Its places can't change under it, nor may it be served from another namespace."""
     is_same = (
         running.pin_dir == str(wanted.pin_dir)

@@ -8,9 +8,10 @@ left alone.
 import logging
 
 from odm_agent.errors import KernelError
+from odm_agent.host import HostState
 from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
-from odm_agent.model import Family, HostState
+from odm_agent.model import Family
 from odm_agent.prefixes.table import CONFIGURED_AT_MOST, PrefixTable
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
-from odm_agent.model import HostState, IPAddress, LocalAddress
+from odm_agent.host import HostState, LocalAddress
+from odm_agent.model import IPAddress
 
 
 def host_errors(config: Config, host: HostState) -> list[Problem]:

@@ -22,7 +22,7 @@ from odm_agent.config.schema import (
     UnclassifiedConfig,
 )
 from odm_agent.errors import ConfigError
-from odm_agent.model import HostState
+from odm_agent.host import HostState
 
 _Section = TypeVar("_Section", bound=msgspec.Struct)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from odm_agent.actions import DatapathAction
-from odm_agent.model import AddressType, IPAddress, Projection
+from odm_agent.model import AddressType, IPAddress
+from odm_agent.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)

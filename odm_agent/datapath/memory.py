@@ -20,7 +20,7 @@ from odm_agent.actions import (
     Unguard,
 )
 from odm_agent.datapath.base import VerdictKey
-from odm_agent.model import Projection
+from odm_agent.projection import Projection
 
 
 class MemoryDatapath:

@@ -14,12 +14,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, census, frames, libbpf
-from odm_agent.datapath.shapes import IDENTITY, MAPS
+from odm_agent.datapath import census, frames, libbpf
+from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 from odm_agent.folders import distrust
 
@@ -54,15 +53,6 @@ _BPFFS_MAGIC: Final = 0xCAFE4A11
 _LOCK_TIMEOUT_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What odm_identities says of the pins."""
-
-    abi_tag: int
-    storage_tag: int
-    source_hash: bytes
-
-
 def links_folder(pin_dir: Path) -> Path:
     """Where the links are pinned."""
     return pin_dir / "links"
@@ -71,27 +61,6 @@ def links_folder(pin_dir: Path) -> Path:
 def next_folder(pin_dir: Path) -> Path:
     """Where the next programs and their maps wait until they are put in place."""
     return pin_dir / "next"
-
-
-def open_identity(pin_dir: Path) -> libbpf.Map:
-    """The map that says what is pinned there; the caller closes it."""
-    fd = libbpf.get_pinned(pin_dir / IDENTITY)
-    return libbpf.Map(fd, ct.c_uint32, abi.Identity, IDENTITY)
-
-
-def read_identity(pin_dir: Path) -> Identity | None:
-    """Whose pins these are; None where there are none, or none that were ever whole."""
-    if not (pin_dir / IDENTITY).exists():
-        return None
-    identities = open_identity(pin_dir)
-    try:
-        row = identities.get(0)
-    finally:
-        identities.close()
-    assert row is not None  # an array has all its rows
-    if not row.abi_tag:
-        return None
-    return Identity(row.abi_tag, row.storage_tag or 1, bytes(row.source_hash))
 
 
 def require_trust(pin_dir: Path) -> None:

@@ -6,7 +6,6 @@ others, which the caller fills. Only then `Staged.commit` replaces the program o
 place. Broken off at any point, what is in force goes on, and the next start begins anew.
 """
 
-import ctypes as ct
 import errno
 import logging
 import os
@@ -17,26 +16,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from odm_agent.datapath import abi, census, frames, libbpf, orphans, pins, source
+from odm_agent.datapath import (
+    abi,
+    census,
+    frames,
+    identity,
+    libbpf,
+    orphans,
+    pins,
+    settings,
+    source,
+)
+from odm_agent.datapath.settings import Wanted
 from odm_agent.datapath.shapes import IDENTITY, MAPS, OF_STORAGE, STORAGE, shareable
 from odm_agent.errors import DatapathError
 
 log = logging.getLogger(__name__)
 
 _LOAD_TIMEOUT_S: Final = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What programs are for. `netns_cookie` is the agent's own network namespace."""
-
-    pin_dir: Path
-    cgroup: Path
-    netns_cookie: int
-    mark_mask: int
-    protocol: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,11 @@ def up_to_date(wanted: Wanted) -> bool:
     """Whether the pins are of this version, whole, and enforce at the wanted cgroup."""
     pin_dir = wanted.pin_dir
     return (
-        pins.read_identity(pin_dir)
-        == pins.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
+        identity.read(pin_dir)
+        == identity.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
         and all((pin_dir / name).exists() for name in (*MAPS, *pins.OTHER_PINS))
         and pins.is_enforcing(pin_dir, wanted.cgroup.stat().st_ino)
-        and _settings_fit(wanted)
+        and settings.fit(wanted)
     )
 
 
@@ -100,10 +99,10 @@ class Staged:
         DatapathError leaves a mixture that works, but for a first start, which leaves nothing.
         """
         pin_dir = self._wanted.pin_dir
-        first = pins.read_identity(pin_dir) is None and not pins.attached(pin_dir)
-        self._write_settings()
+        first = identity.read(pin_dir) is None and not pins.attached(pin_dir)
+        settings.write(self.folder, self._wanted)
         if IDENTITY not in self.fresh:
-            _note_change(pin_dir)
+            identity.note_change(pin_dir)
         try:
             self._attach()
         except BaseException:
@@ -121,28 +120,10 @@ class Staged:
             with _program(self.folder, program) as prog_fd:
                 install(pin_dir, prog_fd)
         removed = _remove_unknown(pin_dir)
-        _write_identity(pin_dir)
+        identity.write(pin_dir)
         shutil.rmtree(self.folder)
         new = tuple(sorted(self.fresh)) if not first else ()
         return Replaced(len(pins.PROGRAMS), new, removed)
-
-    def _write_settings(self) -> None:
-        """A hook that doesn't know home takes every socket for foreign."""
-        wanted = self._wanted
-        settings = _open_settings(self.folder)
-        try:
-            row = settings.get(0)
-            assert row is not None  # an array has all its rows
-            before = bytes(row)
-            row.home_netns = wanted.netns_cookie
-            row.mark_mask = wanted.mark_mask
-            row.mark_shift = (wanted.mark_mask & -wanted.mark_mask).bit_length() - 1
-            row.protocol = wanted.protocol
-            row.epoch = row.epoch or 1
-            if bytes(row) != before:  # a running agent writes this row, too
-                settings.put(0, row)
-        finally:
-            settings.close()
 
     def _attach(self) -> None:
         cgroup_fd = os.open(self._wanted.cgroup, os.O_RDONLY | os.O_DIRECTORY)
@@ -194,7 +175,7 @@ def staged(wanted: Wanted, *, forget_sockets: bool = False) -> Iterator[Staged]:
 
 def _refuse_strangers(wanted: Wanted) -> None:
     if (wanted.pin_dir / "odm_settings").exists():
-        home = _read_settings(wanted.pin_dir).home_netns
+        home = settings.read(wanted.pin_dir).home_netns
         if home not in (0, wanted.netns_cookie):
             raise DatapathError(
                 f"the pins in {wanted.pin_dir} serve another network namespace; give each agent"
@@ -206,8 +187,8 @@ def _storage_to_replace(pin_dir: Path, *, forget_sockets: bool) -> frozenset[str
     """The storage map if it is of another kind and may be replaced; DatapathError if it may not."""
     if not (pin_dir / STORAGE).exists():
         return frozenset()
-    identity = pins.read_identity(pin_dir)
-    tag = identity.storage_tag if identity is not None else 1
+    found = identity.read(pin_dir)
+    tag = found.storage_tag if found is not None else 1
     if tag == abi.STORAGE_TAG:
         return frozenset()
     if forget_sockets:
@@ -264,28 +245,6 @@ def _attach_one(path: Path, cgroup: Path, cgroup_fd: int, prog_fd: int) -> None:
         os.close(link_fd)
 
 
-def _note_change(pin_dir: Path) -> None:
-    """From now on the pins are no version's, until they are wholly this one's."""
-    identities = pins.open_identity(pin_dir)
-    try:
-        row = identities.get(0)
-        assert row is not None  # an array has all its rows
-        identities.put(0, abi.Identity(abi_tag=row.abi_tag, storage_tag=row.storage_tag))
-    finally:
-        identities.close()
-
-
-def _write_identity(pin_dir: Path) -> None:
-    """Last: pins that say whose they are, are whole."""
-    identities = pins.open_identity(pin_dir)
-    try:
-        row = abi.Identity(abi_tag=abi.ABI_TAG, storage_tag=abi.STORAGE_TAG)
-        row.source_hash[:] = source.source_hash()
-        identities.put(0, row)
-    finally:
-        identities.close()
-
-
 def _remove_unknown(pin_dir: Path) -> tuple[str, ...]:
     """Take away what only another version knew; the names of its maps."""
     removed = []
@@ -296,28 +255,6 @@ def _remove_unknown(pin_dir: Path) -> tuple[str, ...]:
         else:
             pins.remove_link(path)
     return tuple(sorted(removed))
-
-
-def _settings_fit(wanted: Wanted) -> bool:
-    row = _read_settings(wanted.pin_dir)
-    return (row.home_netns, row.mark_mask, row.protocol) == (
-        wanted.netns_cookie,
-        wanted.mark_mask,
-        wanted.protocol,
-    )
-
-
-def _read_settings(pin_dir: Path) -> Any:
-    settings = _open_settings(pin_dir)
-    try:
-        return settings.get(0)
-    finally:
-        settings.close()
-
-
-def _open_settings(pin_dir: Path) -> libbpf.Map:
-    fd = libbpf.get_pinned(pin_dir / "odm_settings")
-    return libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
 
 
 def _pin_again(path: Path, also: Path) -> None:

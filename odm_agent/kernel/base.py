@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from odm_agent.actions import KernelAction
-from odm_agent.model import HostState
+from odm_agent.host import HostState
 
 
 class Kernel(Protocol):

@@ -7,8 +7,8 @@ from pyroute2.netlink import NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP, ifinfmsg
 
+from odm_agent.host import Link
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Link
 
 _RUNNING: Final[int] = IFF_UP | IFF_LOWER_UP
 

@@ -14,7 +14,8 @@ from odm_agent.actions import (
     RemoveRule,
 )
 from odm_agent.errors import KernelError
-from odm_agent.model import Family, HostState, IPAddress, Link, LocalAddress, Route, RouteKind, Rule
+from odm_agent.host import HostState, Link, LocalAddress, Route, RouteKind, Rule
+from odm_agent.model import Family, IPAddress
 
 _Key = tuple[IPAddress, str]
 

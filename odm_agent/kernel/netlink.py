@@ -20,9 +20,9 @@ from odm_agent.actions import (
     RemoveRule,
 )
 from odm_agent.errors import KernelError
+from odm_agent.host import Address, HostState, Route, Rule, RuleAction
 from odm_agent.kernel import addresses, links, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
-from odm_agent.model import Address, HostState, Route, Rule, RuleAction
 
 T = TypeVar("T")
 

@@ -24,9 +24,10 @@ from pyroute2.netlink.rtnl.rtmsg import (
     rtmsg,
 )
 
+from odm_agent.host import Route, RouteKind
 from odm_agent.kernel.links import index_of
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family, IPAddress, Route, RouteKind
+from odm_agent.model import Family, IPAddress
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETRULE
 from pyroute2.netlink.rtnl.fibmsg import FR_ACT_PROHIBIT, FR_ACT_TO_TBL, fibmsg
 
+from odm_agent.host import Rule, RuleAction
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family, Rule, RuleAction
+from odm_agent.model import Family
 
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}

@@ -4,16 +4,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.model import (
-    Family,
-    HostState,
-    IPAddress,
-    IPNetwork,
-    Route,
-    RouteKind,
-    Rule,
-    RuleAction,
-)
+from odm_agent.host import HostState, Route, RouteKind, Rule, RuleAction
+from odm_agent.model import Family, IPAddress, IPNetwork
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import CONFIGURED_AT_MOST, Row
 

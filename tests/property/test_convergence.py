@@ -25,26 +25,24 @@ from odm_agent.actions import (
 )
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
+from odm_agent.host import LocalAddress, Route, RouteKind, Rule, RuleAction
 from odm_agent.kernel.memory import MemoryKernel
 from odm_agent.model import (
     AddressType,
-    CgroupRow,
     ClassPolicy,
     Family,
     IPAddress,
     IPNetwork,
-    LocalAddress,
     Placement,
-    Route,
-    RouteKind,
-    Rule,
-    RuleAction,
     TypedPrefix,
 )
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.routing import MAIN_TABLE
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.projection import CgroupRow
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 NUMBERS = Numbers(table_base=865300, rule_priority=8653, mark_mask=0xFF000000, protocol=86)
 LINKS = ("w0", "w1")

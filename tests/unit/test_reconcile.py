@@ -24,25 +24,15 @@ from odm_agent.actions import (
     RemoveRule,
 )
 from odm_agent.datapath.memory import MemoryDatapath
+from odm_agent.host import LocalAddress, Route, RouteKind, Rule, RuleAction
 from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import (
-    AddressType,
-    CgroupRow,
-    ClassPolicy,
-    Family,
-    LocalAddress,
-    Placement,
-    PrefixRow,
-    Route,
-    RouteKind,
-    Rule,
-    RuleAction,
-    SourceRow,
-    TypedPrefix,
-)
+from odm_agent.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile import desired, observe, plan, still_safe
+from odm_agent.projection import CgroupRow, PrefixRow, SourceRow
+from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.planning import plan
+from odm_agent.reconcile.projections import desired, observe
 
 NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=186)
 NET = IPv6Network("2001:db8:1::/64")

@@ -10,8 +10,8 @@ import pytest
 
 from odm_agent.actions import AddAddress, RemoveAddress
 from odm_agent.errors import KernelError
+from odm_agent.host import Address, LocalAddress
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, LocalAddress
 from tests.kernel.netlink.conftest import PROTOCOL
 from tests.lab.netns import NetNs, veth
 from tests.lab.process import wait_until

@@ -19,8 +19,9 @@ from odm_agent.actions import (
     RemoveRule,
 )
 from odm_agent.errors import KernelError
+from odm_agent.host import Address, Route, Rule
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, Family, Route, Rule
+from odm_agent.model import Family
 from tests.kernel.netlink.conftest import PROTOCOL
 from tests.lab.netns import NetNs
 

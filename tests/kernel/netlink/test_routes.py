@@ -9,8 +9,9 @@ import pytest
 
 from odm_agent.actions import AddAddress, AddRoute, KernelAction, RemoveAddress, RemoveRoute
 from odm_agent.errors import KernelError
+from odm_agent.host import Address, Route, RouteKind
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Address, Family, IPAddress, Route, RouteKind
+from odm_agent.model import Family, IPAddress
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from odm_agent.actions import AddRule, RemoveRule
+from odm_agent.host import Rule, RuleAction
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Family, Rule, RuleAction
+from odm_agent.model import Family
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

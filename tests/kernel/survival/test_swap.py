@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from odm_agent.datapath import abi, libbpf, pins, swap
+from odm_agent.datapath.settings import Wanted
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import (
     Counters,
@@ -34,9 +35,9 @@ RENAMED = {
 _SWAPPING_S = 6.0
 
 
-def _wanted(world: World) -> swap.Wanted:
+def _wanted(world: World) -> Wanted:
     cookie = world.site.host.call(netns_cookie)
-    return swap.Wanted(world.agent.pins, world.cgroup.path, cookie, 0xFF000000, 86)
+    return Wanted(world.agent.pins, world.cgroup.path, cookie, 0xFF000000, 86)
 
 
 def _listed(printed: str, what: str) -> set[str]:

@@ -8,8 +8,9 @@ from odm_agent.actions import AddAddress, KernelAction, PutPrefix
 from odm_agent.agent.engine import Engine
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
+from odm_agent.host import LocalAddress
 from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import AddressType, Family, LocalAddress, Placement, TypedPrefix
+from odm_agent.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 

@@ -6,7 +6,8 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from odm_agent.agent.uplinks import wanted
-from odm_agent.model import AddressType, HostState, LocalAddress, Placement, TypedPrefix
+from odm_agent.host import HostState, LocalAddress
+from odm_agent.model import AddressType, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 
 NET = IPv6Network("2001:db8:1::/64")

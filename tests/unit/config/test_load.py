@@ -7,7 +7,7 @@ from odm_agent.config.lines import line_of, lines_of
 from odm_agent.config.load import Finding, load, parse, review
 from odm_agent.config.schema import Config
 from odm_agent.errors import ConfigError
-from odm_agent.model import HostState, Link, LocalAddress
+from odm_agent.host import HostState, Link, LocalAddress
 
 PREFIX = """
 [prefixes.{name}]

@@ -1,17 +1,6 @@
-"""What the typed prefix table means for kernel and maps, and the ordered way there.
+"""The ordered way from what is there to what should be there."""
 
-Level-triggered: `desired` looks at the host as it is now, and rows appear only for what is there.
-So one plan may not reach the goal (an address first has to become ready): read, plan and apply
-until the plan is empty. A plan may be cut short after any action without harm:
-
-- no choice or prefix row names an address that the kernel did not hold, ready, when it was read;
-- no address of ours exists without the verdict on it and on its network, nor (unless its prefix is
-  handed on) without the rule that refuses what others send from there.
-
-After an action that failed, go on with what `still_safe` leaves of the plan.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from odm_agent.actions import (
@@ -36,90 +25,9 @@ from odm_agent.actions import (
     RemoveRule,
     Unguard,
 )
-from odm_agent.model import (
-    Address,
-    CgroupRow,
-    ClassPolicy,
-    HostState,
-    IPAddress,
-    IPNetwork,
-    Mode,
-    Placement,
-    PrefixRow,
-    Projection,
-    Route,
-    RouteKind,
-    Rule,
-    RuleAction,
-    SocketKind,
-)
-from odm_agent.prefixes import routing, selection, verdicts
-from odm_agent.prefixes.numbers import Numbers
-from odm_agent.prefixes.table import PrefixTable, Row
-
-
-def desired(
-    table: PrefixTable,
-    classes: Mapping[int, ClassPolicy],
-    cgroups: Mapping[int, CgroupRow],
-    host: HostState,
-    numbers: Numbers,
-) -> Projection:
-    """What should be in kernel and maps, given what the host looks like now."""
-    theirs = {(a.address, a.interface) for a in host.addresses if not a.ours}
-    addresses = frozenset(
-        address
-        for row in table
-        if row.holder in host.links
-        for address in _addresses_of(row)
-        # Somebody else's address at the right place is used as it is, never taken over.
-        if (address.address, address.interface) not in theirs
-    )
-    routes: set[Route] = set()
-    rules: set[Rule] = set()
-    usable: dict[int, PrefixRow] = {}
-    for row in table:
-        ready = selection.ready_addresses(row, host)
-        routes.update(routing.routes_of(row, ready[0] if ready else None, host, numbers))
-        rules.update(routing.rules_of(row, numbers))
-        if seen := selection.prefix_row(row, host, numbers):
-            usable[row.prefix.id] = seen
-    return Projection(
-        addresses=addresses,
-        routes=frozenset(routes),
-        rules=frozenset(rules),
-        spans=verdicts.spans(table),
-        sources=verdicts.sources(table, addresses, host),
-        prefixes=usable,
-        choices=selection.choices(table, usable, host),
-        classes=dict(classes),
-        cgroups=dict(cgroups),
-        guards=_guards(classes, host),
-    )
-
-
-def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
-    """All interfaces, if any class may not send by packet sockets; else none: it costs a little.
-
-    `lo` too: a host that forwards would pass on what is put in there.
-    """
-    if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
-        return frozenset()
-    return frozenset(link.index for link in host.links.values())
-
-
-def observe(host: HostState, maps: Projection) -> Projection:
-    """What is there now: what is ours in the kernel, and the rows of the maps."""
-    return replace(
-        maps,
-        addresses=frozenset(
-            Address(a.address, a.prefix_length, a.interface, a.deprecated, a.interface != "lo")
-            for a in host.addresses
-            if a.ours
-        ),
-        routes=host.routes,
-        rules=host.rules,
-    )
+from odm_agent.host import Address, HostState, Route, RouteKind, Rule, RuleAction
+from odm_agent.model import ClassPolicy, IPAddress, IPNetwork
+from odm_agent.projection import Projection
 
 
 def plan(desired: Projection, observed: Projection, host: HostState) -> list[Action]:
@@ -141,46 +49,9 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     ]
 
 
-def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
-    """What of the plan may still be done when `failed` could not be.
-
-    A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
-    a rule that refuses) only what it is about, a guard nothing; all that depends on an address
-    waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
-    """
-    match failed:
-        case AddAddress() | RemoveAddress() | Guard() | Unguard():
-            return list(rest)
-        case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
-            # Nor may others go in whose place it was to stand.
-            stay = [a for a in rest if not (isinstance(a, RemoveRule) and _refuses(a.rule))]
-            return _without(stay, lambda address: _holds(network, [address]))
-        case PutSpan(network):
-            return _without(rest, lambda address: _holds(network, [address]))
-        case PutSource(lacking):
-            return _without(rest, lambda address: address == lacking)
-        case RemoveRule(Rule(action=RuleAction.PROHIBIT)) | PutCgroup() | DropSource() | DropSpan():
-            return list(rest)
-        case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
-            return [a for a in rest if _table_of(a) != _table_of(failed)]
-        case _:
-            return []
-
-
 def class_row(policy: ClassPolicy) -> ClassPolicy:
     """The part of a policy that the maps hold (they know no names)."""
     return replace(policy, name="", cgroups=(), delegated=False)
-
-
-def _addresses_of(row: Row) -> Iterator[Address]:
-    """As host addresses; an on-link one is announced, so it is checked first, and not preferred.
-
-    IPv4 knows no deprecation (and its conflict check is the caller's).
-    """
-    on_link = row.prefix.placement is Placement.ON_LINK
-    for address in row.configured:
-        deprecated = on_link and address.version == 6
-        yield Address(address, address.max_prefixlen, row.holder, deprecated, on_link)
 
 
 def _kept_rows(desired: Projection, observed: Projection) -> set[int]:
@@ -235,7 +106,7 @@ def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
         if observed.sources.get(address) != source:
             yield PutSource(address, source)
     for rule in sorted(desired.rules - observed.rules, key=_rule_order):
-        if _refuses(rule):
+        if refuses(rule):
             yield AddRule(rule)
 
 
@@ -250,14 +121,14 @@ def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
     for route in sorted(desired.routes - observed.routes, key=_route_order):
         yield AddRoute(route)
     for rule in sorted(desired.rules - observed.rules, key=_rule_order):
-        if not _refuses(rule):
+        if not refuses(rule):
             yield AddRule(rule)
 
 
 def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Rules, routes, addresses: the reverse of building."""
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
-        if not _refuses(rule):
+        if not refuses(rule):
             yield RemoveRule(rule)
     # Some are gone already: adding a route by a gateway replaces that of its destination.
     for route in sorted(observed.routes - desired.routes, key=_route_order, reverse=True):
@@ -288,42 +159,23 @@ def _forget(desired: Projection, observed: Projection, host: HostState) -> Itera
     leaving = {a.address for a in host.addresses if a.ours} - desired.sources.keys()
     any_ip = {r.destination for r in host.routes if r.kind is RouteKind.LOCAL}
     for network in observed.spans.keys() - desired.spans.keys():
-        if not _holds(network, leaving) and network not in any_ip:
+        if not holds(network, leaving) and network not in any_ip:
             yield DropSpan(network)
     unwanted = {a.address for a in host.addresses if a.ours} - {
         a.address for a in desired.addresses
     }
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
-        if _refuses(rule) and not _holds(rule.source, unwanted):
+        if refuses(rule) and not holds(rule.source, unwanted):
             yield RemoveRule(rule)
 
 
-def _refuses(rule: Rule) -> bool:
+def refuses(rule: Rule) -> bool:
     """Rules that refuse are verdicts too: they stand before what they are about, and outlive it."""
     return rule.action is RuleAction.PROHIBIT
 
 
-def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
-    """The rest without all that would bring an address into use whose verdict is not recorded."""
-    stopped = {
-        a.prefix_id for a in rest if isinstance(a, PutPrefix) and any(map(lacks, a.row.pool))
-    }
-
-    def may(action: Action) -> bool:
-        match action:
-            case AddAddress(address):
-                return not lacks(address.address)
-            case PutPrefix(prefix_id):
-                return prefix_id not in stopped
-            case PutChoice(_, _, prefix_ids):
-                return stopped.isdisjoint(prefix_ids)
-            case _:
-                return True
-
-    return [action for action in rest if may(action)]
-
-
-def _holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:
+def holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:
+    """Whether any of the addresses is in the network."""
     return network is not None and any(
         a.version == network.version and a in network for a in addresses
     )
@@ -331,16 +183,6 @@ def _holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:
 
 def _narrowed(chosen: tuple[int, ...], kept: set[int]) -> tuple[int, ...]:
     return tuple(prefix_id for prefix_id in chosen if prefix_id in kept)
-
-
-def _table_of(action: Action) -> int | None:
-    match action:
-        case AddRoute(route) | RemoveRoute(route):
-            return route.table
-        case AddRule(rule) | RemoveRule(rule):
-            return rule.table
-        case _:
-            return None
 
 
 def _by_address(address: Address) -> tuple[int, int, str]:

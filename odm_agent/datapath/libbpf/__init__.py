@@ -1,0 +1,64 @@
+"""The few system calls of BPF that we need, by the system's libbpf: no compiler in here.
+
+`library` loads it and tells its errors; `objects` finds and pins, `link` attaches, `map` reads and
+writes rows. The datapath uses all of them by the one name.
+"""
+
+from odm_agent.datapath.libbpf.library import call, error_code
+from odm_agent.datapath.libbpf.link import (
+    LINK_CGROUP,
+    LINK_ITERATOR,
+    LINK_TCX,
+    LinkInfo,
+    iterator_create,
+    iterator_read,
+    link_create,
+    link_detach,
+    link_ifindex,
+    link_info,
+    link_update,
+    links,
+)
+from odm_agent.datapath.libbpf.map import MAP_SK_STORAGE, Map, possible_cpus
+from odm_agent.datapath.libbpf.objects import (
+    MapInfo,
+    ProgInfo,
+    get_pinned,
+    hold_map,
+    map_by_id,
+    map_info,
+    pin,
+    prog_by_id,
+    prog_info,
+    programs,
+)
+
+__all__ = [
+    "LINK_CGROUP",
+    "LINK_ITERATOR",
+    "LINK_TCX",
+    "MAP_SK_STORAGE",
+    "LinkInfo",
+    "Map",
+    "MapInfo",
+    "ProgInfo",
+    "call",
+    "error_code",
+    "get_pinned",
+    "hold_map",
+    "iterator_create",
+    "iterator_read",
+    "link_create",
+    "link_detach",
+    "link_ifindex",
+    "link_info",
+    "link_update",
+    "links",
+    "map_by_id",
+    "map_info",
+    "pin",
+    "possible_cpus",
+    "prog_by_id",
+    "prog_info",
+    "programs",
+]

@@ -1,0 +1,39 @@
+"""The system's libbpf, loaded when it is first needed, and what it says when it fails."""
+
+import ctypes as ct
+import ctypes.util
+import os
+from functools import cache
+
+from odm_agent.errors import DatapathError
+
+
+@cache
+def library() -> ct.CDLL:
+    """libbpf; DatapathError if it is not installed."""
+    name = ctypes.util.find_library("bpf") or "libbpf.so.1"
+    try:
+        loaded = ct.CDLL(name, use_errno=True)
+    except OSError as error:
+        raise DatapathError(f"loading libbpf: {error}; install the package libbpf1") from error
+    loaded.libbpf_set_print(None)  # what it would print is raised
+    return loaded
+
+
+def call(function: str, *arguments: object, doing: str) -> int:
+    """What a function of libbpf returns; DatapathError if that is negative."""
+    return check(getattr(library(), function)(*arguments), doing)
+
+
+def check(result: int, doing: str) -> int:
+    """The result; DatapathError if that is negative."""
+    if result < 0:
+        code = -result if result != -1 else ct.get_errno()
+        raise DatapathError(f"{doing}: {os.strerror(code)}") from OSError(code, os.strerror(code))
+    return result
+
+
+def error_code(error: DatapathError) -> int:
+    """The errno behind an error of this module, 0 if there is none."""
+    cause = error.__cause__
+    return cause.errno or 0 if isinstance(cause, OSError) else 0

@@ -1,0 +1,111 @@
+"""What the kernel holds, as frozen values: links, addresses, routes and rules, ours and others'."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+
+from odm_agent.model import Family, IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of the agent's network namespace; `up`: administratively up, with carrier."""
+
+    name: str
+    index: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address that we configure. `prefix_length` is 32 or 128 on `lo` and for typed IPv4.
+
+    `deprecated` (preferred lifetime 0, RFC 4862 5.5.4) keeps an on-link IPv6 address out of
+    default source selection. `dad` asks for duplicate address detection.
+    """
+
+    address: IPAddress
+    prefix_length: int
+    interface: str
+    deprecated: bool = False
+    dad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """Any address found in the namespace, ours or not. `ready` is false while tentative (DAD).
+
+    `failed` marks an address that duplicate address detection found in use elsewhere.
+    """
+
+    address: IPAddress
+    prefix_length: int
+    interface: str
+    ours: bool
+    ready: bool = True
+    failed: bool = False
+    deprecated: bool = False
+    broadcast: IPv4Address | None = None
+
+
+class RouteKind(Enum):
+    """The route types that we install (names as in `ip route`)."""
+
+    UNICAST = "unicast"
+    LOCAL = "local"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of ours. `destination` None: the default route; `interface` None: unreachable."""
+
+    table: int
+    family: Family
+    destination: IPNetwork | None
+    kind: RouteKind = RouteKind.UNICAST
+    interface: str | None = None
+    gateway: IPAddress | None = None
+    source: IPAddress | None = None
+    metric: int = 0
+
+
+class RuleAction(Enum):
+    """What our rules do with a packet (names as in `ip rule`)."""
+
+    LOOKUP = "lookup"
+    PROHIBIT = "prohibit"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule of ours: by mark, by source network, or main without its default.
+
+    `local_only`: for packets that this host made, not for those that it forwards. Rules that look
+    nothing up have table 0.
+    """
+
+    family: Family
+    priority: int
+    table: int
+    source: IPNetwork | None = None
+    mark: int = 0
+    mask: int = 0
+    suppress_prefix_length: int | None = None
+    local_only: bool = False
+    action: RuleAction = RuleAction.LOOKUP
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What the network namespace looks like now, as `kernel` read it.
+
+    `main_routes` are the unicast routes of the main table without its default routes
+    (mirrored with a typed source into each prefix's table); `routes` and `rules` are only ours.
+    """
+
+    links: dict[str, Link] = field(default_factory=dict)
+    addresses: tuple[LocalAddress, ...] = ()
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    main_routes: tuple[Route, ...] = ()

@@ -1,0 +1,12 @@
+"""What the typed prefix table means for kernel and maps, and the ordered way there.
+
+Level-triggered: `desired` looks at the host as it is now, and rows appear only for what is there.
+So one plan may not reach the goal (an address first has to become ready): read, plan and apply
+until the plan is empty. A plan may be cut short after any action without harm:
+
+- no choice or prefix row names an address that the kernel did not hold, ready, when it was read;
+- no address of ours exists without the verdict on it and on its network, nor (unless its prefix is
+  handed on) without the rule that refuses what others send from there.
+
+After an action that failed, go on with what `still_safe` leaves of the plan.
+"""

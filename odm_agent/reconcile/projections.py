@@ -1,0 +1,86 @@
+"""The two ends of the way: what should be in kernel and maps, and what is there now."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from odm_agent.host import Address, HostState, Route, Rule
+from odm_agent.model import ClassPolicy, Mode, Placement, SocketKind
+from odm_agent.prefixes import routing, selection, verdicts
+from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.table import PrefixTable, Row
+from odm_agent.projection import CgroupRow, PrefixRow, Projection
+
+
+def desired(
+    table: PrefixTable,
+    classes: Mapping[int, ClassPolicy],
+    cgroups: Mapping[int, CgroupRow],
+    host: HostState,
+    numbers: Numbers,
+) -> Projection:
+    """What should be in kernel and maps, given what the host looks like now."""
+    theirs = {(a.address, a.interface) for a in host.addresses if not a.ours}
+    addresses = frozenset(
+        address
+        for row in table
+        if row.holder in host.links
+        for address in _addresses_of(row)
+        # Somebody else's address at the right place is used as it is, never taken over.
+        if (address.address, address.interface) not in theirs
+    )
+    routes: set[Route] = set()
+    rules: set[Rule] = set()
+    usable: dict[int, PrefixRow] = {}
+    for row in table:
+        ready = selection.ready_addresses(row, host)
+        routes.update(routing.routes_of(row, ready[0] if ready else None, host, numbers))
+        rules.update(routing.rules_of(row, numbers))
+        if seen := selection.prefix_row(row, host, numbers):
+            usable[row.prefix.id] = seen
+    return Projection(
+        addresses=addresses,
+        routes=frozenset(routes),
+        rules=frozenset(rules),
+        spans=verdicts.spans(table),
+        sources=verdicts.sources(table, addresses, host),
+        prefixes=usable,
+        choices=selection.choices(table, usable, host),
+        classes=dict(classes),
+        cgroups=dict(cgroups),
+        guards=_guards(classes, host),
+    )
+
+
+def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:
+    """All interfaces, if any class may not send by packet sockets; else none: it costs a little.
+
+    `lo` too: a host that forwards would pass on what is put in there.
+    """
+    if not any(SocketKind.PACKET in p.refuse for p in classes.values() if p.mode is not Mode.OFF):
+        return frozenset()
+    return frozenset(link.index for link in host.links.values())
+
+
+def _addresses_of(row: Row) -> Iterator[Address]:
+    """As host addresses; an on-link one is announced, so it is checked first, and not preferred.
+
+    IPv4 knows no deprecation (and its conflict check is the caller's).
+    """
+    on_link = row.prefix.placement is Placement.ON_LINK
+    for address in row.configured:
+        deprecated = on_link and address.version == 6
+        yield Address(address, address.max_prefixlen, row.holder, deprecated, on_link)
+
+
+def observe(host: HostState, maps: Projection) -> Projection:
+    """What is there now: what is ours in the kernel, and the rows of the maps."""
+    return replace(
+        maps,
+        addresses=frozenset(
+            Address(a.address, a.prefix_length, a.interface, a.deprecated, a.interface != "lo")
+            for a in host.addresses
+            if a.ours
+        ),
+        routes=host.routes,
+        rules=host.rules,
+    )

@@ -131,10 +131,5 @@ class OpenedMaps:
         """Every socket with storage, of every namespace, now."""
         return census.take(self._pin_dir)
 
-    def socket_types(self, storage: bytes) -> tuple[AddressType, int]:
-        """(type that it asked for, flags) of a socket's storage as sock_diag gives it."""
-        row = abi.Socket.from_buffer_copy(storage.ljust(ct.sizeof(abi.Socket), b"\0"))
-        return AddressType(row.type), int(row.flags)
-
     def _items(self, name: str) -> Any:
         return self._maps[name].items()

@@ -41,7 +41,7 @@ def status(state: State) -> Status:
         pin_dir=pin_dir,
         programs=len(pins.PROGRAMS) - len(state.unattached()),
         prefixes=len(engine.table.rows),
-        addresses=sum(len(row.pool) for row in engine.datapath.read().prefixes.values()),
+        addresses=sum(len(row.pool) for row in engine.datapath.prefixes().values()),
         classes=len(engine.classes) - 1,
         alarms=alarms(state),
     )
@@ -74,7 +74,7 @@ def prefixes(state: State) -> list[PrefixView]:
 
 def _prefix(state: State, row: Row) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
-    offered = state.engine.datapath.read().prefixes.get(prefix.id)
+    offered = state.engine.datapath.prefixes().get(prefix.id)
     phase, reason = prefix_state(state, row)
     return PrefixView(
         id=prefix.id,
@@ -98,7 +98,7 @@ def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
     """Whether hooks hand out its addresses, and why not or what else is wrong."""
     link = state.engine.host.links.get(row.prefix.interface)
     trouble = row.trouble or ""
-    if row.prefix.id in state.engine.datapath.read().prefixes:
+    if row.prefix.id in state.engine.datapath.prefixes():
         if link is not None and not link.up:
             return "ready", f"{row.prefix.interface} is down"
         return "ready", trouble

@@ -1,11 +1,12 @@
 """What the agent needs of the maps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from odm_agent.actions import DatapathAction
 from odm_agent.model import AddressType, IPAddress
-from odm_agent.projection import Projection
+from odm_agent.projection import PrefixRow, Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class Datapath(Protocol):
 
     def read(self) -> Projection:
         """The rows that are in the maps now (kernel parts of the projection stay empty)."""
+
+    def prefixes(self) -> Mapping[int, PrefixRow]:
+        """What hooks hand out now, by prefix id."""
 
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row; dropping what is not there counts as done."""

@@ -70,10 +70,11 @@ def replace(pin_dir: Path, prog_fd: int) -> None:
 
 def guarded(pin_dir: Path) -> frozenset[int]:
     """The interfaces (by index) where the program stands; also those that have gone."""
-    here = {index for index, _ in if_nameindex()}
+    notes = _notes(pin_dir)
+    here = {index for index, _ in if_nameindex()} if notes else ()
     return frozenset(
         note.filter.ifindex
-        for note in _notes(pin_dir)
+        for note in notes
         if note.filter.ifindex not in here or note.filter.stands
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from odm_agent.actions import (
@@ -77,6 +78,10 @@ class PinnedDatapath(OpenedMaps):
             cgroups=dict(self._cgroups),
             guards=frames.guarded(self._pin_dir),
         )
+
+    def prefixes(self) -> Mapping[int, PrefixRow]:
+        """What hooks hand out now, by prefix id."""
+        return MappingProxyType(self._prefixes)
 
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row; each is seen whole by the hooks or not at all."""

@@ -1,6 +1,6 @@
 """Maps in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from odm_agent.actions import (
@@ -20,7 +20,7 @@ from odm_agent.actions import (
     Unguard,
 )
 from odm_agent.datapath.base import VerdictKey
-from odm_agent.projection import Projection
+from odm_agent.projection import PrefixRow, Projection
 
 
 class MemoryDatapath:
@@ -45,6 +45,10 @@ class MemoryDatapath:
             classes=dict(rows.classes),
             cgroups=dict(rows.cgroups),
         )
+
+    def prefixes(self) -> Mapping[int, PrefixRow]:
+        """What would be handed out, by prefix id."""
+        return self._rows.prefixes
 
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row."""

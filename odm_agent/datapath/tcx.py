@@ -35,9 +35,10 @@ def replace(pin_dir: Path, prog_fd: int) -> None:
 
 def guarded(pin_dir: Path) -> frozenset[int]:
     """The interfaces (by index) that have a living link; also those that have gone."""
-    here = {index for index, _ in if_nameindex()}
+    pinned = _pinned(pin_dir)
+    here = {index for index, _ in if_nameindex()} if pinned else ()
     return frozenset(
-        int(path.name) for path in _pinned(pin_dir) if int(path.name) not in here or _living(path)
+        int(path.name) for path in pinned if int(path.name) not in here or _living(path)
     )
 
 

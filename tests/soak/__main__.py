@@ -39,8 +39,12 @@ def main() -> int:
     os.environ[residue.MARK] = str(os.getpid())
     before = residue.snapshot()
     print(f"soak: {options.seconds:.0f} s, seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="odm-soak-") as folder:
-        violations = _soak(Path(folder), options.seconds, random.Random(options.seed))
+    try:
+        with tempfile.TemporaryDirectory(prefix="odm-soak-") as folder:
+            violations = _soak(Path(folder), options.seconds, random.Random(options.seed))
+    except KeyboardInterrupt:
+        print("soak: interrupted; everything is removed")
+        return 130
     violations += residue.left_behind(before)
     for each in violations[:40]:
         print(f"VIOLATION {each}")

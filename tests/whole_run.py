@@ -23,7 +23,7 @@ class WholeRun:
     """Collects the outcomes of all tests below a folder that `counts` says yes to, by node id.
 
     `write` is called at the end if every one of them ran: with the reports of each test's worst
-    phase, by node id. What it returns is the text of `page`.
+    phase, by node id. What it returns is the text of `page`. `root` is pytest's.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class WholeRun:
         counts: Callable[[str], bool],
         page: Path,
         write: Callable[[dict[str, pytest.TestReport]], str],
+        root: Path = ROOT,
     ) -> None:
+        self._root = root
         self._folder = folder
         self._counts = counts
         self._page = page
@@ -78,7 +80,7 @@ class WholeRun:
         self._expected |= {
             each
             for each in ids
-            if self._folder in (ROOT / each.partition("::")[0]).parents and self._counts(each)
+            if self._folder in (self._root / each.partition("::")[0]).parents and self._counts(each)
         }
 
     def _whole(self, config: pytest.Config) -> bool:

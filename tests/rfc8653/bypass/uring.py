@@ -83,16 +83,21 @@ class Uring:
         return socket.socket(fileno=self._do(_SOCKET, family, off=kind, length=protocol))
 
     def setsockopt(self, sock: socket.socket, level: int, name: int, value: bytes) -> None:
-        """The socket command SETSOCKOPT (Linux 6.7)."""
+        """The socket command SETSOCKOPT (Linux 6.7); Absent where the kernel has it not."""
         buffer = ctypes.create_string_buffer(value, len(value))
-        self._do(
-            _URING_CMD,
-            sock.fileno(),
-            off=_CMD_SETSOCKOPT,
-            addr=level | name << 32,
-            last=len(value),
-            addr3=ctypes.addressof(buffer),
-        )
+        try:
+            self._do(
+                _URING_CMD,
+                sock.fileno(),
+                off=_CMD_SETSOCKOPT,
+                addr=level | name << 32,
+                last=len(value),
+                addr3=ctypes.addressof(buffer),
+            )
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise Absent("SOCKET_URING_OP_SETSOCKOPT") from None
+            raise
 
     def _with_address(self, operation: int, sock: socket.socket, address: tuple[str, int]) -> None:
         name = sockaddr(*address)

@@ -13,8 +13,8 @@ help: ## Show this list
 demo: root setup ## Run the main job in namespaces of its own and show it in a table (root)
 	@.venv/bin/python -m examples.demo
 
-test: root setup lint ## Run all checks and tests, WORKERS=2 at a time (root)
-	.venv/bin/pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+test: root setup lint ## Run all checks and tests, WORKERS=3 at a time (root)
+	.venv/bin/pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
 
 soak: root setup ## Kill the agent under thousands of sockets; DURATION=600 (seconds), SEED=N (root)
 	@.venv/bin/python -m tests.soak --seconds $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))

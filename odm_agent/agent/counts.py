@@ -90,10 +90,11 @@ class Counts:
         return counted
 
     def _forget(self, typed: set[IPAddress]) -> None:
-        counted = self.datapath.live()
-        held = {_key(row) for row in self.datapath.census() if row.held is not None}
-        for key, count in counted.items():
-            if not count and key not in held and key.address not in typed:
+        counted = self.datapath.live().items()
+        unused = {key for key, count in counted if not count and key.address not in typed}
+        if unused:
+            held = {_key(row) for row in self.datapath.census() if row.held is not None}
+            for key in unused - held:
                 self.datapath.correct_live(key, 0)
 
     def _correct(self, what: Row | LiveKey, counted: int, found: int) -> None:

@@ -6,12 +6,11 @@ made by us. Several agents may share an interface: each takes a handle that is f
 """
 
 import errno
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from socket import if_nameindex
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from odm_agent.datapath import libbpf, tc
 from odm_agent.errors import DatapathError
@@ -38,17 +37,6 @@ class Note(NamedTuple):
     path: Path
     filter: Filter
     made: bool
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """What the name and the pin at `path` say."""
-        ifindex, handle, *made = path.name.split("-")
-        fd = libbpf.get_pinned(path)
-        try:
-            prog_id = libbpf.prog_info(fd).id
-        finally:
-            os.close(fd)
-        return cls(path, Filter(int(ifindex), int(handle), prog_id), bool(made))
 
 
 def folder(pin_dir: Path) -> Path:
@@ -132,16 +120,20 @@ def write_note(
     return path
 
 
+def read_notes(paths: Iterable[Path]) -> Iterator[Note]:
+    """What the names and pins say; those that were just removed say nothing."""
+    for path in paths:
+        found = libbpf.find_pinned(path)
+        if found is not None:
+            ifindex, handle, *made = path.name.split("-")
+            with libbpf.opened(found) as fd:
+                prog_id = libbpf.prog_info(fd).id
+            yield Note(path, Filter(int(ifindex), int(handle), prog_id), bool(made))
+
+
 def _notes(pin_dir: Path) -> list[Note]:
-    found = folder(pin_dir)
-    notes = []
-    for path in sorted(found.iterdir()) if found.is_dir() else ():
-        try:
-            notes.append(Note.read(path))
-        except DatapathError as error:
-            if libbpf.error_code(error) != errno.ENOENT:  # else just removed
-                raise
-    return notes
+    notes = folder(pin_dir)
+    return list(read_notes(sorted(notes.iterdir()))) if notes.is_dir() else []
 
 
 def _take_away(note: Note) -> None:

@@ -5,7 +5,6 @@ It is pinned as a program, `DIR/odm_frames`, and attached by a link where the ke
 """
 
 import errno
-import os
 from pathlib import Path
 from typing import Final
 
@@ -31,16 +30,14 @@ def guarded(pin_dir: Path) -> frozenset[int]:
 
 def guard(pin_dir: Path, ifindex: int) -> None:
     """Attach at an interface; raises DatapathError."""
-    prog_fd = libbpf.get_pinned(pin_dir / PROGRAM)
-    try:
-        _attach(pin_dir, prog_fd, ifindex)
-    except DatapathError as error:
-        raise DatapathError(
-            f"guarding interface {ifindex} against packet sockets: {error}; it is tried again."
-            ' Else take "packet" out of `refuse` and CAP_NET_RAW away from the class'
-        ) from error
-    finally:
-        os.close(prog_fd)
+    with libbpf.opened(libbpf.get_pinned(pin_dir / PROGRAM)) as prog_fd:
+        try:
+            _attach(pin_dir, prog_fd, ifindex)
+        except DatapathError as error:
+            raise DatapathError(
+                f"guarding interface {ifindex} against packet sockets: {error}; it is tried again."
+                ' Else take "packet" out of `refuse` and CAP_NET_RAW away from the class'
+            ) from error
 
 
 def _attach(pin_dir: Path, prog_fd: int, ifindex: int) -> None:

@@ -10,7 +10,7 @@ import ctypes as ct
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,7 +79,7 @@ def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
     newest = max(lost, key=lambda each: each.link.id).maps["odm_settings"]
     kept = [each for each in lost if each.maps["odm_settings"] == newest]
     for map_name, map_id in {k: v for each in kept for k, v in each.maps.items()}.items():
-        with _opened(libbpf.map_by_id(map_id)) as fd:
+        with libbpf.opened(libbpf.map_by_id(map_id)) as fd:
             (pin_dir / map_name).unlink(missing_ok=True)
             libbpf.pin(fd, pin_dir / map_name)
     _pin_others(pin_dir, newest)
@@ -105,16 +105,16 @@ def _pin_others(pin_dir: Path, settings_id: int) -> None:
             _pin(fd, pin_dir / frames.PROGRAM)
     for fd in libbpf.links(libbpf.LINK_TCX):
         ifindex = libbpf.link_ifindex(fd)
-        with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
+        with suppress(DatapathError), libbpf.opened(_program_of(fd)) as prog_fd:
             if ifindex and is_of_set(prog_fd, frames.PROGRAM):
                 tcx.folder(pin_dir).mkdir(mode=0o700, exist_ok=True)
                 _pin(fd, tcx.folder(pin_dir) / str(ifindex))
     for place in clsact.standing():
-        with suppress(DatapathError), _opened(libbpf.prog_by_id(place.prog_id)) as prog_fd:
+        with suppress(DatapathError), libbpf.opened(libbpf.prog_by_id(place.prog_id)) as prog_fd:
             if is_of_set(prog_fd, frames.PROGRAM):
                 clsact.write_note(pin_dir, prog_fd, place.ifindex, place.handle)
     for fd in libbpf.links(libbpf.LINK_ITERATOR):
-        with suppress(DatapathError), _opened(_program_of(fd)) as prog_fd:
+        with suppress(DatapathError), libbpf.opened(_program_of(fd)) as prog_fd:
             if is_of_set(prog_fd, census.PROGRAM):
                 _pin(fd, pin_dir / census.PIN)
 
@@ -137,7 +137,7 @@ def pin_maps(pin_dir: Path) -> None:
         maps |= _program(link.prog_id)[1]
     for name, map_id in maps.items():
         if not (pin_dir / name).exists():
-            with _opened(libbpf.map_by_id(map_id)) as fd:
+            with libbpf.opened(libbpf.map_by_id(map_id)) as fd:
                 libbpf.pin(fd, pin_dir / name)
 
 
@@ -166,11 +166,12 @@ def _remove_links(netns_cookie: int) -> int:
 
 def _remove_filters(netns_cookie: int) -> int:
     """Those at interfaces where links are unknown; how many."""
-    lost = [at for at in clsact.standing() if _is_guard(at.prog_id, netns_cookie)]
-    visible = {clsact.Note.read(path).filter for path in _pins_below("clsact")} if lost else set()
-    for place in set(lost) - visible:
+    lost = {at for at in clsact.standing() if _is_guard(at.prog_id, netns_cookie)}
+    if lost:
+        lost -= {note.filter for note in clsact.read_notes(_pins_below("clsact"))}
+    for place in lost:
         tc.detach(place.ifindex, place.handle)
-    return len(set(lost) - visible)
+    return len(lost)
 
 
 def _is_guard(prog_id: int, netns_cookie: int) -> bool:
@@ -188,7 +189,7 @@ def _detach(link_ids: set[int]) -> None:
 def _program(prog_id: int) -> tuple[str | None, dict[str, int]]:
     """Its name among ours, if it has one, and the maps of ours that it holds, by their names."""
     try:
-        with _opened(libbpf.prog_by_id(prog_id)) as fd:
+        with libbpf.opened(libbpf.prog_by_id(prog_id)) as fd:
             return _identify(fd)
     except DatapathError:  # gone meanwhile
         return None, {}
@@ -205,7 +206,7 @@ def _identify(prog_fd: int) -> tuple[str | None, dict[str, int]]:
 def _maps(map_ids: tuple[int, ...]) -> dict[str, int]:
     maps = {}
     for map_id in map_ids:
-        with _opened(libbpf.map_by_id(map_id)) as fd:
+        with libbpf.opened(libbpf.map_by_id(map_id)) as fd:
             name = libbpf.map_info(fd).name
         maps[_MAP_NAMES.get(name, name)] = map_id
     return maps
@@ -231,7 +232,7 @@ def _visible_pins() -> dict[int, Path]:
     """link id -> its pin, of all links with a name of ours on any bpf file system."""
     found = {}
     for path in _pins_below("links", "frames"):
-        with _opened(libbpf.get_pinned(path)) as fd:
+        with libbpf.opened(libbpf.get_pinned(path)) as fd:
             found[libbpf.link_info(fd).id] = path
     return found
 
@@ -252,11 +253,3 @@ def _bpf_mounts() -> list[str]:
         if filesystem.startswith("bpf "):
             mounts.append(fields.split()[4].encode().decode("unicode_escape"))
     return mounts
-
-
-@contextmanager
-def _opened(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

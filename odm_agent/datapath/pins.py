@@ -184,11 +184,8 @@ def clear(pin_dir: Path) -> None:
 
 def remove_link(path: Path) -> None:
     """Detach and unpin one link."""
-    fd = libbpf.get_pinned(path)
-    try:
+    with libbpf.opened(libbpf.get_pinned(path)) as fd:
         libbpf.link_detach(fd)
-    finally:
-        os.close(fd)
     path.unlink()
 
 

@@ -138,11 +138,8 @@ class Staged:
 
 @contextmanager
 def _program(folder: Path, name: str) -> Iterator[int]:
-    fd = libbpf.get_pinned(folder / "programs" / name)
-    try:
+    with libbpf.opened(libbpf.get_pinned(folder / "programs" / name)) as fd:
         yield fd
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -258,8 +255,5 @@ def _remove_unknown(pin_dir: Path) -> tuple[str, ...]:
 
 
 def _pin_again(path: Path, also: Path) -> None:
-    fd = libbpf.get_pinned(path)
-    try:
+    with libbpf.opened(libbpf.get_pinned(path)) as fd:
         libbpf.pin(fd, also)
-    finally:
-        os.close(fd)

@@ -3,8 +3,6 @@
 A link is pinned at `DIR/frames/IFINDEX`.
 """
 
-import errno
-import os
 from contextlib import suppress
 from pathlib import Path
 from socket import if_nameindex
@@ -24,13 +22,11 @@ def folder(pin_dir: Path) -> Path:
 def replace(pin_dir: Path, prog_fd: int) -> None:
     """Put the program in the place of an older one at every interface."""
     for path in _pinned(pin_dir):
-        fd = libbpf.get_pinned(path)
-        try:
-            libbpf.link_update(fd, prog_fd)
-        except DatapathError:  # its interface is gone
-            path.unlink()
-        finally:
-            os.close(fd)
+        with libbpf.opened(libbpf.get_pinned(path)) as fd:
+            try:
+                libbpf.link_update(fd, prog_fd)
+            except DatapathError:  # its interface is gone
+                path.unlink()
 
 
 def guarded(pin_dir: Path) -> frozenset[int]:
@@ -45,26 +41,20 @@ def guarded(pin_dir: Path) -> frozenset[int]:
 def attach(pin_dir: Path, prog_fd: int, ifindex: int) -> None:
     """Attach at an interface; DatapathError of EINVAL on a kernel without such links."""
     path = folder(pin_dir) / str(ifindex)
-    link_fd = libbpf.link_create(prog_fd, ifindex, _EGRESS)
-    try:
+    with libbpf.opened(libbpf.link_create(prog_fd, ifindex, _EGRESS)) as link_fd:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.unlink(missing_ok=True)
         libbpf.pin(link_fd, path)
-    finally:
-        os.close(link_fd)
 
 
 def detach(pin_dir: Path, ifindex: int) -> None:
     """Detach from an interface, or forget one that is gone."""
     path = folder(pin_dir) / str(ifindex)
-    if not path.exists():
+    found = libbpf.find_pinned(path)
+    if found is None:
         return
-    fd = libbpf.get_pinned(path)
-    try:
-        with suppress(DatapathError):
-            libbpf.link_detach(fd)
-    finally:
-        os.close(fd)
+    with libbpf.opened(found) as fd, suppress(DatapathError):
+        libbpf.link_detach(fd)
     path.unlink()
 
 
@@ -82,13 +72,8 @@ def _pinned(pin_dir: Path) -> list[Path]:
 
 
 def _living(path: Path) -> bool:
-    try:
-        fd = libbpf.get_pinned(path)
-    except DatapathError as error:
-        if libbpf.error_code(error) != errno.ENOENT:  # else just removed
-            raise
+    found = libbpf.find_pinned(path)
+    if found is None:  # just removed
         return False
-    try:
+    with libbpf.opened(found) as fd:
         return libbpf.link_ifindex(fd) == int(path.name)
-    finally:
-        os.close(fd)

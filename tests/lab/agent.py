@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from odm_agent.control.client import ControlClient
+from odm_agent.datapath import frames
 from odm_agent.model import AddressType
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LabPrefix
@@ -249,6 +250,10 @@ class Agent:
                 for each in client.call("addresses")
                 if each["prefix"] == name and each["state"] == "ready"
             ]
+
+    def guarded(self) -> frozenset[int]:
+        """The interfaces (by index) that are guarded against packet sockets."""
+        return self.netns.call(frames.guarded, self.pins)
 
     def close(self) -> None:
         """Stop and detach: nothing of it is left in the kernel."""

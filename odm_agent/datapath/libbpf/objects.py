@@ -1,13 +1,16 @@
 """The kernel's objects of BPF: found by pin or id, pinned, and asked what they are."""
 
 import ctypes as ct
+import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath.libbpf.library import check, library
+from odm_agent.datapath.libbpf.library import check, error_code, library
+from odm_agent.errors import DatapathError
 
 _MOST_MAPS: Final = 64
 
@@ -62,6 +65,25 @@ class ProgInfo:
 def get_pinned(path: Path) -> int:
     """A file descriptor of what is pinned at `path`; the caller closes it."""
     return check(library().bpf_obj_get(os.fsencode(path)), f"opening the pin {path}")
+
+
+def find_pinned(path: Path) -> int | None:
+    """The same; None if nothing is pinned there, perhaps not any more."""
+    try:
+        return get_pinned(path)
+    except DatapathError as error:
+        if error_code(error) != errno.ENOENT:
+            raise
+        return None
+
+
+@contextmanager
+def opened(fd: int) -> Iterator[int]:
+    """A descriptor that is closed in the end."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def pin(fd: int, path: Path) -> None:

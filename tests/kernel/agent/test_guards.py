@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.datapath import clsact, frames, tcx
+from odm_agent.datapath import clsact, tcx
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.capture import Capture
@@ -52,7 +52,7 @@ def own(tmp_path: Path, kind: ModuleType) -> Iterator[World]:
 
 def _names(world: World) -> set[str]:
     """The interfaces that are guarded."""
-    indices = world.site.host.call(lambda: frames.guarded(world.agent.pins))
+    indices = world.agent.guarded()
     return {name for index, name in world.site.host.call(socket.if_nameindex) if index in indices}
 
 
@@ -88,7 +88,7 @@ def test_guards_come_and_go_with_the_class_and_with_interfaces(
     assert _names(own) >= {"w0", "w1"}
     assert ("clsact" in _qdiscs(own, "w0")) == (kind is clsact)
     assert {path.name.partition("-")[0] for path in kind.folder(own.agent.pins).iterdir()} == {
-        str(index) for index in own.site.host.call(lambda: frames.guarded(own.agent.pins))
+        str(index) for index in own.agent.guarded()
     }
     assert not _arrives(own, "closed")
     assert _arrives(own, "plain")

@@ -14,7 +14,7 @@ import pytest
 
 from odm_agent.actions import AddRule
 from odm_agent.agent.privileges import KEPT
-from odm_agent.datapath import frames, libbpf
+from odm_agent.datapath import libbpf
 from odm_agent.errors import OdmError
 from odm_agent.host import Rule
 from odm_agent.kernel.capabilities import Capability, keep_only
@@ -94,15 +94,11 @@ def test_interfaces_are_guarded_as_classes_come_to_need_it(own: World) -> None:
     own.agent.configure(replace(STANDARD, classes={**STANDARD.classes, "nothing": nothing}))
     done = own.agent.reload()
     assert done.returncode == 0, done.stderr
-    assert {int(each) for each in own.site.host.call(_indexes)} <= _guarded(own)
+    assert {int(each) for each in own.site.host.call(_indexes)} <= own.agent.guarded()
     assert not own.agent.read("status")["alarms"]
     own.agent.configure(STANDARD)
     assert own.agent.reload().returncode == 0
-    assert not _guarded(own)
-
-
-def _guarded(world: World) -> frozenset[int]:
-    return world.site.host.call(lambda: frames.guarded(world.agent.pins))
+    assert not own.agent.guarded()
 
 
 def _indexes() -> list[int]:

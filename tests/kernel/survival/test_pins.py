@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import clsact, frames, orphans
+from odm_agent.datapath import clsact, orphans
 from odm_agent.datapath.pins import OTHER_PINS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
@@ -53,10 +53,6 @@ def _ours(world: World) -> list[orphans.Found]:
     return orphans.find(world.site.host.call(netns_cookie), world.cgroup.id)
 
 
-def _guarded(world: World) -> frozenset[int]:
-    return world.site.host.call(lambda: frames.guarded(world.agent.pins))
-
-
 def _filters(world: World) -> list[clsact.Filter]:
     return world.site.host.call(lambda: list(clsact.standing()))
 
@@ -69,7 +65,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
         filters = _filters(world)
         assert bool(filters) is not has_links
         links, programs, counters = link_ids(world), program_ids(world), Counters(world)
-        guarded = _guarded(world)
+        guarded = world.agent.guarded()
         assert guarded
         world.place("fixed").do(lambda: call(Kind.TCP6))
         counted = counters.check()
@@ -81,7 +77,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
             world.agent.start()
             assert (link_ids(world), program_ids(world)) == (links, programs)
             assert {path.name for path in world.agent.pins.glob("odm_*")} == {*MAPS, *OTHER_PINS}
-            assert _guarded(world) == guarded
+            assert world.agent.guarded() == guarded
             assert _filters(world) == filters
             assert "the pins were lost" in world.agent.log.read_text()
             assert world.agent.log.read_text().count("programs loaded") == 1

@@ -3,12 +3,12 @@
 import logging
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from odm_agent import isolated
 from odm_agent.cli import complete
 from odm_agent.cli.command import identity_of, run_command
 from odm_agent.cli.options import ConfigOption, SocketOption, TypeOption, locate, parse_type
@@ -68,7 +68,7 @@ def exec_(
             arguments = own_arguments(where.socket, class_name, type_word, user)
             line = systemd_command(scope, arguments, command)
             log.debug("entering a systemd scope", extra={"command": shlex.join(line)})
-            os.execvp(line[0], line)
+            os.execv(isolated.program(line[0]), line)
         enter = systemd_scope if in_scope else scope_cgroup
         with enter(client, attached / PARENT, scope) as cgroup:
             # Nothing is asked while the command runs: it may run for days.
@@ -107,6 +107,6 @@ def systemd_command(scope: Scope, arguments: list[str], command: list[str]) -> l
         f"--slice={PARENT}",
         f"--unit={scope.name}",
         "--",
-        *(sys.executable, "-m", "odm_agent", "exec", *arguments),
+        *isolated.command("odm_agent", "exec", *arguments),
         *("--", *command),
     ]

@@ -100,11 +100,15 @@ def agent_settings(path: Path) -> AgentConfig:
 
     For commands that must work when the rest of the configuration is broken, or gone.
     """
+    from odm_agent.config.check import check_agent
+
     section = _agent_section(path)
     kept: dict[str, Any] = {}
     for key in AgentConfig.__struct_fields__:
         if key in section:
             with contextlib.suppress(msgspec.ValidationError):
-                msgspec.convert({key: section[key]}, type=AgentConfig)
-                kept[key] = section[key]
+                alone = msgspec.convert({key: section[key]}, type=AgentConfig)
+                # E.g. a relative path would lead to whatever lies where the command is called.
+                if not check_agent(alone):
+                    kept[key] = section[key]
     return msgspec.convert(kept, type=AgentConfig)

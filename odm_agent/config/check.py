@@ -14,7 +14,12 @@ MOST_REQUESTS: Final = 100_000
 
 def check(config: Config) -> list[Problem]:
     """Everything that is wrong with a configuration by itself, whatever the host is like."""
-    return [*_agent(config.agent), *_classes(config), *check_prefixes(config)]
+    return [*check_agent(config.agent), *_classes(config), *check_prefixes(config)]
+
+
+def check_agent(agent: AgentConfig) -> list[Problem]:
+    """What is wrong with `[agent]` alone."""
+    return list(_agent(agent))
 
 
 def _agent(agent: AgentConfig) -> Iterator[Problem]:

@@ -1,8 +1,8 @@
 """Compile, load, pin, exit: the only module that knows the compiler.
 
-Run as a process of its own (`python -m odm_agent.datapath.loader`), since BCC keeps LLVM, about
-a hundred megabytes, in whatever process uses it; what it leaves behind are pins. It attaches
-nothing and changes nothing that is in force: `swap` does, when this has succeeded.
+Run as a process of its own (`isolated.run`), since BCC keeps LLVM, about a hundred megabytes, in
+whatever process uses it; what it leaves behind are pins. It attaches nothing and changes nothing
+that is in force: `swap` does, when this has succeeded.
 """
 
 import argparse

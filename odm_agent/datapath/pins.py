@@ -10,7 +10,6 @@ import fcntl
 import logging
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,7 +137,7 @@ def make_folder(pin_dir: Path) -> None:
     """Make the pin folder, mounting bpffs at /sys/fs/bpf if the folder belongs there."""
     root = Path("/sys/fs/bpf")
     if pin_dir.is_relative_to(root) and not _is_bpffs(root):
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(root)], check=True)
+        _mount_bpffs(root)
     try:
         links_folder(pin_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -187,6 +186,15 @@ def remove_link(path: Path) -> None:
     with libbpf.opened(libbpf.get_pinned(path)) as fd:
         libbpf.link_detach(fd)
     path.unlink()
+
+
+def _mount_bpffs(where: Path) -> None:
+    libc = ct.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", os.fsencode(where), b"bpf", ct.c_ulong(0), None):
+        raise DatapathError(
+            f"mounting a bpf file system at {where}: {os.strerror(ct.get_errno())}; mount one"
+            " there, or set `agent.pin_dir` to a folder on one"
+        )
 
 
 def _is_bpffs(path: Path) -> bool:

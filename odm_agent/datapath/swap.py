@@ -10,14 +10,13 @@ import errno
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from odm_agent import isolated
 from odm_agent.datapath import (
     abi,
     census,
@@ -199,13 +198,9 @@ def _storage_to_replace(pin_dir: Path, *, forget_sockets: bool) -> frozenset[str
 
 
 def _run_loader(folder: Path, lock: int) -> None:
-    command = [sys.executable, "-m", "odm_agent.datapath.loader", "--folder", str(folder)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=_LOAD_TIMEOUT_S,
-        check=False,
+    done = isolated.run(
+        *(isolated.LOADER, "--folder", str(folder)),
+        timeout_s=_LOAD_TIMEOUT_S,
         pass_fds=(lock,),
     )
     if done.returncode:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from odm_agent import isolated
 from odm_agent.cli.doctor import bpf
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok
 
-LOADER: Final = (sys.executable, "-m", "odm_agent.datapath.loader", "--check")
 LOADER_TIMEOUT_S: Final = 60.0
 
 
@@ -56,13 +56,7 @@ def libbpf(host: Host) -> Iterator[Finding]:
 def load_test(host: Host) -> Iterator[Finding]:
     """Compile and load the real programs, in a process of their own, and forget them."""
     try:
-        done = subprocess.run(
-            LOADER,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LOADER_TIMEOUT_S,
-        )
+        done = isolated.run(isolated.LOADER, "--check", timeout_s=LOADER_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         detail = f"compiling and loading took more than {LOADER_TIMEOUT_S:.0f} s"
         yield missing("load test", detail, "check again when the host is less busy")
@@ -71,5 +65,6 @@ def load_test(host: Host) -> Iterator[Finding]:
         yield ok("load test", "the kernel took all programs")
     else:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        remedy = f"put right what is missing above, then run: {' '.join(LOADER)}"
+        command = f"{sys.executable} -I -m {isolated.LOADER} --check"
+        remedy = f"put right what is missing above; all that was said: {command}"
         yield missing("load test", said[-1], remedy)

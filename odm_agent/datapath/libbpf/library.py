@@ -1,19 +1,21 @@
 """The system's libbpf, loaded when it is first needed, and what it says when it fails."""
 
 import ctypes as ct
-import ctypes.util
 import os
 from functools import cache
+from typing import Final
 
 from odm_agent.errors import DatapathError
+
+#: By its name and not by ctypes' search, which runs programs that it finds in PATH.
+LIBRARY: Final = "libbpf.so.1"
 
 
 @cache
 def library() -> ct.CDLL:
     """libbpf; DatapathError if it is not installed."""
-    name = ctypes.util.find_library("bpf") or "libbpf.so.1"
     try:
-        loaded = ct.CDLL(name, use_errno=True)
+        loaded = ct.CDLL(LIBRARY, use_errno=True)
     except OSError as error:
         raise DatapathError(f"loading libbpf: {error}; install the package libbpf1") from error
     loaded.libbpf_set_print(None)  # what it would print is raised

@@ -13,7 +13,7 @@ from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
-from odm_agent.datapath import abi, pins, swap
+from odm_agent.datapath import abi, catalogue, pins, swap
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.datapath.settings import Wanted
 from odm_agent.errors import ConfigError
@@ -84,7 +84,7 @@ class State:
         try:
             cgroup_id = self.attached_to.stat().st_ino
         except FileNotFoundError:
-            return list(pins.PROGRAMS)
+            return list(catalogue.CGROUP)
         return pins.detached(Path(self.config.agent.pin_dir), cgroup_id)
 
     def settle_counts(self) -> None:

@@ -18,7 +18,7 @@ from odm_agent.control.shapes import (
     PrefixView,
     Status,
 )
-from odm_agent.datapath import abi, pins
+from odm_agent.datapath import abi, catalogue
 from odm_agent.model import AddressType, Cap, Family, IPAddress, Placement
 from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.prefixes.table import Row
@@ -39,7 +39,7 @@ def status(state: State) -> Status:
         namespace_cookie=state.netns_cookie,
         cgroup=str(state.attached_to),
         pin_dir=pin_dir,
-        programs=len(pins.PROGRAMS) - len(state.unattached()),
+        programs=len(catalogue.CGROUP) - len(state.unattached()),
         prefixes=len(engine.table.rows),
         addresses=sum(len(row.pool) for row in engine.datapath.prefixes().values()),
         classes=len(engine.classes) - 1,
@@ -60,7 +60,7 @@ def _unattached(state: State) -> list[str]:
     missing = state.unattached()
     if not missing:
         return []
-    what = "nothing is enforced" if len(missing) == len(pins.PROGRAMS) else "enforced in part"
+    what = "nothing is enforced" if len(missing) == len(catalogue.CGROUP) else "enforced in part"
     return [
         f"{what}: {', '.join(missing)} not attached to {state.attached_to} (it was removed and made"
         " again, or a pin was); start the agent again"

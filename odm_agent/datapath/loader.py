@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath import libbpf, pins, source
+from odm_agent.datapath import catalogue, libbpf, pins, source
 from odm_agent.datapath.shapes import IDENTITY, MAPS
 from odm_agent.errors import DatapathError, OdmError
 
@@ -98,7 +98,7 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
         _keep.append(module)  # its destructor closes the descriptors
         programs = {
             name: module.load_func(name, kind, None, attach_type).fd
-            for name, (kind, attach_type) in (pins.PROGRAMS | pins.OTHER_PROGRAMS).items()
+            for name, (_, kind, attach_type) in catalogue.ALL.items()
         }
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error

@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx
-from odm_agent.datapath.pins import PROGRAMS, attached, links_folder, make_folder
+from odm_agent.datapath.catalogue import BY_KERNEL_NAME
+from odm_agent.datapath.pins import attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 
-#: The kernel keeps 15 characters of a name.
-_NAMES: Final = {
-    **{name[:15]: name for name in PROGRAMS},
-    # The compiler takes what says the kind of program off its name.
-    census.PROGRAM.removeprefix("bpf_iter__")[:15]: census.PROGRAM,
-}
 #: A program's name, the index of an interface, or with it a handle.
 _OURS: Final = re.compile(r"odm_|\d+(-\d+(-made)?)?$")
+#: The kernel keeps 15 characters of a name.
 _MAP_NAMES: Final = {name[:15]: name for name in MAPS}
 
 
@@ -197,10 +193,10 @@ def _program(prog_id: int) -> tuple[str | None, dict[str, int]]:
 
 def _identify(prog_fd: int) -> tuple[str | None, dict[str, int]]:
     info = libbpf.prog_info(prog_fd)
-    if not info.name.startswith("odm_") and info.name not in _NAMES:
+    if not info.name.startswith("odm_") and info.name not in BY_KERNEL_NAME:
         return None, {}
     # What this version doesn't know keeps the name that the kernel has.
-    return _NAMES.get(info.name, info.name), _maps(info.map_ids)
+    return BY_KERNEL_NAME.get(info.name, info.name), _maps(info.map_ids)
 
 
 def _maps(map_ids: tuple[int, ...]) -> dict[str, int]:

@@ -16,37 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import census, frames, libbpf
+from odm_agent.datapath import frames, libbpf
+from odm_agent.datapath.catalogue import CGROUP, ELSEWHERE_PINS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)
-
-#: program name -> (bpf_prog_type, bpf_attach_type) of the kernel's UAPI. In the order of attaching:
-#: what refuses and counts first, what hands out addresses last.
-PROGRAMS: Final = {
-    "odm_sock_release": (9, 34),
-    "odm_sock_ops": (13, 3),
-    "odm_post_bind4": (9, 12),
-    "odm_post_bind6": (9, 13),
-    "odm_sock_create": (9, 2),
-    "odm_egress": (8, 1),
-    "odm_ingress": (8, 0),
-    "odm_getsockopt": (25, 21),
-    "odm_setsockopt": (25, 22),
-    "odm_bind4": (18, 8),
-    "odm_bind6": (18, 9),
-    "odm_sendmsg4": (18, 14),
-    "odm_sendmsg6": (18, 15),
-    "odm_connect4": (18, 10),
-    "odm_connect6": (18, 11),
-}
-
-#: Programs that are not attached to a cgroup, likewise.
-OTHER_PROGRAMS: Final = {frames.PROGRAM: (3, 0), census.PROGRAM: (26, 28)}
-#: Their pins beside the maps.
-OTHER_PINS: Final = (frames.PROGRAM, census.PIN)
 
 _BPFFS_MAGIC: Final = 0xCAFE4A11
 _LOCK_TIMEOUT_S: Final = 60.0
@@ -77,7 +53,7 @@ def require_trust(pin_dir: Path) -> None:
 def attached(pin_dir: Path) -> dict[str, libbpf.LinkInfo]:
     """program name -> its pinned link, for those that are there."""
     found = {}
-    for name in PROGRAMS:
+    for name in CGROUP:
         path = links_folder(pin_dir) / name
         if not path.exists():
             continue
@@ -97,14 +73,14 @@ def is_enforcing(pin_dir: Path, cgroup_id: int) -> bool:
 def detached(pin_dir: Path, cgroup_id: int) -> list[str]:
     """The programs that no pin there attaches to that cgroup."""
     links = attached(pin_dir)
-    return [n for n in PROGRAMS if n not in links or links[n].cgroup_id != cgroup_id]
+    return [n for n in CGROUP if n not in links or links[n].cgroup_id != cgroup_id]
 
 
 def unknown(pin_dir: Path) -> list[Path]:
     """Pins of ours that this version has no name for: another version's links and maps."""
     links = links_folder(pin_dir).glob("odm_*")
-    return [p for p in links if p.name not in PROGRAMS] + [
-        p for p in pin_dir.glob("odm_*") if p.name not in MAPS and p.name not in OTHER_PINS
+    return [p for p in links if p.name not in CGROUP] + [
+        p for p in pin_dir.glob("odm_*") if p.name not in MAPS and p.name not in ELSEWHERE_PINS
     ]
 
 
@@ -164,7 +140,7 @@ def clear(pin_dir: Path) -> None:
     """`remove` for who holds the lock."""
     shutil.rmtree(next_folder(pin_dir), ignore_errors=True)
     links = {path.name: path for path in links_folder(pin_dir).glob("odm_*")}
-    order = [*(name for name in links if name not in PROGRAMS), *reversed(PROGRAMS)]
+    order = [*(name for name in links if name not in CGROUP), *reversed(CGROUP)]
     for name in order:
         if name in links:
             remove_link(links[name])

@@ -19,6 +19,7 @@ from typing import Final
 from odm_agent import isolated
 from odm_agent.datapath import (
     abi,
+    catalogue,
     census,
     frames,
     identity,
@@ -75,7 +76,7 @@ def up_to_date(wanted: Wanted) -> bool:
     return (
         identity.read(pin_dir)
         == identity.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
-        and all((pin_dir / name).exists() for name in (*MAPS, *pins.OTHER_PINS))
+        and all((pin_dir / name).exists() for name in (*MAPS, *catalogue.ELSEWHERE_PINS))
         and pins.is_enforcing(pin_dir, wanted.cgroup.stat().st_ino)
         and settings.fit(wanted)
     )
@@ -122,12 +123,12 @@ class Staged:
         identity.write(pin_dir)
         shutil.rmtree(self.folder)
         new = tuple(sorted(self.fresh)) if not first else ()
-        return Replaced(len(pins.PROGRAMS), new, removed)
+        return Replaced(len(catalogue.CGROUP), new, removed)
 
     def _attach(self) -> None:
         cgroup_fd = os.open(self._wanted.cgroup, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name in pins.PROGRAMS:
+            for name in catalogue.CGROUP:
                 path = pins.links_folder(self._wanted.pin_dir) / name
                 with _program(self.folder, name) as prog_fd:
                     _attach_one(path, self._wanted.cgroup, cgroup_fd, prog_fd)
@@ -219,7 +220,7 @@ def _attach_one(path: Path, cgroup: Path, cgroup_fd: int, prog_fd: int) -> None:
                 return
         finally:
             os.close(link_fd)
-    attach_type = pins.PROGRAMS[path.name][1]
+    attach_type = catalogue.CGROUP[path.name].attach_type
     try:
         link_fd = libbpf.link_create(prog_fd, cgroup_fd, attach_type)
     except DatapathError as error:

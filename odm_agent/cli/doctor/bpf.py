@@ -12,22 +12,6 @@ BPF_MAP_TYPE_ARRAY: Final = 2
 #: The attach flags of linux/bpf.h; 0 is exclusive.
 ALLOW_OVERRIDE: Final = 1
 ALLOW_MULTI: Final = 2
-#: enum bpf_attach_type of linux/bpf.h: the hooks that we attach to.
-HOOKS: Final = {
-    "ingress": 0,
-    "egress": 1,
-    "sock_create": 2,
-    "sock_ops": 3,
-    "bind4": 8,
-    "bind6": 9,
-    "connect4": 10,
-    "connect6": 11,
-    "sendmsg4": 14,
-    "sendmsg6": 15,
-    "getsockopt": 21,
-    "setsockopt": 22,
-    "sock_release": 34,
-}
 #: No hook of a cgroup holds more programs (BPF_CGROUP_MAX_PROGS).
 MAX_PROGRAMS: Final = 64
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from odm_agent.cli.doctor import bpf
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
+from odm_agent.datapath import catalogue
 
 NAME: Final = "foreign programs"
 #: Every program of ours is called so (kernel names hold 15 characters).
@@ -53,11 +54,11 @@ def _cgroups(root: Path, attach: Path) -> Iterator[tuple[str, Path]]:
 def _at(place: str, cgroup: Path) -> Iterator[Finding]:
     fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for hook, number in bpf.HOOKS.items():
-            there = bpf.attached(fd, number)
+        for ours in catalogue.CGROUP.values():
+            there = bpf.attached(fd, ours.attach_type)
             names = [name for name in there.names if not name.startswith(OUR_PREFIX)]
             if names:
-                yield judge(place, cgroup, hook, names, there.flags)
+                yield judge(place, cgroup, ours.hook, names, there.flags)
     finally:
         os.close(fd)
 

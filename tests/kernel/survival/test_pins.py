@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from odm_agent.datapath import clsact, orphans
-from odm_agent.datapath.pins import OTHER_PINS
+from odm_agent.datapath.catalogue import ELSEWHERE_PINS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids
@@ -76,7 +76,10 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
             world.agent.sigkill()
             world.agent.start()
             assert (link_ids(world), program_ids(world)) == (links, programs)
-            assert {path.name for path in world.agent.pins.glob("odm_*")} == {*MAPS, *OTHER_PINS}
+            assert {path.name for path in world.agent.pins.glob("odm_*")} == {
+                *MAPS,
+                *ELSEWHERE_PINS,
+            }
             assert world.agent.guarded() == guarded
             assert _filters(world) == filters
             assert "the pins were lost" in world.agent.log.read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import abi, libbpf, pins, swap
+from odm_agent.datapath import abi, catalogue, libbpf, pins, swap
 from odm_agent.datapath.settings import Wanted
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import (
@@ -52,11 +52,11 @@ def test_hundreds_of_swaps_leave_no_socket_without_its_verdict(own: World) -> No
     with unharmed(own), swap.staged(_wanted(own)) as staged:
         generations: list[dict[str, int]] = [
             {name: libbpf.prog_by_id(number) for name, number in program_ids(own).items()},
-            {n: libbpf.get_pinned(staged.folder / "programs" / n) for n in pins.PROGRAMS},
+            {n: libbpf.get_pinned(staged.folder / "programs" / n) for n in catalogue.CGROUP},
         ]
         links = {
             name: libbpf.get_pinned(pins.links_folder(own.agent.pins) / name)
-            for name in pins.PROGRAMS
+            for name in catalogue.CGROUP
         }
         assert not staged.fresh
         give_up = time.monotonic() + _SWAPPING_S

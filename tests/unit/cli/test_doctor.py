@@ -1,18 +1,22 @@
 """check: what each finding is made from, and that one run shows all of them."""
 
+import ctypes as ct
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from odm_agent.cli.doctor import CHECKS, bpf, examine, managers, network, programs, software, system
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok
 from odm_agent.config.schema import AgentConfig
+from odm_agent.datapath import catalogue
 from odm_agent.errors import KernelError
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
@@ -117,28 +121,46 @@ def test_the_loaders_last_word_is_the_reason(monkeypatch: pytest.MonkeyPatch) ->
 # --- programs of others -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def foreign(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
-    """A cgroup with a real program of somebody else's, attached with the flags given."""
-    # Two instructions: r0 = 1; exit. A cgroup_skb program that lets everything pass.
-    code = bytes.fromhex("b700000001000000" + "9500000000000000")
+#: r0 = 1; exit: lets everything pass.
+PASS: Final = bytes.fromhex("b700000001000000" + "9500000000000000")
+
+
+@contextmanager
+def stranger(cgroup: Path, program: catalogue.Program, flags: int, name: str) -> Iterator[int]:
+    """A real program of the kind of one of ours at a cgroup; yields what the kernel answered."""
     libbpf = bpf.library()
-    program = libbpf.bpf_prog_load(8, b"stranger", b"GPL", code, 2, None)
-    assert program > 0
-    with Cgroup("doctor") as cgroup:
-        cgroup.child("below")
-        fd = os.open(cgroup.path, os.O_RDONLY)
-        try:
-            assert libbpf.bpf_prog_attach(program, fd, bpf.HOOKS["egress"], request.param) == 0
-            yield cgroup
-        finally:
-            libbpf.bpf_prog_detach2(program, fd, bpf.HOOKS["egress"])
-            os.close(fd)
-            os.close(program)
+    options = LoadOptions(ct.sizeof(LoadOptions), expected_attach_type=program.attach_type)
+    size = len(PASS) // 8
+    loaded = libbpf.bpf_prog_load(
+        program.type, name.encode(), b"GPL", PASS, size, ct.byref(options)
+    )
+    assert loaded > 0, loaded
+    fd = os.open(cgroup, os.O_RDONLY)
+    try:
+        result = libbpf.bpf_prog_attach(loaded, fd, program.attach_type, flags)
+        yield result
+        if result == 0:
+            libbpf.bpf_prog_detach2(loaded, fd, program.attach_type)
+    finally:
+        os.close(fd)
+        os.close(loaded)
+
+
+class LoadOptions(ct.Structure):
+    """struct bpf_prog_load_opts of libbpf, up to what a cgroup's programs need."""
+
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("attempts", ct.c_int),
+        ("expected_attach_type", ct.c_uint32),
+    )
+
+
+EGRESS: Final = catalogue.CGROUP["odm_egress"]
 
 
 @pytest.mark.parametrize(
-    ("foreign", "below", "state"),
+    ("flags", "below", "state"),
     [
         (0, "", "missing"),
         (0, "below", "missing"),
@@ -147,35 +169,31 @@ def foreign(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
         (bpf.ALLOW_MULTI, "", "warning"),
         (bpf.ALLOW_MULTI, "below", "warning"),
     ],
-    indirect=["foreign"],
 )
 def test_a_real_foreign_program_is_found_and_judged_as_the_kernel_does(
-    foreign: Cgroup, below: str, state: str
+    flags: int, below: str, state: str
 ) -> None:
-    attach = foreign.path / below
-    (finding,) = programs.foreign_programs(Host(AgentConfig(cgroup=str(attach))))
-    assert finding.state == state
-    assert finding.detail.startswith("stranger (")
-    assert f"egress of {foreign.path}:" in finding.detail
-    # The kernel is the judge: can one like ours be attached there?
-    assert attaches(attach) is (state == "warning")
+    with Cgroup("doctor") as cgroup:
+        cgroup.child("below")
+        with stranger(cgroup.path, EGRESS, flags, "stranger"):
+            attach = cgroup.path / below
+            (finding,) = programs.foreign_programs(Host(AgentConfig(cgroup=str(attach))))
+            assert finding.state == state
+            assert finding.detail.startswith("stranger (")
+            assert f"egress of {cgroup.path}:" in finding.detail
+            # The kernel is the judge: can one like ours be attached there?
+            with stranger(attach, EGRESS, bpf.ALLOW_MULTI, "odm_try") as result:
+                assert (result == 0) is (state == "warning")
 
 
-def attaches(cgroup: Path) -> bool:
-    """Whether the kernel takes an ALLOW_MULTI program at the egress of this cgroup."""
-    code = bytes.fromhex("b700000001000000" + "9500000000000000")
-    libbpf = bpf.library()
-    program = libbpf.bpf_prog_load(8, b"odm_try", b"GPL", code, 2, None)
-    fd = os.open(cgroup, os.O_RDONLY)
-    try:
-        hook = bpf.HOOKS["egress"]
-        if libbpf.bpf_prog_attach(program, fd, hook, bpf.ALLOW_MULTI) != 0:
-            return False
-        assert libbpf.bpf_prog_detach2(program, fd, hook) == 0
-        return True
-    finally:
-        os.close(fd)
-        os.close(program)
+@pytest.mark.parametrize("name", catalogue.CGROUP)
+def test_an_exclusive_program_is_found_at_each_hook_that_we_attach_to(name: str) -> None:
+    ours = catalogue.CGROUP[name]
+    with Cgroup("doctor") as cgroup, stranger(cgroup.path, ours, 0, "stranger") as result:
+        assert result == 0
+        (finding,) = programs.foreign_programs(Host(AgentConfig(cgroup=str(cgroup.path))))
+        assert finding.state == "missing"
+        assert f"(exclusive) at {ours.hook} of" in finding.detail
 
 
 def test_programs_below_only_stand_beside(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import re
 
-from odm_agent.datapath import pins, source
+from odm_agent.datapath import catalogue, source
 
 
 def test_every_hook_is_a_program_of_the_text() -> None:
     defined = set(re.findall(r"^int (\w+)\(", source.amalgamated(), re.MULTILINE))
-    assert defined == set(pins.PROGRAMS | pins.OTHER_PROGRAMS)
+    assert defined == set(catalogue.ALL)
 
 
 def test_no_local_include_is_left_and_lines_point_at_files() -> None:

@@ -7,7 +7,7 @@ static __always_inline struct odm_decision odm_narrow(const struct odm_settings 
 						      struct bpf_sock *sk, __u8 family,
 						      struct odm_addr *addr)
 {
-	struct odm_decision d = odm_check_want(settings, want);
+	struct odm_decision d = odm_check_want(settings, want, ODM_H_BIND);
 	struct odm_prefix *prefix;
 	struct odm_addr *picked;
 

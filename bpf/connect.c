@@ -101,7 +101,7 @@ odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 	}
 	if (!want->type)
 		return odm_connect_untyped(want);
-	d = odm_check_want(settings, want);
+	d = odm_check_want(settings, want, ODM_H_CONNECT);
 	if (d.verdict == ODM_REFUSE)
 		return d;
 	prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);

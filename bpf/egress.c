@@ -1,13 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The backstop: only here is the true source seen, whoever chose it. It can only drop. */
 
-static __always_inline struct odm_decision odm_decide_egress(const struct odm_class *class,
+/*
+ * A marked packet whose table lost the source after a hook had chosen by it: nothing untyped leaves
+ * instead. Audit lets it go where the class's default was lost, but not a type that was asked for.
+ */
+static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb,
+							   const struct odm_class *class)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+	struct odm_socket *sock = sk ? odm_socket_of(sk) : NULL;
+	bool asked = sock && sock->type;
+
+	return ODM_DECIDE(class->mode == ODM_MODE_AUDIT && !asked ? ODM_AUDIT : ODM_REFUSE,
+			  ODM_R_NOT_LOCAL, 0);
+}
+
+static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *skb,
+							     const struct odm_class *class,
 							     struct odm_source source, bool marked)
 {
 	if (!source.type) {
-		/* Its table lost the source after the hook had chosen by it: nothing untyped instead. */
 		if (marked)
-			return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, 0);
+			return odm_lost_source(skb, class);
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 	} else if (!odm_may(class, source.type)) {
@@ -62,7 +77,7 @@ int odm_egress(struct __sk_buff *skb)
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1;
-	d = odm_decide_egress(class, source, marked);
+	d = odm_decide_egress(skb, class, source, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
 		d = odm_place_of_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (d.silent || odm_is_outsider(skb))

@@ -38,16 +38,11 @@ static __always_inline struct odm_held odm_place_at(const struct odm_addr *addr,
 	};
 }
 
-/* An excess is refused; in audit it is counted and let go on. */
+/* What a cap says: `reason` is 0 where nothing exceeds it. */
 static __always_inline struct odm_decision odm_exceeds(const struct odm_want *want, u8 reason,
 						       u8 type, u8 hook)
 {
-	if (!reason)
-		return ODM_LEAVE_ALONE;
-	if (want->class->mode == ODM_MODE_ENFORCE)
-		return ODM_DECIDE(ODM_REFUSE, reason, type);
-	odm_count(want->class_id, ODM_DECIDE(ODM_AUDIT, reason, type), hook);
-	return ODM_LEAVE_ALONE;
+	return reason ? odm_deny(want, reason, type, hook) : ODM_LEAVE_ALONE;
 }
 
 /* The place of a tracked socket that gets `addr` among those of its class and type. */
@@ -89,7 +84,7 @@ static __always_inline struct odm_decision odm_take_place(void *ctx, struct bpf_
 		return odm_place(ctx, sock, want, addr, type, holds, hook);
 	odm_lost(ODM_LOST_SOCKET);
 	return want->class->flags & ODM_CLASS_FAIL_CLOSED
-		       ? ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, type)
+		       ? odm_deny(want, ODM_R_NO_STORAGE, type, hook)
 		       : ODM_LEAVE_ALONE;
 }
 

@@ -63,10 +63,19 @@ static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u
 		odm_lost(ODM_LOST_VERDICT);
 }
 
-/* A class in audit refuses nothing; what it would have refused is counted as such. */
+/* Refusals for what a class may do. All others say that a call cannot be done as it was meant. */
+#define ODM_POLICY_REASONS                                                                         \
+	(1u << ODM_R_CLASS | 1u << ODM_R_CREATOR | 1u << ODM_R_STRICT | 1u << ODM_R_CLOSED |       \
+	 1u << ODM_R_CAP_SOCKETS | 1u << ODM_R_CAP_REQUESTS)
+
+/*
+ * Audit lifts the policy and counts what the policy would have refused. It does not lift the rest:
+ * a socket that was told that its type is taken would leave from another one.
+ */
 static __always_inline struct odm_decision odm_soften(struct odm_decision d, __u8 mode)
 {
-	if (d.verdict == ODM_REFUSE && mode == ODM_MODE_AUDIT)
+	if (d.verdict == ODM_REFUSE && mode == ODM_MODE_AUDIT &&
+	    ODM_POLICY_REASONS & (1u << (d.reason & 31)))
 		d.verdict = ODM_AUDIT;
 	return d;
 }

@@ -37,33 +37,52 @@ static __always_inline bool odm_wants_nothing(const struct odm_want *want)
 	return !want->type && !want->sock && !(want->class->flags & ODM_CLASS_STRICT);
 }
 
-/* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may. */
+/*
+ * Refuse for a reason of policy before the call is decided. In audit the refusal is counted and the
+ * call gets what it would get without the policy.
+ */
+static __always_inline struct odm_decision odm_deny(const struct odm_want *want, u8 reason, u8 type,
+						    u8 hook)
+{
+	if (want->class->mode == ODM_MODE_ENFORCE)
+		return ODM_DECIDE(ODM_REFUSE, reason, type);
+	odm_count(want->class_id, ODM_DECIDE(ODM_AUDIT, reason, type), hook);
+	return ODM_LEAVE_ALONE;
+}
+
+/* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may, or are in audit. */
 static __always_inline struct odm_decision odm_check_want(const struct odm_settings *settings,
-							  const struct odm_want *want)
+							  const struct odm_want *want, u8 hook)
 {
 	struct odm_class *asker;
 	u16 asker_id;
 
 	if (!odm_may(want->class, want->type))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, want->type);
+		return odm_deny(want, ODM_R_CLASS, want->type, hook);
 	if (want->asked) {
 		asker_id = odm_class_of_asker(want->sock, settings->epoch);
 		if (asker_id != want->class_id) {
 			asker = odm_class_row(asker_id);
 			if (!asker || !odm_may(asker, want->type))
-				return ODM_DECIDE(ODM_REFUSE, ODM_R_CREATOR, want->type);
+				return odm_deny(want, ODM_R_CREATOR, want->type, hook);
 		}
 	}
 	return ODM_LEAVE_ALONE;
 }
 
-/* No address to give: a class's default may go on without one if it fails open, a request never. */
+/*
+ * No address to give. A socket with its class's default goes on without one where the class fails
+ * open or is in audit. A socket that asked never does.
+ */
 static __always_inline struct odm_decision odm_without_address(const struct odm_want *want,
 							       __u8 reason)
 {
-	if (!want->asked && !(want->class->flags & ODM_CLASS_FAIL_CLOSED))
+	if (want->asked)
+		return ODM_DECIDE(ODM_REFUSE, reason, want->type);
+	if (!(want->class->flags & ODM_CLASS_FAIL_CLOSED))
 		return ODM_DECIDE(ODM_ACCEPT, ODM_R_FAIL_OPEN, want->type);
-	return ODM_DECIDE(ODM_REFUSE, reason, want->type);
+	return ODM_DECIDE(want->class->mode == ODM_MODE_AUDIT ? ODM_AUDIT : ODM_REFUSE, reason,
+			  want->type);
 }
 
 /*

@@ -36,6 +36,17 @@ static __always_inline bool odm_serves(const struct bpf_sock *sk)
 	return sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP;
 }
 
+/*
+ * The kernel answers as it would without us: it drops the bits of the type, or has no such option at
+ * all. We hold a cut copy of a value that is longer than a page: the kernel uses the original.
+ */
+static __always_inline int odm_leave_to_kernel(struct bpf_sockopt *ctx)
+{
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0;
+	return 1;
+}
+
 /* May the caller ask for this? Everything is checked before anything is stored. */
 static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
 							     u32 value)
@@ -99,45 +110,43 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 {
 	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, 0);
 
-	if (!sock || !sock->type)
-		return 1;
-	sock->type = 0;
-	if (!odm_kernel_has_option(sk))
-		ctx->optlen = -1;
-	return 1;
+	if (sock && sock->type) {
+		sock->type = 0;
+		if (!odm_kernel_has_option(sk)) {
+			ctx->optlen = -1;
+			return 1;
+		}
+	}
+	return odm_leave_to_kernel(ctx);
 }
 
 static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
 	struct odm_settings *settings = odm_settings_get();
+	struct odm_decision d, excess;
+	struct odm_want want = {};
 	struct odm_cgroup cgroup;
-	struct odm_decision d;
-	struct odm_class *class;
-	u8 mode, reason;
 
 	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
-		return 1;
+		return odm_leave_to_kernel(ctx);
 	cgroup = odm_class_of_caller(settings);
-	class = odm_class_row(cgroup.class_id);
-	if (!class || class->mode == ODM_MODE_OFF)
-		return 1;
-	mode = class->mode;
-	d = odm_check_request(class, value);
-	if (d.verdict == ODM_ACCEPT && class->flags & ODM_CLASS_CAPPED) {
-		reason = odm_use(cgroup.class_id, d.type, false, true, true);
-		if (reason)
-			d = ODM_DECIDE(ODM_REFUSE, reason, d.type);
+	want.class_id = cgroup.class_id;
+	want.class = odm_class_row(cgroup.class_id);
+	if (!want.class || want.class->mode == ODM_MODE_OFF)
+		return odm_leave_to_kernel(ctx);
+	d = odm_check_request(want.class, value);
+	if (d.verdict == ODM_ACCEPT && want.class->flags & ODM_CLASS_CAPPED) {
+		excess = odm_exceeds(&want, odm_use(want.class_id, d.type, false, true, true),
+				     d.type, ODM_H_SETSOCKOPT);
+		if (excess.verdict == ODM_REFUSE)
+			d = excess;
 	}
-	if (d.reason == ODM_R_BAD_FIELD || d.reason == ODM_R_BAD_FLAGS)
-		mode = ODM_MODE_ENFORCE; /* a value without meaning: no mode makes sense of it */
-	if (d.verdict == ODM_ACCEPT || mode == ODM_MODE_AUDIT) {
-		if (!odm_store_type(sk, d.type, cgroup.class_id)) {
-			d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
-			mode = ODM_MODE_ENFORCE;
-		}
-	}
-	if (!odm_conclude(cgroup.class_id, d, mode, ODM_H_SETSOCKOPT))
+	if (d.verdict == ODM_ACCEPT && !odm_store_type(sk, d.type, want.class_id))
+		d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
+	if (!odm_conclude(want.class_id, d, want.class->mode, ODM_H_SETSOCKOPT))
 		return 0;
+	if (d.verdict == ODM_REFUSE) /* in audit: nobody heard it, and reading back says so */
+		return odm_leave_to_kernel(ctx);
 	odm_pass_flags(ctx, sk, value);
 	return 1;
 }
@@ -175,11 +184,25 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 		return 1;
 	}
 	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))
-		return 1;
+		return odm_leave_to_kernel(ctx);
 	value = *optval;
 	if (value & (ODM_FIELD_MASK | ODM_ON_NET | ODM_FRESH))
 		return odm_set_type(ctx, sk, value);
-	return value ? 1 : odm_clear_type(ctx, sk);
+	return value ? odm_leave_to_kernel(ctx) : odm_clear_type(ctx, sk);
+}
+
+/* Is the type of a socket acted upon when this caller uses it? Not where its class is off, or none. */
+static __always_inline bool odm_holds_for_caller(void)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_cgroup cgroup;
+	struct odm_class *class;
+
+	if (!settings)
+		return false;
+	cgroup = odm_class_of_caller(settings);
+	class = odm_class_row(cgroup.class_id);
+	return cgroup.class_id && class && class->mode != ODM_MODE_OFF;
 }
 
 /* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */
@@ -197,7 +220,7 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 	if (!sk || (void *)(optval + 1) > ctx->optval_end)
 		return 1;
 	sock = odm_sockets.sk_storage_get(sk, 0, 0);
-	if (!sock || !sock->type)
+	if (!sock || !sock->type || !odm_holds_for_caller())
 		return 1;
 	if (odm_kernel_has_option(sk))
 		flags = *optval & ODM_FLAGS_MASK;

@@ -56,7 +56,7 @@ odm_decide_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 	}
 	if (!want->type)
 		return odm_connect_untyped(want);
-	d = odm_check_want(settings, want);
+	d = odm_check_want(settings, want, ODM_H_SENDMSG);
 	if (d.verdict == ODM_REFUSE)
 		return d;
 	if (!want->asked && sk->src_port) {

@@ -133,6 +133,8 @@ class Model:
             return self._without_type(operation, number)
         if error := self._refusal(number):
             return None, (error, b"")
+        if number >> 16 & 7 not in self.allow:
+            return operation, None  # audit: nobody heard it
         self.type = number >> 16 & 7
         flags = number & 0xFFFF
         if flags and self.kernel_has_option:

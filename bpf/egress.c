@@ -48,6 +48,69 @@ odm_place_of_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_
 	return odm_place(skb, want.sock, &want, addr, type, ODM_HELD_BY_USER, ODM_H_EGRESS);
 }
 
+/*
+ * May this packet over `lo` have a source that the host holds, though the map lacks it? Somebody may
+ * have added an address while no agent ran, and a program of no class goes on as without us: the
+ * kernel has checked what its socket is bound to, unless the socket is raw or asked not to be
+ * checked. A class that may not use the type has no such benefit of the doubt.
+ */
+static __always_inline bool odm_may_be_held(struct __sk_buff *skb, u16 class_id)
+{
+	u16 unchecked = ODM_SOCKET_RAW | ODM_SOCKET_FREEBIND | ODM_SOCKET_NONLOCAL;
+	struct bpf_sock *sk = skb->sk;
+	struct odm_socket *sock;
+
+	if (class_id || !sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk) /* a handshake that the kernel answers, from where a SYN has arrived */
+		return true;
+	sock = odm_socket_of(sk);
+	return !sock || !(sock->flags & unchecked);
+}
+
+/* Does the source of a packet to a typed address stay on this host, as the answer to it then does? */
+static __always_inline bool odm_answer_stays(struct __sk_buff *skb,
+					     const struct odm_settings *settings, u16 class_id,
+					     const struct odm_addr *source)
+{
+	if (odm_is_v4(source) && skb->protocol == bpf_htons(ETH_P_IPV6))
+		return false; /* a mapped address in an IPv6 header is nobody's */
+	if (odm_is_loopback(source) || odm_is_held(settings, source))
+		return true;
+	return !odm_source_of(source).type && odm_may_be_held(skb, class_id);
+}
+
+/*
+ * Over `lo`: to a typed address, from one that is not the host's. The kernel would answer it from the
+ * typed address to whoever holds that source, by SYN cookies, resets, echo replies and errors that
+ * quote the packet: that is sending from there. It costs nothing to loopback addresses, and one
+ * lookup to the host's others.
+ */
+static __always_inline int odm_egress_local(struct __sk_buff *skb)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_addr source, destination;
+	struct odm_cgroup cgroup;
+	struct odm_class *class;
+	struct odm_decision d;
+	__u8 type;
+
+	if (!settings || !odm_packet_destination(skb, &destination) || odm_is_exempt(&destination))
+		return 1;
+	type = odm_source_of(&destination).type;
+	if (!type || !odm_packet_source(skb, &source))
+		return 1;
+	cgroup = odm_class_of_packet(skb, settings);
+	class = odm_class_row(cgroup.class_id);
+	if (!class || class->mode == ODM_MODE_OFF || odm_may(class, type) ||
+	    odm_answer_stays(skb, settings, cgroup.class_id, &source) || odm_is_outsider(skb))
+		return 1;
+	d = odm_soften(ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type), class->mode);
+	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
+	return d.verdict != ODM_REFUSE;
+}
+
 /* cgroup_skb/egress: an untyped source costs one lookup. */
 int odm_egress(struct __sk_buff *skb)
 {
@@ -59,7 +122,9 @@ int odm_egress(struct __sk_buff *skb)
 	struct odm_decision d;
 	bool marked;
 
-	if (skb->ifindex == LOOPBACK_IFINDEX || !odm_packet_source(skb, &addr))
+	if (skb->ifindex == LOOPBACK_IFINDEX)
+		return odm_egress_local(skb);
+	if (!odm_packet_source(skb, &addr))
 		return 1;
 	source = odm_source_of(&addr);
 	settings = odm_settings_get();

@@ -257,6 +257,7 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_RAW 0x02      /* a user's raw socket, not the kernel's own */
 #define ODM_SOCKET_FREEBIND 0x04 /* may be bound to any-IP addresses */
 #define ODM_SOCKET_TRACKED 0x08  /* what it holds is counted */
+#define ODM_SOCKET_NONLOCAL 0x10 /* its user may bind it to addresses that the host lacks */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */

@@ -46,6 +46,14 @@ static __always_inline bool odm_is_exempt(const struct odm_addr *a)
 	       (top & 0xff0f0000) == 0xff010000;            /* interface-scope multicast */
 }
 
+/* Addresses that never leave the host, whichever interfaces it has; and none at all. */
+static __always_inline bool odm_is_loopback(const struct odm_addr *a)
+{
+	if (odm_is_v4(a))
+		return !a->w[3] || (bpf_ntohl(a->w[3]) >> 24) == 127;
+	return !a->w[0] && !a->w[1] && !a->w[2] && (!a->w[3] || a->w[3] == bpf_htonl(1));
+}
+
 static __always_inline bool odm_is_multicast(const struct odm_addr *a)
 {
 	if (odm_is_v4(a))

@@ -15,21 +15,35 @@ static __always_inline struct odm_source odm_source_of(const struct odm_addr *ad
 }
 
 /*
- * The host's own address or a subnet's broadcast address: such a destination is left alone. The
- * trie is asked only where some span is local as a whole.
+ * The row of an address of the host's own, or of a subnet's broadcast address; NULL: somebody else's.
+ * The trie is asked only where some span is local as a whole.
  */
-static __always_inline bool odm_is_own(const struct odm_settings *settings,
-				       const struct odm_addr *addr)
+static __always_inline struct odm_source *odm_own_row(const struct odm_settings *settings,
+						      const struct odm_addr *addr)
 {
 	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
 	struct odm_source *row = odm_sources.lookup(&key.addr);
 
-	if (row)
-		return true;
-	if (!settings->any_ip_spans)
-		return false;
+	if (row || !settings->any_ip_spans)
+		return row;
 	row = odm_spans.lookup(&key);
-	return row && (row->flags & ODM_SOURCE_ANY_IP);
+	return row && (row->flags & ODM_SOURCE_ANY_IP) ? row : NULL;
+}
+
+/* A destination that is left alone, as it does not leave the host or its link. */
+static __always_inline bool odm_is_own(const struct odm_settings *settings,
+				       const struct odm_addr *addr)
+{
+	return odm_own_row(settings, addr);
+}
+
+/* An address that the host holds: packets to it arrive here, unlike those to a broadcast address. */
+static __always_inline bool odm_is_held(const struct odm_settings *settings,
+					const struct odm_addr *addr)
+{
+	struct odm_source *row = odm_own_row(settings, addr);
+
+	return row && !(row->flags & ODM_SOURCE_BROADCAST);
 }
 
 static __always_inline bool odm_leaves_alone(const struct odm_settings *settings,

@@ -168,6 +168,31 @@ static __always_inline int odm_check_frames(struct bpf_sockopt *ctx, u8 closed)
 	return odm_conclude(cgroup.class_id, d, class->mode, ODM_H_SETSOCKOPT);
 }
 
+/* Options that let a socket be bound to addresses which are not the host's. */
+static __always_inline bool odm_binds_nonlocal(int level, int option)
+{
+	if (level == IPPROTO_IPV6)
+		return option == IPV6_FREEBIND || option == IPV6_TRANSPARENT;
+	return level == IPPROTO_IP && (option == IP_FREEBIND || option == IP_TRANSPARENT);
+}
+
+/* Egress could not tell it: whether a socket's source was checked when it was bound. */
+static __always_inline void odm_note_nonlocal(struct bpf_sockopt *ctx, struct bpf_sock *sk)
+{
+	struct odm_settings *settings = odm_settings_get();
+	struct odm_socket *sock;
+
+	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return;
+	sock = odm_own_storage(sk);
+	if (!sock)
+		sock = odm_new_socket(sk, odm_class_of_caller(settings).class_id, 0);
+	if (sock)
+		sock->flags |= ODM_SOCKET_NONLOCAL;
+	else
+		odm_lost(ODM_LOST_SOCKET);
+}
+
 /* cgroup/setsockopt: runs for every option of every socket, so it leaves by the first test. */
 int odm_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -181,6 +206,8 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 			return odm_check_frames(ctx, ODM_REFUSE_XDP);
 		if (ctx->level == SOL_PACKET && ctx->optname == PACKET_QDISC_BYPASS)
 			return odm_check_frames(ctx, ODM_REFUSE_PACKET);
+		if (sk && odm_binds_nonlocal(ctx->level, ctx->optname))
+			odm_note_nonlocal(ctx, sk);
 		return 1;
 	}
 	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))

@@ -11,9 +11,10 @@ import pytest
 from odm_agent.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import TYPE_MASK, TYPE_SHIFT, Kind, ask, asked, exchange, outcome
-from tests.lab.host import FIXED, LINKS, NONPERSISTENT, SESSION, Captures, type_of
+from tests.lab.host import FIXED, GRACEFUL, LINKS, NONPERSISTENT, SESSION, Captures, type_of
 from tests.lab.place import Ready
 from tests.lab.world import BY_DEFAULT, PLAIN, World
+from tests.rfc8653.bypass.tricks_bind import freebind
 
 _PORT: Final = 27001
 _STREAMS: Final = (Kind.TCP6, Kind.TCP4)
@@ -245,6 +246,56 @@ def test_S6_the_host_s_own_addresses_count_as_loopback(world: World, kind: Kind)
         assert world.place("session").do(lambda: client(fixed)) == fixed
     with world.place(PLAIN).background(wildcard_server(kind, ordinary)):
         assert world.place("session").do(lambda: client(ordinary)) == ordinary
+
+
+@each_kind(*_SERVERS)
+def test_S6_every_address_of_the_host_reaches_its_typed_ones(world: World, kind: Kind) -> None:
+    """From the addresses of each interface, whatever the caller's class; FREEBIND is no offence."""
+    fixed = world.address(FIXED, kind.family)
+
+    def client(source: str) -> str:
+        with kind.open() as sock:
+            freebind(sock)
+            sock.bind((source, 0))
+            return exchange(sock, kind, (fixed, _PORT)).seen
+
+    with world.place("every").background(wildcard_server(kind, fixed)):
+        for place in (PLAIN, "nothing", "brief"):
+            for letter in "AB":
+                source = str(LINKS[letter, kind.family][2])
+                assert world.place(place).do(lambda s=source: client(s)) == source  # type: ignore[misc]
+
+
+@each_kind(Kind.TCP6, Kind.UDP6)
+def test_S6_link_local_address_of_the_host_reaches_its_typed_ones(world: World, kind: Kind) -> None:
+    """To an address on the same link; local routes lead over `lo` there too."""
+    graceful = world.address(GRACEFUL, Family.IPV6)
+    shown = world.site.host.ip("-6", "-o", "address", "show", "dev", "w1", "scope", "link")
+    source = shown.split()[3].partition("/")[0]
+
+    def client() -> str:
+        with kind.open() as sock:
+            sock.bind((source, 0, 0, socket.if_nametoindex("w1")))
+            return exchange(sock, kind, (graceful, _PORT)).seen
+
+    with world.place("every").background(wildcard_server(kind, graceful)):
+        for place in (PLAIN, "nothing", "brief"):
+            assert world.place(place).do(client).partition("%")[0] == source
+
+
+def test_A1_link_local_address_of_a_neighbour_does_not(world: World, captures: Captures) -> None:
+    """Else an error that quotes it would leave from the typed address, to the neighbour."""
+    graceful = world.address(GRACEFUL, Family.IPV6)
+
+    def client() -> None:
+        with Kind.UDP6.open() as sock:
+            freebind(sock)
+            sock.bind(("fe80::bad", 0, 0, socket.if_nametoindex("w1")))
+            sock.sendto(b"x", (graceful, 9))
+
+    for place in (PLAIN, "nothing", "brief"):
+        assert world.place(place).do(lambda: outcome(client)) == "EPERM"
+    assert not any(str(each.source) == graceful for each in captures.at("B").packets())
 
 
 @each_family

@@ -90,5 +90,8 @@ def works(world: World, technique: Technique, form: Form) -> bool | None:
     stage = Stage.of(world, PERMITTED, form, technique.needs, SESSION)
     with watched(world) as seen:
         told = technique.act(stage)
-        seen.wait_for_typed() if told != ABSENT else seen.look()
-    return None if told == ABSENT else bool(seen.typed)
+        if told != ABSENT:
+            seen.wait_for_typed(kernels=technique.kernels)
+    if told == ABSENT:
+        return None
+    return bool(seen.typed or (technique.kernels and seen.kernels))

@@ -11,6 +11,7 @@ from tests.rfc8653.bypass import (
     tricks_frames,
     tricks_handover,
     tricks_kernel,
+    tricks_loopback,
     tricks_membership,
     tricks_mptcp,
     tricks_older,
@@ -36,6 +37,7 @@ GROUPS: Final = {
         tricks_older,
         tricks_raw,
         tricks_frames,
+        tricks_loopback,
         tricks_forwarded,
         tricks_kernel,
     )

@@ -60,10 +60,10 @@ class Seen:
                     self.untyped |= not packet.source.is_link_local
         return self
 
-    def wait_for_typed(self) -> "Seen":
-        """Look until a typed source is there, or for a while."""
+    def wait_for_typed(self, *, kernels: bool = False) -> "Seen":
+        """Look until a typed source is there, or for a while; `kernels`: the kernel's will do."""
         deadline = time.monotonic() + _PATIENCE_S
-        while not self.look().typed and time.monotonic() < deadline:
+        while not (self.look().typed or (kernels and self.kernels)) and time.monotonic() < deadline:
             time.sleep(0.02)
         return self
 

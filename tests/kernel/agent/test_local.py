@@ -1,0 +1,74 @@
+"""Local traffic with typed addresses, where the host has an address that no agent has seen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from odm_agent.model import Family
+from tests.lab.cases import each_family, each_kind
+from tests.lab.client import Kind, exchange, outcome
+from tests.lab.host import FIXED
+from tests.lab.netns import address
+from tests.lab.world import PLAIN, World
+from tests.rfc8653.test_servers import wildcard_server
+
+_PORT: Final = 27001
+_ADDED: Final = {Family.IPV6: "2001:db8:ad::1", Family.IPV4: "203.0.113.99"}
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A world whose agent was killed before somebody added addresses; its Fixed ones."""
+
+    world: World
+    fixed: dict[Family, str]
+
+    def call(self, kind: Kind, place: str, source: str, destination: str) -> str:
+        """What the server at `destination` takes its caller for."""
+
+        def client() -> str:
+            with kind.open() as sock:
+                sock.bind((source, 0))
+                return exchange(sock, kind, (destination, _PORT)).seen
+
+        return self.world.place(place).do(client)
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
+    """One for all tests of this file."""
+    with World(tmp_path_factory.mktemp("behind")) as world:
+        fixed = {family: world.address(FIXED, family) for family in Family}
+        world.agent.sigkill()
+        for family, added in _ADDED.items():
+            address(world.site.host, "w1", f"{added}/{32 if family is Family.IPV4 else 128}")
+        yield Behind(world, fixed)
+
+
+@each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
+def test_S6_address_that_no_agent_has_seen_is_the_host_s_own(behind: Behind, kind: Kind) -> None:
+    """For programs of no class: it calls a typed address, and is called from one."""
+    fixed, added = behind.fixed[kind.family], _ADDED[kind.family]
+    with behind.world.place("every").background(wildcard_server(kind, fixed)):
+        assert behind.call(kind, PLAIN, added, fixed) == added
+        assert behind.call(kind, "every", added, fixed) == added
+    with behind.world.place(PLAIN).background(wildcard_server(kind, added)):
+        assert behind.call(kind, "every", fixed, added) == fixed
+
+
+@each_family
+def test_A1_class_that_may_not_use_the_type_has_no_benefit_of_the_doubt(
+    behind: Behind, family: Family
+) -> None:
+    """For all that the maps know, the answer to it would leave the host from the typed address."""
+    kind = Kind.UDP6 if family is Family.IPV6 else Kind.UDP4
+
+    def client() -> None:
+        with kind.open() as sock:
+            sock.bind((_ADDED[family], 0))
+            sock.connect((behind.fixed[family], _PORT))
+            sock.send(b"x")
+
+    assert behind.world.place("nothing").do(lambda: outcome(client)) == "EPERM"

@@ -1,13 +1,17 @@
-"""What must outlive a reboot: the secret, the ids of names, the sysctls that we changed."""
+"""What must outlive a reboot: secret, ids of names, addresses, the sysctls that we changed."""
 
 import os
 import secrets
 import sqlite3
+from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
 
 from odm_agent.errors import OdmError
 from odm_agent.folders import distrust
+from odm_agent.model import IPAddress
+from odm_agent.prefixes.memory import Given
 
 Kind = Literal["class", "prefix"]
 
@@ -20,6 +24,14 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (kind, id), UNIQUE (kind, name)
     );
     CREATE TABLE sysctls (path TEXT PRIMARY KEY, value TEXT NOT NULL);
+    """,
+    # Until then addresses were made with the interface's name, and nobody wrote them down.
+    """
+    CREATE TABLE addresses (
+        address TEXT PRIMARY KEY, number INTEGER NOT NULL, conflict INTEGER NOT NULL
+    );
+    CREATE TABLE prefixes_by_interface (name TEXT PRIMARY KEY);
+    INSERT INTO prefixes_by_interface SELECT name FROM ids WHERE kind = 'prefix';
     """,
 )
 
@@ -93,6 +105,31 @@ class Journal:
         """All names that ever had an id."""
         rows = self._read("SELECT id, name FROM ids WHERE kind = ? ORDER BY id", kind)
         return {int(str(id_)): str(name) for id_, name in rows}
+
+    def prefixes_by_interface(self) -> frozenset[str]:
+        """The names of prefixes whose addresses were once made with the interface's name."""
+        return frozenset(str(name) for (name,) in self._read("SELECT * FROM prefixes_by_interface"))
+
+    def addresses(self) -> dict[IPAddress, Given]:
+        """Every address that was ever made, by the number that it has in its pool."""
+        rows = self._read("SELECT address, number, conflict FROM addresses")
+        return {ip_address(str(a)): Given(int(str(n)), bool(conflict)) for a, n, conflict in rows}
+
+    def remember_addresses(
+        self, before: Mapping[IPAddress, Given], now: Mapping[IPAddress, Given]
+    ) -> None:
+        """Write down what differs between what `addresses` has told and what it shall tell."""
+        gone = [(str(address),) for address in before.keys() - now.keys()]
+        made = [
+            (str(address), given.number, given.conflict)
+            for address, given in now.items()
+            if before.get(address) != given
+        ]
+        if not gone and not made:
+            return
+        with self._write():
+            self._db.executemany("DELETE FROM addresses WHERE address = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made)
 
     def remember_sysctl(self, path: str, value: str) -> None:
         """Note what a sysctl was before we changed it; only the first value counts."""

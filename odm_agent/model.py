@@ -106,6 +106,8 @@ class TypedPrefix:
     #: Whether packets from the prefix that others made are forwarded.
     forwarded: bool = False
     order: int = 0
+    #: RFC 7217's Net_Iface: empty, but for prefixes of a time when it was the interface's name.
+    net_iface: str = ""
 
     @property
     def family(self) -> Family:

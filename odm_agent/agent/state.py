@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odm_agent.agent import privileges, uplinks
+from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
@@ -23,6 +24,7 @@ from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
+from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile.projections import desired
@@ -55,6 +57,7 @@ class State:
     attached_to: Path
     netns_cookie: int
     counts: Counts
+    addresses: AddressBook
     #: What was replaced at the start; None: the programs in force were adopted.
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
@@ -72,7 +75,9 @@ class State:
     def converge(self) -> bool:
         """One pass over cgroups, kernel and maps; whether anything was changed."""
         self.engine.cgroups = self.cgroups.rows(self.engine.classes)
+        self.addresses.write(self.engine.table)  # before anybody uses the new ones
         changed = self.engine.converge()
+        self.addresses.write(self.engine.table)  # what duplicate address detection found
         uplinks.settle(self.engine.table, self.engine.host, self.journal)
         return changed
 
@@ -199,7 +204,8 @@ def open_state(
         prefixes, classes = _compiled(config, journal)
         cgroups = ClassifiedCgroups(wanted.cgroup)
         opened.callback(cgroups.close)
-        table = PrefixTable(journal.secret()).with_only(prefixes)
+        memory = Memory(journal.addresses())
+        table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
         numbers = Numbers.of(agent)
         replaced = None
         if not swap.adopt(wanted):
@@ -229,6 +235,7 @@ def open_state(
             attached_to=wanted.cgroup,
             netns_cookie=wanted.netns_cookie,
             counts=Counts(datapath),
+            addresses=AddressBook(journal, memory),
             replaced=replaced,
         )
         state.taken(config)
@@ -240,7 +247,9 @@ def _compiled(
     config: Config, journal: Journal
 ) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
     """Prefixes and classes of a configuration, with their ids. Raises ConfigError."""
-    prefixes = typed_prefixes(config, lambda name: journal.id_of("prefix", name))
+    prefixes = typed_prefixes(
+        config, lambda name: journal.id_of("prefix", name), journal.prefixes_by_interface()
+    )
     classes = class_policies(config, lambda name: journal.id_of("class", name))
     _refuse_excess(prefixes, classes)
     return prefixes, classes

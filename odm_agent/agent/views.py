@@ -53,7 +53,13 @@ def alarms(state: State) -> list[str]:
         f"cgroup {each.path} is not classified by {each.pattern!r}: {each.reason}"
         for each in state.cgroups.refused
     ]
-    return [*_unattached(state), *state.engine.alarms(), *refused]
+    return [*_unattached(state), *state.engine.alarms(), *_unrecorded(state), *refused]
+
+
+def _unrecorded(state: State) -> list[str]:
+    if (trouble := state.addresses.trouble) is None:
+        return []
+    return [f"addresses are not recorded, and may be others after a restart: {trouble}"]
 
 
 def _unattached(state: State) -> list[str]:

@@ -1,58 +1,64 @@
 """Which addresses a typed prefix consists of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from odm_agent.model import IPAddress, Placement, TypedPrefix
+from odm_agent.prefixes.memory import Known
 from odm_agent.prefixes.rfc7217 import IDGEN_RETRIES, opaque_address
 
 
-def addresses(
-    prefix: TypedPrefix,
-    secret: bytes,
-    dad_counters: Mapping[int, int],
-    conflicts: frozenset[IPAddress] = frozenset(),
-) -> tuple[IPAddress, ...]:
-    """The addresses of a prefix, at most `prefix.pool`, none of `conflicts`, always the same ones.
+def addresses(prefix: TypedPrefix, secret: bytes, known: Known) -> dict[int, IPAddress]:
+    """The address of each number of the pool; numbers for which there is none are left out.
 
-    IPv6: opaque ones (RFC 7217); `dad_counters` says how often number N of the pool turned out to
-    be in use elsewhere; after three other tries the number is given up. IPv4: the range's first.
+    What is known stays. New IPv6 addresses are opaque ones (RFC 7217); after three other tries a
+    number is given up. New IPv4 addresses are the first of the range that are free.
     """
+    kept = {n: a for n, a in known.kept.items() if n < prefix.pool}
+    missing = [n for n in range(prefix.pool) if n not in kept]
+    taken = {*known.kept.values(), *known.conflicts}
+    made: Iterator[tuple[int, IPAddress]]
     if isinstance(prefix.network, IPv6Network):
-        return tuple(_ipv6(prefix, prefix.network, secret, dad_counters, conflicts))
-    return tuple(_ipv4(prefix, prefix.network, conflicts))
+        made = _ipv6(prefix, prefix.network, secret, known, missing, taken)
+    else:
+        made = zip(missing, _ipv4(prefix, prefix.network, taken), strict=False)
+    return dict(sorted([*kept.items(), *made]))
+
+
+def bounds(prefix: TypedPrefix) -> tuple[IPAddress, IPAddress]:
+    """The first and last address that the prefix may have."""
+    if isinstance(prefix.network, IPv4Network):
+        return ipv4_bounds(prefix.placement, prefix.network, prefix.range)
+    return prefix.network.network_address, prefix.network.broadcast_address
 
 
 def _ipv6(
     prefix: TypedPrefix,
     network: IPv6Network,
     secret: bytes,
-    dad_counters: Mapping[int, int],
-    conflicts: frozenset[IPAddress],
-) -> Iterator[IPAddress]:
-    taken = {a for a in conflicts if isinstance(a, IPv6Address)}
-    for index in range(prefix.pool):
-        counter = dad_counters.get(index, 0)
-        if counter > IDGEN_RETRIES:
+    known: Known,
+    missing: list[int],
+    taken: set[IPAddress],
+) -> Iterator[tuple[int, IPAddress]]:
+    used = {a for a in taken if isinstance(a, IPv6Address)}
+    for number in missing:
+        failures = known.failures(number)
+        if failures > IDGEN_RETRIES:
             continue
-        address = opaque_address(network, prefix.interface, index, counter, secret, taken)
+        address = opaque_address(network, prefix.net_iface, number, failures, secret, used)
         if address is None:
             return
-        taken.add(address)
-        yield address
+        used.add(address)
+        yield number, address
 
 
 def _ipv4(
-    prefix: TypedPrefix, network: IPv4Network, conflicts: frozenset[IPAddress]
-) -> Iterator[IPAddress]:
+    prefix: TypedPrefix, network: IPv4Network, taken: set[IPAddress]
+) -> Iterator[IPv4Address]:
     first, last = ipv4_bounds(prefix.placement, network, prefix.range)
-    found = 0
     for number in range(int(first), int(last) + 1):
-        if found == prefix.pool:
-            return
         address = IPv4Address(number)
-        if address not in conflicts:
-            found += 1
+        if address not in taken:
             yield address
 
 

@@ -1,9 +1,11 @@
 """Stable, opaque IPv6 interface identifiers (RFC 7217, section 5).
 
 RID = F(Prefix, Net_Iface, Network_ID, DAD_Counter, secret_key). F is SHA-256 over the fields,
-each preceded by its length, so that no two different inputs share an encoding. Net_Iface is the
-interface's name; Network_ID is left out (it is optional: the prefix already names the network).
-The number of an address within its pool is one more field, so that a prefix may hold many.
+each preceded by its length, so that no two different inputs share an encoding. Net_Iface is empty:
+a typed prefix stands in the table once, and its addresses must not change with the uplink or its
+name (prefixes of a time when it was the name still have it, `TypedPrefix.net_iface`). Network_ID is
+left out (it is optional: the prefix already names the network). The number of an address within its
+pool is one more field, so that a prefix may hold many.
 """
 
 import hashlib
@@ -43,7 +45,7 @@ def is_reserved(identifier: int, bits: int) -> bool:
 
 def opaque_address(
     network: IPv6Network,
-    interface: str,
+    net_iface: str,
     index: int,
     dad_counter: int,
     secret: bytes,
@@ -58,7 +60,7 @@ def opaque_address(
     base = int(network.network_address)
     identifier = 0
     for rehash in range(_REHASHES):
-        identifier = _f(network, interface, index, dad_counter, rehash, secret) & (2**bits - 1)
+        identifier = _f(network, net_iface, index, dad_counter, rehash, secret) & (2**bits - 1)
         if _usable(base, identifier, bits, taken):
             return IPv6Address(base + identifier)
     for step in range(1, min(2**bits, len(taken) + 2 ** (_ANYCAST_BITS + 2))):
@@ -73,13 +75,13 @@ def _usable(base: int, identifier: int, bits: int, taken: Collection[IPv6Address
 
 
 def _f(
-    network: IPv6Network, interface: str, index: int, dad_counter: int, rehash: int, secret: bytes
+    network: IPv6Network, net_iface: str, index: int, dad_counter: int, rehash: int, secret: bytes
 ) -> int:
     digest = hashlib.sha256()
     for part in (
         network.network_address.packed,
         bytes([network.prefixlen]),
-        interface.encode(),
+        net_iface.encode(),
         index.to_bytes(4, "big"),
         dad_counter.to_bytes(4, "big"),
         rehash.to_bytes(4, "big"),

@@ -1,12 +1,12 @@
 """The typed prefix table: the one truth of which everything in the kernel is a projection."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from odm_agent.model import AddressType, Family, IPAddress, Placement, TypedPrefix
-from odm_agent.prefixes.pools import addresses
-from odm_agent.prefixes.rfc7217 import IDGEN_RETRIES
+from odm_agent.prefixes.memory import Given, Known, Memory
+from odm_agent.prefixes.pools import addresses, bounds
 
 #: A delegated pool larger than this is made local by a route: each configured address costs every
 #: untyped IPv6 connect of the namespace a little, since the kernel looks at all of them.
@@ -15,12 +15,16 @@ CONFIGURED_AT_MOST: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prefix and its addresses; `conflicts` are those that somebody else turned out to use."""
+    """A prefix and its addresses, in the order of their numbers; `known` outlives the agent."""
 
     prefix: TypedPrefix
     addresses: tuple[IPAddress, ...]
-    dad_counters: Mapping[int, int] = field(default_factory=dict)
-    conflicts: frozenset[IPAddress] = frozenset()
+    known: Known = field(default_factory=Known)
+
+    @property
+    def conflicts(self) -> frozenset[IPAddress]:
+        """The addresses that somebody else turned out to use."""
+        return frozenset(self.known.conflicts)
 
     @property
     def any_ip(self) -> bool:
@@ -56,37 +60,35 @@ class PrefixTable:
 
     secret: bytes = field(repr=False)
     rows: tuple[Row, ...] = ()
+    memory: Memory = field(default_factory=Memory, repr=False)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
     def with_prefix(self, prefix: TypedPrefix) -> "PrefixTable":
-        """Add a prefix, or replace the one with its id.
-
-        What duplicate address detection found out stays known, unless addresses are made
-        differently now.
-        """
-        old = self.by_id(prefix.id)
-        if old and _addressing(old.prefix) == _addressing(prefix):
-            row = self._row(prefix, old.dad_counters, old.conflicts)
-        else:
-            row = self._row(prefix, {}, frozenset())
-        others = [r for r in self.rows if r.prefix.id != prefix.id]
-        return replace(self, rows=tuple(sorted([*others, row], key=_order)))
+        """Add a prefix, or replace the one with its id; it keeps the addresses that it ever had."""
+        return self.with_only([*(r.prefix for r in self.rows if r.prefix.id != prefix.id), prefix])
 
     def with_only(self, prefixes: Iterable[TypedPrefix]) -> "PrefixTable":
-        """The table of exactly these prefixes (a configuration that was read again)."""
-        table, wanted = self, list(prefixes)
-        for row in self.rows:
-            if row.prefix.id not in {p.id for p in wanted}:
-                table = table.without(row.prefix.id)
-        for prefix in wanted:
-            table = table.with_prefix(prefix)
-        return table
+        """The table of exactly these prefixes (a configuration that was read again).
+
+        Where conflicts have left a prefix without an address, and without another to take, what was
+        in use elsewhere is tried again: it may be free now.
+        """
+        memory = self.remembered()
+        rows = []
+        for prefix in prefixes:
+            row = self._row(prefix, memory.between(*bounds(prefix)))
+            if retry := _given_up(row):
+                memory = memory.without(retry)
+                row = self._row(prefix, memory.between(*bounds(prefix)))
+            rows.append(row)
+        return PrefixTable(self.secret, tuple(sorted(rows, key=_order)), memory)
 
     def without(self, prefix_id: int) -> "PrefixTable":
         """Take a prefix out; one that is not there counts as taken out."""
-        return replace(self, rows=tuple(r for r in self.rows if r.prefix.id != prefix_id))
+        rows = tuple(r for r in self.rows if r.prefix.id != prefix_id)
+        return PrefixTable(self.secret, rows, self.remembered())
 
     def with_conflict(self, address: IPAddress) -> "PrefixTable":
         """Note that another host uses `address` (RFC 4862 5.4.5, RFC 5227 2.1.1): use the next one.
@@ -97,19 +99,17 @@ class PrefixTable:
         for row in self.rows:
             if address not in row.addresses:
                 continue
-            conflicts = row.conflicts | {address}
-            counters = dict(row.dad_counters)
-            if row.prefix.family is Family.IPV6:
-                index = _pool_index(row, address)
-                counters[index] = counters.get(index, 0) + 1
-            new = self._row(row.prefix, counters, conflicts)
+            number = next(n for n, each in row.known.kept.items() if each == address)
+            new = self._row(row.prefix, row.known.with_conflict(address, number))
             return replace(self, rows=tuple(new if r is row else r for r in self.rows))
         return self
 
-    def forgetting_conflicts(self, prefix_id: int) -> "PrefixTable":
-        """Begin again with a prefix's first addresses (its network may have changed)."""
-        row = self.by_id(prefix_id)
-        return self.without(prefix_id).with_prefix(row.prefix) if row else self
+    def remembered(self) -> Memory:
+        """All that must be known the next time, so that no address changes."""
+        rows: dict[IPAddress, Given] = {}
+        for row in self.rows:
+            rows |= row.known.given()
+        return self.memory.including(rows)
 
     def by_id(self, prefix_id: int) -> Row | None:
         """The prefix with this id."""
@@ -140,21 +140,19 @@ class PrefixTable:
                     best, length = row, span.prefixlen
         return best
 
-    def _row(
-        self, prefix: TypedPrefix, counters: Mapping[int, int], conflicts: frozenset[IPAddress]
-    ) -> Row:
-        made = addresses(prefix, self.secret, counters, conflicts)
-        return Row(prefix, made, counters, conflicts)
+    def _row(self, prefix: TypedPrefix, known: Known) -> Row:
+        made = addresses(prefix, self.secret, known)
+        return Row(prefix, tuple(made.values()), replace(known, kept={**known.kept, **made}))
 
 
-def _pool_index(row: Row, address: IPAddress) -> int:
-    """The number within the pool that `address` was made for (given-up numbers have no address)."""
-    numbers = [i for i in range(row.prefix.pool) if row.dad_counters.get(i, 0) <= IDGEN_RETRIES]
-    return numbers[row.addresses.index(address)]
-
-
-def _addressing(prefix: TypedPrefix) -> tuple[object, ...]:
-    return prefix.network, prefix.interface, prefix.placement, prefix.range
+def _given_up(row: Row) -> set[IPAddress]:
+    """The conflicts to which it is due that numbers of the pool have no address."""
+    missing = set(range(row.prefix.pool)) - {
+        number for number in row.known.kept if number < row.prefix.pool
+    }
+    if row.prefix.family is Family.IPV4:  # any address of the range serves any number
+        return set(row.known.conflicts) if missing else set()
+    return {address for address, number in row.known.conflicts.items() if number in missing}
 
 
 def _order(row: Row) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Typed prefixes that stand in the configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
@@ -9,14 +9,17 @@ from odm_agent.model import AddressType, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 
 
-def typed_prefixes(config: Config, id_of: Callable[[str], int]) -> tuple[TypedPrefix, ...]:
+def typed_prefixes(
+    config: Config, id_of: Callable[[str], int], by_interface: Collection[str] = ()
+) -> tuple[TypedPrefix, ...]:
     """The prefixes of a checked configuration, in its order; `id_of` gives each name its id.
 
+    `by_interface` are the names of prefixes whose first addresses were made with the interface's.
     Raises ConfigError when so many names were used over time that an id does not fit in the mark.
     """
     numbers = Numbers.of(config.agent)
     made = tuple(
-        _typed(name, prefix, id_of(name), order)
+        _typed(name, prefix, id_of(name), order, name in by_interface)
         for order, (name, prefix) in enumerate(config.prefixes.items())
     )
     for prefix in made:
@@ -29,7 +32,9 @@ def typed_prefixes(config: Config, id_of: Callable[[str], int]) -> tuple[TypedPr
     return made
 
 
-def _typed(name: str, prefix: PrefixConfig, id_: int, order: int) -> TypedPrefix:
+def _typed(
+    name: str, prefix: PrefixConfig, id_: int, order: int, by_interface: bool
+) -> TypedPrefix:
     return TypedPrefix(
         id=id_,
         name=name,
@@ -45,4 +50,5 @@ def _typed(name: str, prefix: PrefixConfig, id_: int, order: int) -> TypedPrefix
         untyped_allowed=prefix.untyped == "allow",
         forwarded=prefix.forwarded == "allow",
         order=order,
+        net_iface=prefix.interface if by_interface else "",
     )

@@ -1,11 +1,13 @@
 import sqlite3
 import stat
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from odm_agent.journal import Journal, JournalError
+from odm_agent.prefixes.memory import Given
 
 
 def open_journal(folder: Path) -> "closing[Journal]":
@@ -74,5 +76,36 @@ def test_a_newer_state_is_left_alone(tmp_path: Path) -> None:
         path = journal.path
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="version 99, this agent knows up to 1"):
+    with pytest.raises(JournalError, match="version 99, this agent knows up to 2"):
         open_journal(tmp_path)
+
+
+def test_addresses_and_conflicts_outlive_a_restart(tmp_path: Path) -> None:
+    one, two = ip_address("2001:db8::1"), ip_address("192.0.2.1")
+    with open_journal(tmp_path) as journal:
+        assert journal.addresses() == {}
+        journal.remember_addresses({}, {one: Given(0), two: Given(3)})
+    with open_journal(tmp_path) as journal:
+        before = journal.addresses()
+        assert before == {one: Given(0), two: Given(3)}
+        journal.remember_addresses(before, {one: Given(0, conflict=True)})
+    with open_journal(tmp_path) as journal:
+        assert journal.addresses() == {one: Given(0, conflict=True)}
+
+
+def test_prefixes_of_a_state_that_knew_no_addresses_are_told_from_later_ones(
+    tmp_path: Path,
+) -> None:
+    """Their addresses were made with the interface's name, and must be made so again, once."""
+    with open_journal(tmp_path) as journal:
+        journal.id_of("prefix", "old")
+        path = journal.path
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "DROP TABLE addresses; DROP TABLE prefixes_by_interface; PRAGMA user_version = 1"
+        )
+    for _ in range(2):
+        with open_journal(tmp_path) as journal:
+            journal.id_of("prefix", "new")
+            assert journal.prefixes_by_interface() == {"old"}
+            assert journal.addresses() == {}

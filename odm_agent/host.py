@@ -49,16 +49,43 @@ class LocalAddress:
 
 
 class RouteKind(Enum):
-    """The route types that we install (names as in `ip route`)."""
+    """The route types that we know (names as in `ip route`)."""
 
     UNICAST = "unicast"
     LOCAL = "local"
     UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+    BLACKHOLE = "blackhole"
+    THROW = "throw"
+
+    @property
+    def sends(self) -> bool:
+        """Whether packets go anywhere by such a route; the others refuse them, or pass them on."""
+        return self in (RouteKind.UNICAST, RouteKind.LOCAL)
+
+
+#: Attributes of a route that are carried without being understood: their numbers (RTA_*) and bytes.
+Attributes = tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One of several next hops of a route; `weight` as the kernel counts it, from 0 on."""
+
+    interface: str
+    gateway: IPAddress | None = None
+    weight: int = 0
+    attributes: Attributes = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of ours. `destination` None: the default route; `interface` None: unreachable."""
+    """A route of ours, or of the main table.
+
+    `destination` None: a default route. `interface` None: nothing is sent by it, or it has several
+    `hops`. `only_from` restricts it to some sources (IPv6). `attributes` is what else it carries:
+    metrics (MTU and such), encapsulation, realms.
+    """
 
     table: int
     family: Family
@@ -68,6 +95,16 @@ class Route:
     gateway: IPAddress | None = None
     source: IPAddress | None = None
     metric: int = 0
+    tos: int = 0
+    hops: tuple[Hop, ...] = ()
+    only_from: IPNetwork | None = None
+    attributes: Attributes = ()
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """Where packets leave by it."""
+        found = {hop.interface for hop in self.hops} | {self.interface}
+        return frozenset(each for each in found if each is not None)
 
 
 class RuleAction(Enum):
@@ -100,8 +137,8 @@ class Rule:
 class HostState:
     """What the network namespace looks like now, as `kernel` read it.
 
-    `main_routes` are the unicast routes of the main table without its default routes
-    (mirrored with a typed source into each prefix's table); `routes` and `rules` are only ours.
+    `main_routes` are the main table's routes (those that matter to typed packets are mirrored into
+    each prefix's table); `routes` and `rules` are only ours.
     """
 
     links: dict[str, Link] = field(default_factory=dict)

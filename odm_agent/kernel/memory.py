@@ -118,14 +118,14 @@ class MemoryKernel:
         for (address, interface), local in list(self.addresses.items()):
             if interface == link and which(local):
                 self.vanish(address, interface)
-        self.routes = {r for r in self.routes if r.interface != link}
-        self.main_routes = [r for r in self.main_routes if r.interface != link]
+        self.routes = {r for r in self.routes if link not in r.interfaces}
+        self.main_routes = [r for r in self.main_routes if link not in r.interfaces]
 
     def _add_route(self, route: Route) -> None:
-        if route.interface is not None:
-            self._require_link(route.interface)
-            if not self.links[route.interface].up:
-                raise KernelError(f"adding {route}: {route.interface} is down; set it up")
+        for interface in route.interfaces:
+            self._require_link(interface)
+            if not self.links[interface].up:
+                raise KernelError(f"adding {route}: {interface} is down; set it up")
         if route.source is not None and not any(
             held == route.source and local.ready for (held, _), local in self.addresses.items()
         ):
@@ -140,13 +140,14 @@ class MemoryKernel:
 
 def _replaces(new: Route, old: Route) -> bool:
     """Routes straight to an interface stand beside others; IPv6 keeps one of each interface."""
-    if (new.table, new.family, new.destination, new.metric) != (
+    if (new.table, new.family, new.destination, new.metric, new.tos) != (
         old.table,
         old.family,
         old.destination,
         old.metric,
+        old.tos,
     ):
         return False
-    if new.kind is RouteKind.UNICAST and new.gateway is None:
+    if new.kind is RouteKind.UNICAST and new.gateway is None and not new.hops:
         return new.family is Family.IPV6 and new.interface == old.interface
     return True

@@ -157,8 +157,8 @@ def _route(route: Route) -> str:
     words = [route.kind.value, "route to", str(route.destination or "default")]
     if route.gateway is not None:
         words += ["via", str(route.gateway)]
-    if route.interface is not None:
-        words += ["dev", route.interface]
+    if route.interfaces:
+        words += ["dev", ", ".join(sorted(route.interfaces))]
     return " ".join([*words, f"in table {route.table} (IPv{route.family.value})"])
 
 

@@ -1,41 +1,27 @@
 """Routes: ours in any table, told by rtm_protocol, and the main table's, to be mirrored.
 
-Metric 0 means the kernel's default, which IPv6 writes as 1024; it reads back as 0.
+Metric 0 means the kernel's default, which IPv6 writes as 1024; it reads back as 0. How a route is
+spelt in a message is `routespec`'s.
 """
 
 import errno
-import logging
 import socket
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
-from typing import Any, Final
+from typing import Final
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import nlmsg
+from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_GETROUTE, rt_type
-from pyroute2.netlink.rtnl.rtmsg import (
-    IP6_RT_PRIO_USER,
-    RT_SCOPE_HOST,
-    RT_SCOPE_LINK,
-    RT_SCOPE_UNIVERSE,
-    RTNH_F_DEAD,
-    RTNH_F_ONLINK,
-    rtmsg,
-)
+from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from odm_agent.host import Route, RouteKind
+from odm_agent.kernel import routespec
 from odm_agent.kernel.links import index_of
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family, IPAddress
-
-logger = logging.getLogger(__name__)
+from odm_agent.model import Family
 
 MAIN_TABLE: Final = 254
-
-#: linux/rtnetlink.h; pyroute2 has no constant for it.
-_RTM_F_CLONED: Final = 0x200
-_KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 #: Errors of a removal that mean that there is nothing (left) to remove.
@@ -54,16 +40,11 @@ async def read_ours(
 async def read_main(
     route: AsyncIPRoute, names: Mapping[int, str], protocol: int
 ) -> tuple[Route, ...]:
-    """The main table's unicast routes without its default routes and without ours.
-
-    Of a route with several next hops the first that lives stands for all: the right direction
-    matters more than the balance. Routes by type of service or source are left out.
-    """
+    """The main table's routes without ours."""
     found = {
         each
         for family in Family
         for each in await _dump(route, names, family, table=MAIN_TABLE, unwanted=protocol)
-        if each.kind is RouteKind.UNICAST and each.destination is not None
     }
     return tuple(sorted(found, key=repr))
 
@@ -74,22 +55,24 @@ async def add(route: AsyncIPRoute, wanted: Route, protocol: int) -> None:
     Routes straight to an interface stand beside those to other interfaces (each link has its own
     fe80::/64); the others replace. Raises NetlinkError.
     """
-    names = await _names(route, wanted)
-    arguments = _arguments(wanted, names, protocol)
-    beside = wanted.kind is RouteKind.UNICAST and wanted.gateway is None
-    if not beside:
-        await route.route("replace", **arguments)
+    indexes = await _indexes(route, wanted)
+
+    async def request(kind: int, flags: int) -> None:
+        await _request(route, wanted, indexes, protocol, kind, flags)
+
+    if wanted.kind is not RouteKind.UNICAST or wanted.gateway is not None or wanted.hops:
+        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
         return
     try:
-        await route.route("append", **arguments)
+        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND)
     except NetlinkError as refusal:
         if refusal.code != errno.EEXIST:
             raise
-        if await _exists(route, wanted, names, protocol):
+        if await _exists(route, wanted, _names(indexes), protocol):
             return
         # IPv6 takes routes that differ only in their source for the same.
-        await route.route("delete", **arguments)
-        await route.route("append", **arguments)
+        await request(RTM_DELROUTE, 0)
+        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND)
 
 
 async def remove(route: AsyncIPRoute, unwanted: Route, protocol: int) -> None:
@@ -98,19 +81,35 @@ async def remove(route: AsyncIPRoute, unwanted: Route, protocol: int) -> None:
     Looked up first: IPv6 ignores the source in a removal and would take the route's successor.
     """
     try:
-        names = await _names(route, unwanted)
-        if await _exists(route, unwanted, names, protocol):
-            await route.route("delete", **_arguments(unwanted, names, protocol))
+        indexes = await _indexes(route, unwanted)
+        if await _exists(route, unwanted, _names(indexes), protocol):
+            await _request(route, unwanted, indexes, protocol, RTM_DELROUTE)
     except NetlinkError as refusal:
         if refusal.code not in _GONE:
             raise
 
 
-async def _names(route: AsyncIPRoute, wanted: Route) -> dict[int, str]:
-    """Enough of a map of interfaces to recognise `wanted` when it is read back."""
-    if wanted.interface is None:
-        return {}
-    return {await index_of(route, wanted.interface): wanted.interface}
+async def _request(
+    route: AsyncIPRoute,
+    about: Route,
+    indexes: Mapping[str, int],
+    protocol: int,
+    kind: int,
+    flags: int = 0,
+) -> None:
+    message = routespec.message(about, indexes, protocol)
+    async for _ in await route.nlm_request(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags):
+        pass
+
+
+async def _indexes(route: AsyncIPRoute, wanted: Route) -> dict[str, int]:
+    """The numbers of the interfaces that `wanted` names."""
+    return {name: await index_of(route, name) for name in sorted(wanted.interfaces)}
+
+
+def _names(indexes: Mapping[str, int]) -> dict[int, str]:
+    """Enough of a map of interfaces to recognise a route when it is read back."""
+    return {index: name for name, index in indexes.items()}
 
 
 async def _exists(
@@ -145,90 +144,8 @@ async def _dump(
             return []  # the table does not exist: nothing was ever put into it
         raise
     parsed = (
-        _parse(each, family, names)
+        routespec.parse(each, family, names)
         for each in answer
         if each["proto"] != unwanted and protocol in (0, each["proto"])
     )
     return [each for each in parsed if each is not None and table in (0, each.table)]
-
-
-def _arguments(wanted: Route, names: Mapping[int, str], protocol: int) -> dict[str, Any]:
-    scope = RT_SCOPE_UNIVERSE
-    if wanted.family is Family.IPV4:
-        if wanted.kind is RouteKind.LOCAL:
-            scope = RT_SCOPE_HOST
-        elif wanted.kind is RouteKind.UNICAST and wanted.gateway is None:
-            scope = RT_SCOPE_LINK
-    # What is None is left out of the message.
-    return {
-        "family": _AF[wanted.family],
-        "table": wanted.table,
-        "dst": None if wanted.destination is None else str(wanted.destination),
-        "type": wanted.kind.value,
-        "scope": scope,
-        "proto": protocol,
-        "oif": next(iter(names), None),
-        "prefsrc": None if wanted.source is None else str(wanted.source),
-        "priority": wanted.metric or None if wanted.family is Family.IPV4 else wanted.metric,
-        **_by_gateway(wanted.family, wanted.gateway),
-    }
-
-
-def _by_gateway(family: Family, gateway: IPAddress | None) -> dict[str, Any]:
-    if gateway is None:
-        return {}
-    # A delegated prefix's gateway need not be in a network that the host has an address in.
-    flags = {"flags": RTNH_F_ONLINK}
-    if gateway.version == family:
-        return {"gateway": str(gateway), **flags}
-    # IPv4 by way of an IPv6 neighbour (RFC 8950's data plane).
-    return {"via": {"family": _AF[Family.of(gateway)], "addr": str(gateway)}, **flags}
-
-
-def _parse(found: rtmsg, family: Family, names: Mapping[int, str]) -> Route | None:
-    """The route, or None for kinds and conditions that the model has no words for."""
-    kind = _KINDS.get(found["type"])
-    if kind is None or found["flags"] & _RTM_F_CLONED:
-        return None
-    table = found.get_attr("RTA_TABLE", found["table"])
-    destination = found.get_attr("RTA_DST")
-    network = None if destination is None else ip_network((destination, found["dst_len"]))
-    hop = _next_hop(found)
-    interface = names.get(hop["oif"] if hop is not found else found.get_attr("RTA_OIF", 0))
-    unreachable = kind is RouteKind.UNREACHABLE
-    if found["src_len"] or found["tos"] or (interface is None and not unreachable):
-        logger.debug(
-            "route not understood, left out",
-            extra={"destination": str(network), "table": table, "interface": interface},
-        )
-        return None
-    metric = found.get_attr("RTA_PRIORITY", 0)
-    if family is Family.IPV6 and metric == IP6_RT_PRIO_USER:
-        metric = 0
-    source = found.get_attr("RTA_PREFSRC")
-    return Route(
-        table=table,
-        family=family,
-        destination=network if found["dst_len"] else None,
-        kind=kind,
-        # IPv6 shows its unreachable routes on `lo`.
-        interface=None if unreachable else interface,
-        gateway=_gateway(hop),
-        source=None if source is None else ip_address(source),
-        metric=metric,
-    )
-
-
-def _next_hop(found: rtmsg) -> nlmsg:
-    """What says interface and gateway: of several next hops the first that is not dead."""
-    hops = found.get_attr("RTA_MULTIPATH")
-    if not hops:
-        return found
-    return next((hop for hop in hops if not hop["flags"] & RTNH_F_DEAD), hops[-1])
-
-
-def _gateway(hop: nlmsg) -> IPAddress | None:
-    gateway = hop.get_attr("RTA_GATEWAY")
-    if gateway is None and (via := hop.get_attr("RTA_VIA")):
-        gateway = via["addr"]
-    return None if gateway is None else ip_address(gateway)

@@ -17,6 +17,7 @@ _GROUPS: Final = {
     "ipv6 address": rtnl.RTMGRP_IPV6_IFADDR,
     "ipv6 route": rtnl.RTMGRP_IPV6_ROUTE,
     "ipv6 rule": rtnl.RTMGRP_IPV6_RULE,
+    "nexthop": 1 << 31,  # RTNLGRP_NEXTHOP (linux/rtnetlink.h), for which pyroute2 has no constant
 }
 _MOST_AT_ONCE: Final = 10_000
 

@@ -130,7 +130,7 @@ def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
         if not refuses(rule):
             yield RemoveRule(rule)
-    # Some are gone already: adding a route by a gateway replaces that of its destination.
+    # Some are gone already: adding a route replaces that of its destination and metric.
     for route in sorted(observed.routes - desired.routes, key=_route_order, reverse=True):
         yield RemoveRoute(route)
     staying = {(a.address, a.interface) for a in desired.addresses}

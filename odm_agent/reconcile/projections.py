@@ -6,6 +6,7 @@ from dataclasses import replace
 from odm_agent.host import Address, HostState, Route, Rule
 from odm_agent.model import ClassPolicy, Mode, Placement, SocketKind
 from odm_agent.prefixes import routing, selection, verdicts
+from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
 from odm_agent.projection import CgroupRow, PrefixRow, Projection
@@ -31,9 +32,10 @@ def desired(
     routes: set[Route] = set()
     rules: set[Rule] = set()
     usable: dict[int, PrefixRow] = {}
+    mirror = Mirror.of(table, host)
     for row in table:
         ready = selection.ready_addresses(row, host)
-        routes.update(routing.routes_of(row, ready[0] if ready else None, host, numbers))
+        routes.update(routing.routes_of(row, ready[0] if ready else None, mirror, numbers))
         rules.update(routing.rules_of(row, numbers))
         if seen := selection.prefix_row(row, host, numbers):
             usable[row.prefix.id] = seen

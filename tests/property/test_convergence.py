@@ -25,7 +25,7 @@ from odm_agent.actions import (
 )
 from odm_agent.datapath.memory import MemoryDatapath
 from odm_agent.errors import DatapathError, KernelError
-from odm_agent.host import LocalAddress, Route, RouteKind, Rule, RuleAction
+from odm_agent.host import Hop, LocalAddress, Route, RouteKind, Rule, RuleAction
 from odm_agent.kernel.memory import MemoryKernel
 from odm_agent.model import (
     AddressType,
@@ -37,7 +37,6 @@ from odm_agent.model import (
     TypedPrefix,
 )
 from odm_agent.prefixes.numbers import Numbers
-from odm_agent.prefixes.routing import MAIN_TABLE
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.projection import CgroupRow
 from odm_agent.reconcile.failure import still_safe
@@ -86,6 +85,8 @@ MAIN_ROUTES = (
     Route(254, Family.IPV6, ip_network("fe80::/64"), interface="w0", metric=256),
     Route(254, Family.IPV6, ip_network("fe80::/64"), interface="w1", metric=256),
     Route(254, Family.IPV6, ip_network("fd00::/64"), interface="w1", metric=256),
+    Route(254, Family.IPV4, ip_network("10.0.0.0/25"), RouteKind.PROHIBIT),
+    Route(254, Family.IPV6, ip_network("fd00:7::/64"), hops=(Hop("w0"), Hop("w1"))),
 )
 
 
@@ -302,7 +303,7 @@ class World(RuleBasedStateMachine):
             self._check()
             if isinstance(action, KernelAction):
                 self._check_offers()
-            if isinstance(action, AddRule) and action.rule.table not in (0, MAIN_TABLE):
+            if isinstance(action, AddRule) and action.rule.table:
                 assert action.rule.table in self._dead_ends()
             if isinstance(action, AddAddress):
                 assert self._refuses_others(action.address.address)
@@ -388,7 +389,7 @@ class World(RuleBasedStateMachine):
     def _mirror_routes(self) -> None:
         links = self.kernel.links
         self.kernel.main_routes = [
-            r for r in MAIN_ROUTES if r.interface in links and links[r.interface].up
+            r for r in MAIN_ROUTES if all(i in links and links[i].up for i in r.interfaces)
         ]
 
 

@@ -90,7 +90,7 @@ def test_adding_records_first_and_offers_last() -> None:
     first, second = host.step(), host.step()
     assert kinds(first) == [
         *("PutSpan", "PutSource", "AddRule", "AddAddress", "AddRoute"),
-        *("AddRule", "AddRule", "AddRule"),
+        *("AddRule", "AddRule"),
     ]
     assert first[2] == AddRule(REFUSAL)
     assert kinds(second) == ["AddRoute", "PutPrefix", "PutChoice"]
@@ -106,7 +106,7 @@ def test_removing_withdraws_first_and_forgets_when_the_address_is_gone() -> None
     address = host.address()
     host.table = host.table.without(1)
     assert kinds(host.step()) == [
-        *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule", "RemoveRule"),
+        *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule"),
         *("RemoveRoute", "RemoveRoute", "RemoveAddress"),
     ]
     assert host.step() == [DropSource(address), DropSpan(NET), RemoveRule(REFUSAL)]
@@ -120,7 +120,7 @@ def test_a_prefix_is_handed_on_and_taken_back_without_a_gap_for_our_own_packets(
         for action in host.plan():
             host.apply(action)
             tables = {r.priority: r.table for r in host.kernel.rules if r.source == NET and r.table}
-            assert tables == {501: 254, 502: 1001}
+            assert tables == {502: 1001}
         host.settle()
         assert (REFUSAL in host.kernel.rules) is not forwarded
 
@@ -182,7 +182,6 @@ def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
     }
     assert host.kernel.rules == {
         Rule(Family.IPV6, 500, 1001, mark=0x100, mask=0xFF00),
-        Rule(Family.IPV6, 501, 254, source=NET, suppress_prefix_length=0, local_only=True),
         Rule(Family.IPV6, 502, 1001, source=NET, local_only=True),
         REFUSAL,
     }
@@ -192,14 +191,14 @@ def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
     assert host.maps.read().choices == {FIXED6: (1,)}, "sockets get an error, not another gateway"
 
 
-def test_of_two_main_routes_to_one_place_the_prefix_has_the_one_over_its_own_link() -> None:
+def test_of_two_main_routes_to_one_place_the_prefix_prefers_the_one_over_its_own_link() -> None:
     host = Host(HOME)
     host.kernel.set_link("eth1")
     lan = Route(254, Family.IPV6, ip_network("2001:db8:f::/64"), interface="eth1", metric=256)
     host.kernel.main_routes = [lan, replace(lan, interface="eth0")]
     host.settle()
-    copies = {r.interface for r in host.kernel.routes if r.destination == lan.destination}
-    assert copies == {"eth0"}
+    copies = {r.interface: r.metric for r in host.kernel.routes if r.destination == lan.destination}
+    assert copies == {"eth0": 256, "eth1": 257}, "the other serves sockets that are bound to it"
 
 
 def test_a_flushed_address_is_withdrawn_before_it_is_put_back() -> None:

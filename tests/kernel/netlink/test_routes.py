@@ -9,7 +9,7 @@ import pytest
 
 from odm_agent.actions import AddAddress, AddRoute, KernelAction, RemoveAddress, RemoveRoute
 from odm_agent.errors import KernelError
-from odm_agent.host import Address, Route, RouteKind
+from odm_agent.host import Address, Hop, Route, RouteKind
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.model import Family, IPAddress
 from tests.lab.netns import NetNs
@@ -140,14 +140,12 @@ def test_the_ipv6_route_loses_its_source_with_the_address(kernel: NetlinkKernel)
     assert kernel.read().routes == {replace(DEFAULT6, source=None)}
 
 
-def test_the_main_table_is_read_without_defaults_and_without_ours(
-    kernel: NetlinkKernel, host: NetNs
-) -> None:
+def test_the_main_table_is_read_whole_but_for_ours(kernel: NetlinkKernel, host: NetNs) -> None:
     host.batch(
         "route add default via 192.0.2.1\n"
         "route add default via 2001:db8:1::1\n"
-        "route add 10.2.0.0/16 via 192.0.2.1 metric 50\n"
-        "route add 10.3.0.0/16 nexthop via 192.0.2.1 dev w0 nexthop dev w1\n"
+        "route add 10.2.0.0/16 via 192.0.2.1 metric 50 mtu 1400\n"
+        "route add 10.3.0.0/16 nexthop via 192.0.2.1 dev w0 weight 3 nexthop dev w1\n"
         "route add 2001:db8:30::/48 nexthop via 2001:db8:1::1 nexthop via 2001:db8:1::2\n"
         "nexthop add id 7 via 192.0.2.1 dev w0\n"
         "route add 10.4.0.0/16 nhid 7\n"
@@ -155,25 +153,47 @@ def test_the_main_table_is_read_without_defaults_and_without_ours(
         "route add 10.6.0.0/16 dev w0 tos 0x10\n"
         "route add unreachable 10.7.0.0/16\n"
         "route add 10.8.0.0/16 dev w1 proto 86\n"
+        "route add throw 2001:db8:31::/48\n"
+        "route add 2001:db8:32::/48 from 2001:db8:33::/48 dev w0\n"
+        "route add 10.9.0.0/16 encap ip id 100 dst 192.0.2.9 dev w1\n"
     )
-    found = {
-        (str(route.destination), route.interface): route for route in kernel.read().main_routes
-    }
-    assert found[("192.0.2.0/24", "w0")].source == IPv4Address("192.0.2.10")
-    assert found[("10.2.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
-    assert found[("10.2.0.0/16", "w0")].metric == 50
-    assert found[("10.3.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
-    assert found[("2001:db8:30::/48", "w0")].gateway == IPv6Address("2001:db8:1::1")
-    assert found[("10.4.0.0/16", "w0")].gateway == IPv4Address("192.0.2.1")
-    assert found[("10.5.0.0/16", "w0")].gateway == IPv6Address("fe80::1")
-    assert {("2001:db8:1::/64", "w0"), ("fe80::/64", "w0"), ("fe80::/64", "w1")} <= found.keys()
-    left_out = {"None", "10.6.0.0/16", "10.7.0.0/16", "10.8.0.0/16"}
-    assert not left_out & {destination for destination, _ in found}
-    assert all(route.table == 254 for route in found.values())
+    routes = kernel.read().main_routes
+    found = {str(route.destination): route for route in routes}
+    assert found["192.0.2.0/24"].source == IPv4Address("192.0.2.10")
+    assert found["10.2.0.0/16"].gateway == IPv4Address("192.0.2.1")
+    assert found["10.2.0.0/16"].metric == 50
+    assert found["10.2.0.0/16"].attributes, "the MTU"
+    router = ip_address("192.0.2.1")
+    assert found["10.3.0.0/16"].hops == (Hop("w0", router, weight=2), Hop("w1"))
+    assert [str(hop.gateway) for hop in found["2001:db8:30::/48"].hops] == [
+        *("2001:db8:1::1", "2001:db8:1::2")
+    ]
+    assert (found["10.4.0.0/16"].interface, found["10.4.0.0/16"].gateway) == ("w0", router)
+    assert found["10.5.0.0/16"].gateway == IPv6Address("fe80::1")
+    assert found["10.6.0.0/16"].tos == 0x10
+    assert found["10.7.0.0/16"].kind is RouteKind.UNREACHABLE
+    assert found["2001:db8:31::/48"].kind is RouteKind.THROW
+    assert found["2001:db8:32::/48"].only_from == ip_network("2001:db8:33::/48")
+    assert len(found["10.9.0.0/16"].attributes) == 2, "encapsulation and its kind"
+    assert "10.8.0.0/16" not in found
+    assert {r.family for r in routes if r.destination is None} == set(Family)
+    local = {(str(r.destination), r.interface) for r in routes}
+    assert {("2001:db8:1::/64", "w0"), ("fe80::/64", "w0"), ("fe80::/64", "w1")} <= local
+    assert all(route.table == 254 for route in routes)
 
 
 def test_every_main_route_can_be_mirrored(kernel: NetlinkKernel, host: NetNs) -> None:
-    host.ip("route", "add", "10.2.0.0/16", "via", "192.0.2.1", "metric", "50")
+    host.batch(
+        "route add 10.2.0.0/16 via 192.0.2.1 metric 50 mtu 1400 congctl reno\n"
+        "route add 10.3.0.0/16 nexthop via 192.0.2.1 dev w0 weight 3 nexthop dev w1\n"
+        "route add 10.4.0.0/16 encap ip id 100 dst 192.0.2.9 dev w1\n"
+        "route add 10.5.0.0/16 nexthop encap ip id 1 dst 192.0.2.9 dev w1 nexthop dev w0\n"
+        "route add 10.6.0.0/16 dev w0 tos 0x10\n"
+        "route add 10.7.0.0/16 via inet6 fe80::1 dev w0\n"
+        "route add 10.8.0.0/16 nexthop via inet6 fe80::1 dev w0 nexthop dev w1\n"
+        "route add 2001:db8:30::/48 nexthop via 2001:db8:1::1 nexthop via 2001:db8:1::2 weight 9\n"
+        "route add 2001:db8:31::/48 via 2001:db8:1::1 mtu lock 1300 pref high\n"
+    )
     sources: dict[Family, IPAddress] = {Family.IPV4: SOURCE4, Family.IPV6: SOURCE6}
     copies = {
         replace(
@@ -185,7 +205,7 @@ def test_every_main_route_can_be_mirrored(kernel: NetlinkKernel, host: NetNs) ->
         )
         for route in kernel.read().main_routes
     }
-    assert len(copies) >= 5
+    assert len(copies) >= 13
     kernel.apply_all([AddRoute(route) for route in copies])
     assert kernel.read().routes == copies
 

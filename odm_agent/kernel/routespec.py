@@ -1,0 +1,182 @@
+"""How the kernel spells a route (linux/rtnetlink.h), and how we read it.
+
+Routes are copied from one table to another, so whatever a route carries must come through whole:
+attributes that nobody here understands are kept as bytes (pyroute2 would take them apart).
+
+Nexthop objects are read as the next hops that they stand for, and not used for copies: IPv6 keeps
+its cached routes in the object, so that a copy would be answered with the original's source.
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Final
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.rtnl import rt_type
+from pyroute2.netlink.rtnl.rtmsg import (
+    IP6_RT_PRIO_USER,
+    RT_SCOPE_HOST,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RTNH_F_ONLINK,
+    rtmsg,
+)
+
+from odm_agent.host import Attributes, Hop, Route, RouteKind
+from odm_agent.kernel.wire import attribute, attribute_list, number
+from odm_agent.model import Family, IPAddress, IPNetwork
+
+logger = logging.getLogger(__name__)
+
+#: linux/rtnetlink.h; pyroute2 has no constants for these.
+_RTM_F_CLONED: Final = 0x200
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
+_RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_FLOW, _RTA_TABLE = 7, 8, 9, 11, 15
+_RTA_VIA, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP = 18, 20, 21, 22
+#: What is carried as it is. The rest is understood, or is about the moment (lifetimes, counters).
+_CARRIED: Final = frozenset({_RTA_METRICS, _RTA_FLOW, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP})
+_FIXED_PART: Final = 16 + 12  # struct nlmsghdr, struct rtmsg
+#: struct rtnexthop: length, flags, weight, interface.
+_NEXT_HOP: Final = struct.Struct("=HBBi")
+_AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+_KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
+
+
+class _Message(nlmsg):  # type: ignore[misc]
+    """A route message with attributes as bytes."""
+
+    prefix = "RTA_"
+    fields = rtmsg.fields
+    nla_map = tuple((number, f"RTA_{number}", "cdata") for number in range(_RTA_ENCAP + 1))
+
+
+def message(route: Route, indexes: Mapping[str, int], protocol: int) -> nlmsg:
+    """The message that adds, replaces or removes a route; `indexes` are those of its interfaces."""
+    built = _Message()
+    built["family"] = _AF[route.family]
+    built["proto"] = protocol
+    built["type"] = rt_type[route.kind.value]
+    built["scope"] = _scope(route)
+    built["tos"] = route.tos
+    if route.destination is not None:
+        built["dst_len"] = route.destination.prefixlen
+    if route.gateway is not None:
+        built["flags"] = RTNH_F_ONLINK  # a delegated prefix's gateway need not be a neighbour
+    built["attrs"] = [(f"RTA_{kind}", value) for kind, value in _attributes(route, indexes)]
+    return built
+
+
+def _scope(route: Route) -> int:
+    if route.family is Family.IPV4:
+        if route.kind is RouteKind.LOCAL:
+            return int(RT_SCOPE_HOST)
+        if route.kind is RouteKind.UNICAST and route.gateway is None and not route.hops:
+            return int(RT_SCOPE_LINK)
+    return int(RT_SCOPE_UNIVERSE)
+
+
+def _attributes(route: Route, indexes: Mapping[str, int]) -> Iterator[tuple[int, bytes]]:
+    yield _RTA_TABLE, _u32(route.table)
+    if route.destination is not None:
+        yield _RTA_DST, route.destination.network_address.packed
+    if route.source is not None:
+        yield _RTA_PREFSRC, route.source.packed
+    if route.metric or route.family is Family.IPV6:
+        yield _RTA_PRIORITY, _u32(route.metric)
+    if route.hops:
+        yield _RTA_MULTIPATH, b"".join(_next_hop(hop, route.family, indexes) for hop in route.hops)
+    else:
+        if route.interface is not None:
+            yield _RTA_OIF, _u32(indexes[route.interface])
+        if route.gateway is not None:
+            yield _via(route.gateway, route.family)
+    yield from route.attributes
+
+
+def _via(gateway: IPAddress, family: Family) -> tuple[int, bytes]:
+    if gateway.version == family:
+        return _RTA_GATEWAY, gateway.packed
+    # IPv4 by way of an IPv6 neighbour (RFC 8950's data plane).
+    return _RTA_VIA, struct.pack("=H", _AF[Family.of(gateway)]) + gateway.packed
+
+
+def _next_hop(hop: Hop, family: Family, indexes: Mapping[str, int]) -> bytes:
+    inner, flags = list(hop.attributes), 0
+    if hop.gateway is not None:
+        inner.append(_via(hop.gateway, family))
+        flags = RTNH_F_ONLINK
+    packed = b"".join(attribute(kind, value) for kind, value in inner)
+    length = _NEXT_HOP.size + len(packed)
+    return _NEXT_HOP.pack(length, flags, hop.weight, indexes[hop.interface]) + packed
+
+
+def parse(found: rtmsg, family: Family, names: Mapping[int, str]) -> Route | None:
+    """The route, or None for kinds and conditions that the model has no words for."""
+    kind = _KINDS.get(found["type"])
+    if kind is None or found["flags"] & _RTM_F_CLONED:
+        return None
+    raw = bytes(found.data[found.offset : found.offset + found.length])
+    spelt = dict(attribute_list(raw, _FIXED_PART))
+    hops = tuple(_hops(spelt.get(_RTA_MULTIPATH, b""), names)) if kind.sends else ()
+    # IPv6 shows routes that send nothing on `lo`.
+    interface = names.get(number(spelt.get(_RTA_OIF))) if kind.sends else None
+    metric = number(spelt.get(_RTA_PRIORITY))
+    route = Route(
+        table=number(spelt.get(_RTA_TABLE), found["table"]),
+        family=family,
+        destination=_network(spelt.get(_RTA_DST), found["dst_len"]),
+        kind=kind,
+        interface=interface if not hops else None,
+        gateway=_gateway(spelt) if kind.sends and not hops else None,
+        source=_address(spelt.get(_RTA_PREFSRC)),
+        metric=0 if family is Family.IPV6 and metric == IP6_RT_PRIO_USER else metric,
+        tos=found["tos"],
+        hops=hops,
+        only_from=_network(spelt.get(_RTA_SRC), found["src_len"]),
+        attributes=_carried(spelt) if kind.sends else (),
+    )
+    unknown = kind.sends and ("" in {h.interface for h in hops} if hops else interface is None)
+    if unknown:
+        logger.debug("route over an unknown interface, left out", extra={"route": str(route)})
+        return None
+    return route
+
+
+def _hops(data: bytes, names: Mapping[int, str]) -> Iterator[Hop]:
+    offset = 0
+    while offset + _NEXT_HOP.size <= len(data):
+        length, _, weight, index = _NEXT_HOP.unpack_from(data, offset)
+        spelt = dict(attribute_list(data[: offset + length], offset + _NEXT_HOP.size))
+        yield Hop(names.get(index, ""), _gateway(spelt), weight, _carried(spelt))
+        offset += (length + 3) & ~3
+
+
+def _carried(spelt: Mapping[int, bytes]) -> Attributes:
+    """What is copied as it is, without a router preference that says nothing."""
+    return tuple(
+        (kind, value)
+        for kind, value in sorted(spelt.items())
+        if kind in _CARRIED and (kind != _RTA_PREF or number(value))
+    )
+
+
+def _gateway(spelt: Mapping[int, bytes]) -> IPAddress | None:
+    if _RTA_VIA in spelt:
+        return _address(spelt[_RTA_VIA][2:])
+    return _address(spelt.get(_RTA_GATEWAY))
+
+
+def _address(packed: bytes | None) -> IPAddress | None:
+    return None if packed is None else ip_address(packed)
+
+
+def _network(packed: bytes | None, length: int) -> IPNetwork | None:
+    return None if packed is None or not length else ip_network((packed, length))
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+

@@ -134,11 +134,63 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignRule:
+    """A policy routing rule that is not ours, with what may keep it from our packets.
+
+    `mark` and `mask` 0: it asks for no mark. `goto`: the priority at which the walk goes on.
+    `inverted`: it is for all that does *not* fit. `limits` is what else it asks for, as `ip rule`
+    spells it (users, protocols, ports).
+    """
+
+    family: Family
+    priority: int
+    action: str = "lookup"
+    table: int = 0
+    source: IPNetwork | None = None
+    destination: IPNetwork | None = None
+    mark: int = 0
+    mask: int = 0
+    incoming: str | None = None
+    outgoing: str | None = None
+    suppress_prefix_length: int | None = None
+    goto: int = 0
+    inverted: bool = False
+    virtual: bool = False
+    limits: str = ""
+
+    @property
+    def selector(self) -> str:
+        """The rule as `ip rule add` takes it, but for its priority."""
+        words = ["not"] if self.inverted else []
+        words += ["from", str(self.source or "all")]
+        if self.destination is not None:
+            words += ["to", str(self.destination)]
+        if self.mask:
+            full = self.mask == 0xFFFFFFFF
+            words += ["fwmark", f"{self.mark:#x}" if full else f"{self.mark:#x}/{self.mask:#x}"]
+        for word, name in (("iif", self.incoming), ("oif", self.outgoing)):
+            if name is not None:
+                words += [word, name]
+        words += self.limits.split()
+        if self.action == "goto":
+            words += ["goto", str(self.goto)]
+        elif self.action == "lookup":
+            words += ["lookup", str(self.table)]
+            if self.suppress_prefix_length is not None:
+                words += ["suppress_prefixlength", str(self.suppress_prefix_length)]
+        else:
+            words.append(self.action)
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """What the network namespace looks like now, as `kernel` read it.
 
     `main_routes` are the main table's routes (those that matter to typed packets are mirrored into
-    each prefix's table); `routes` and `rules` are only ours.
+    each prefix's table); `routes` and `rules` are only ours. `foreign_rules` are others' that stand
+    before the last of ours, in the order in which they are asked; `foreign_routes` are the routes
+    of the tables that they look up, main excepted.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -146,3 +198,5 @@ class HostState:
     routes: frozenset[Route] = frozenset()
     rules: frozenset[Rule] = frozenset()
     main_routes: tuple[Route, ...] = ()
+    foreign_rules: tuple[ForeignRule, ...] = ()
+    foreign_routes: tuple[Route, ...] = ()

@@ -22,6 +22,7 @@ from odm_agent.host import Address, HostState
 from odm_agent.kernel.base import Kernel
 from odm_agent.model import ClassPolicy, Family, IPAddress
 from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.projection import CgroupRow
 from odm_agent.reconcile.failure import still_safe
@@ -106,6 +107,10 @@ class Engine:
         found += [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
         if (more := len(self.failures) - _MOST_ALARMS) > 0:
             found.append(f"not done: {more} more, most likely for the same reason")
+        typed = Typed.all_of(self.table, self.numbers)
+        found += [
+            f"{each.what}; {each.remedy}" for each in obstacles(self.host, typed, self.numbers)
+        ]
         families = {row.prefix.family for row in self.table}
         found += [
             f"IPv{family} has no untyped address left: sockets of no class can't use it"

@@ -11,6 +11,7 @@ from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import DEFAULT_CONFIG, JsonOption, agent_settings
 from odm_agent.cli.output import print_json, print_table
 from odm_agent.config.schema import Config
+from odm_agent.host import HostState
 
 
 def register(app: typer.Typer) -> None:
@@ -65,17 +66,38 @@ def check_configuration(path: Path) -> Iterator[Finding]:
     config = parse(text, path)
     kernel = NetlinkKernel(config.agent.protocol)
     try:
-        result = review(config, kernel.read(), text)
+        host = kernel.read()
     finally:
         kernel.close()
+    result = review(config, host, text)
     for error in result.errors:
         yield Finding(f"{path}:{error.line}", "missing", error.message)
     for advice in result.warnings:
         yield Finding(f"{path}:{advice.line}", "warning", advice.message)
+    yield from _rule_findings(config, host)
     yield from _pattern_findings(config)
     count = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
     if not result.errors:
         yield Finding(str(path), "ok", f"would be taken: {count}")
+
+
+def _rule_findings(config: Config, host: HostState) -> Iterator[Finding]:
+    """Rules of others that would decide about typed packets before ours do."""
+    from odm_agent.config.values import spans_of
+    from odm_agent.model import Family
+    from odm_agent.prefixes.numbers import Numbers
+    from odm_agent.prefixes.precedence import Typed, obstacles
+
+    numbers = Numbers.of(config.agent)
+    # Its mark and table are given to a prefix when the agent starts; the first ones stand for all.
+    mark, table = numbers.mark(1), numbers.table(1)
+    typed = [
+        Typed(name, Family.of(spans[0]), spans, prefix.interface, mark, table)
+        for name, prefix in config.prefixes.items()
+        if (spans := spans_of(prefix))
+    ]
+    for found in obstacles(host, typed, numbers):
+        yield Finding("policy rules", "warning", found.what, found.remedy)
 
 
 def _pattern_findings(config: Config) -> Iterator[Finding]:

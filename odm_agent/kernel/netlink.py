@@ -113,12 +113,16 @@ class NetlinkKernel:
     async def _read(self, route: AsyncIPRoute) -> HostState:
         found = await links.read(route)
         names = {link.index: link.name for link in found}
+        ours, others = await rules.read(route, self._protocol)
+        tables = {(each.family, each.table) for each in others if each.action == "lookup"}
         return HostState(
             links={link.name: link for link in found},
             addresses=tuple(await addresses.read(route, names, self._protocol)),
             routes=await routes.read_ours(route, names, self._protocol),
-            rules=await rules.read(route, self._protocol),
+            rules=ours,
             main_routes=await routes.read_main(route, names, self._protocol),
+            foreign_rules=others,
+            foreign_routes=await routes.read_tables(route, names, tables),
         )
 
     def _add_addresses(self, wanted: Sequence[Address]) -> None:

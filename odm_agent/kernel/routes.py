@@ -6,7 +6,7 @@ spelt in a message is `routespec`'s.
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
@@ -22,6 +22,7 @@ from odm_agent.kernel.rtnetlink import dump
 from odm_agent.model import Family
 
 MAIN_TABLE: Final = 254
+_LOCAL_TABLE: Final = 255
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 #: Errors of a removal that mean that there is nothing (left) to remove.
@@ -47,6 +48,20 @@ async def read_main(
         for each in await _dump(route, names, family, table=MAIN_TABLE, unwanted=protocol)
     }
     return tuple(sorted(found, key=repr))
+
+
+async def read_tables(
+    route: AsyncIPRoute, names: Mapping[int, str], tables: Collection[tuple[Family, int]]
+) -> tuple[Route, ...]:
+    """All routes of some tables of others; main and local are not read again."""
+    return tuple(
+        [
+            each
+            for family, table in sorted(tables)
+            if table not in (MAIN_TABLE, _LOCAL_TABLE)
+            for each in await _dump(route, names, family, table=table)
+        ]
+    )
 
 
 async def add(route: AsyncIPRoute, wanted: Route, protocol: int) -> None:

@@ -179,4 +179,3 @@ def _network(packed: bytes | None, length: int) -> IPNetwork | None:
 
 def _u32(value: int) -> bytes:
     return struct.pack("=I", value)
-

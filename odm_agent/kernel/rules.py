@@ -9,12 +9,37 @@ from typing import Any, Final
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETRULE
-from pyroute2.netlink.rtnl.fibmsg import FR_ACT_PROHIBIT, FR_ACT_TO_TBL, fibmsg
+from pyroute2.netlink.rtnl.fibmsg import (
+    FR_ACT_BLACKHOLE,
+    FR_ACT_GOTO,
+    FR_ACT_NOP,
+    FR_ACT_PROHIBIT,
+    FR_ACT_TO_TBL,
+    FR_ACT_UNREACHABLE,
+    fibmsg,
+)
 
-from odm_agent.host import Rule, RuleAction
+from odm_agent.host import ForeignRule, Rule, RuleAction
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family
+from odm_agent.model import Family, IPNetwork
 
+#: Where the kernel has the rule for the main table.
+_MAIN_PRIORITY: Final = 32766
+#: linux/fib_rules.h
+_FIB_RULE_INVERT: Final = 0x2
+_FOREIGN_ACTIONS: Final = {
+    FR_ACT_TO_TBL: "lookup",
+    FR_ACT_GOTO: "goto",
+    FR_ACT_NOP: "nop",
+    FR_ACT_BLACKHOLE: "blackhole",
+    FR_ACT_UNREACHABLE: "unreachable",
+    FR_ACT_PROHIBIT: "prohibit",
+}
+_RANGES: Final = {
+    "FRA_UID_RANGE": "uidrange",
+    "FRA_SPORT_RANGE": "sport",
+    "FRA_DPORT_RANGE": "dport",
+}
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _ACTIONS: Final = {RuleAction.LOOKUP: FR_ACT_TO_TBL, RuleAction.PROHIBIT: FR_ACT_PROHIBIT}
@@ -23,17 +48,30 @@ _ACTION_OF: Final = {number: action for action, number in _ACTIONS.items()}
 _LOCAL: Final = "lo"
 
 
-async def read(route: AsyncIPRoute, protocol: int) -> frozenset[Rule]:
-    """All rules that carry `protocol`, of both families."""
-    rules = set()
+async def read(
+    route: AsyncIPRoute, protocol: int
+) -> tuple[frozenset[Rule], tuple[ForeignRule, ...]]:
+    """All rules that carry `protocol`, of both families, and others' that stand before the last.
+
+    Where there is none of ours, those before the main table's, as they would be then.
+    """
+    rules: set[Rule] = set()
+    others: list[ForeignRule] = []
     for family, constant in _AF.items():
         request = fibmsg()
         request["family"] = constant
+        last, foreign = 0, []
         for each in await dump(route, RTM_GETRULE, request):
             ours = each.get_attr("FRA_PROTOCOL") == protocol
             if ours and each["action"] in _ACTION_OF:  # what we never make is somebody else's
-                rules.add(_parse(family, each))
-    return frozenset(rules)
+                rule = _parse(family, each)
+                rules.add(rule)
+                last = max(last, rule.priority)
+            elif priority := each.get_attr("FRA_PRIORITY", 0):  # 0 is the local table's
+                foreign.append((priority, each))
+        end = last or _MAIN_PRIORITY - 1
+        others += [_foreign(family, each) for priority, each in foreign if priority <= end]
+    return frozenset(rules), tuple(others)
 
 
 async def add(route: AsyncIPRoute, rule: Rule, protocol: int) -> None:
@@ -56,7 +94,7 @@ async def remove(route: AsyncIPRoute, rule: Rule, protocol: int) -> None:
     after, and what went by mistake is put back (behind the other, which is then the first).
     """
     for _ in range(2):
-        before = await read(route, protocol)
+        before, _ = await read(route, protocol)
         if rule not in before:
             return
         try:
@@ -66,7 +104,8 @@ async def remove(route: AsyncIPRoute, rule: Rule, protocol: int) -> None:
                 raise
         if (like := replace(rule, local_only=True)) == rule or like not in before:
             return
-        if like not in await read(route, protocol):
+        after, _ = await read(route, protocol)
+        if like not in after:
             await add(route, like, protocol)
 
 
@@ -101,3 +140,42 @@ def _parse(family: Family, found: fibmsg) -> Rule:
         local_only=found.get_attr("FRA_IIFNAME") == _LOCAL,
         action=_ACTION_OF[found["action"]],
     )
+
+
+def _foreign(family: Family, found: fibmsg) -> ForeignRule:
+    suppressed = found.get_attr("FRA_SUPPRESS_PREFIXLEN", _NO_SUPPRESSION)
+    mark = found.get_attr("FRA_FWMARK", 0)
+    return ForeignRule(
+        family=family,
+        priority=found.get_attr("FRA_PRIORITY", 0),
+        action=_FOREIGN_ACTIONS.get(found["action"], "nop"),
+        table=found.get_attr("FRA_TABLE", 0),
+        source=_network(found.get_attr("FRA_SRC"), found["src_len"]),
+        destination=_network(found.get_attr("FRA_DST"), found["dst_len"]),
+        mark=mark,
+        mask=found.get_attr("FRA_FWMASK", 0),
+        incoming=found.get_attr("FRA_IIFNAME"),
+        outgoing=found.get_attr("FRA_OIFNAME"),
+        suppress_prefix_length=None if suppressed == _NO_SUPPRESSION else suppressed,
+        goto=found.get_attr("FRA_GOTO", 0),
+        inverted=bool(found["flags"] & _FIB_RULE_INVERT),
+        virtual=bool(found.get_attr("FRA_L3MDEV", 0)),
+        limits=_limits(found),
+    )
+
+
+def _limits(found: fibmsg) -> str:
+    """What else a rule asks for, in words of `ip rule`."""
+    words = []
+    if found["tos"]:
+        words.append(f"tos {found['tos']:#x}")
+    if protocol := found.get_attr("FRA_IP_PROTO"):
+        words.append(f"ipproto {protocol}")
+    for attribute, word in _RANGES.items():
+        if limits := found.get_attr(attribute):
+            words.append(f"{word} {limits.replace(':', '-')}")
+    return " ".join(words)
+
+
+def _network(address: str | None, length: int) -> IPNetwork | None:
+    return None if address is None else ip_network((address, length))

@@ -23,9 +23,7 @@ _WHOLE: Final[dict[Family, IPNetwork]] = {
 }
 #: Networks of somebody's own, however large (RFC 1918, RFC 6598, RFC 4193).
 _PRIVATE: Final[tuple[IPNetwork, ...]] = tuple(
-    map(
-        ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-    )
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
 
 
@@ -68,14 +66,6 @@ class Mirror:
                 if copy is not None:
                     last = max(_metric(route), last + 1)
                     yield _with_metric(copy, last)
-
-    def on_link(self) -> Iterator[tuple[IPNetwork, str]]:
-        """The networks whose hosts are neighbours on an uplink, and that uplink."""
-        for route in self.routes:
-            destination, interface = route.destination, route.interface
-            if route.kind is RouteKind.UNICAST and route.gateway is None and not route.tos:
-                if destination is not None and interface in self.uplinks and not _scoped(route):
-                    yield destination, interface
 
     def _copy(self, route: Route, row: Row, source: IPAddress, table: int) -> Route | None:
         """The route as it is for a prefix, if any of it is."""
@@ -121,6 +111,25 @@ class Mirror:
             hops=(),
             attributes=(*route.attributes, *only.attributes),
         )
+
+
+def takes_everything(routes: Iterable[Route], suppressed: int | None = None) -> bool:
+    """Whether a table decides about destinations of all kinds: it has a default route.
+
+    Also one in parts, and one that refuses. `suppressed` is the longest prefix length that whoever
+    asks does not accept of routes that lead somewhere; None: all are accepted.
+    """
+    counts = [
+        route
+        for route in routes
+        if route.kind is not RouteKind.THROW
+        and (not route.kind.sends or suppressed is None or _length(route) > suppressed)
+    ]
+    return any(route.destination is None for route in counts) or bool(default_in_disguise(counts))
+
+
+def _length(route: Route) -> int:
+    return route.destination.prefixlen if route.destination is not None else 0
 
 
 def default_in_disguise(routes: Iterable[Route]) -> frozenset[Route]:

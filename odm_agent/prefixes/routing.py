@@ -68,7 +68,7 @@ def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
     mark, mask = numbers.mark(prefix.id), numbers.mark_mask
     rules = [Rule(prefix.family, priority, table, mark=mark, mask=mask)]
     for source in _sources(row):
-        # Not at the next priority: earlier versions had a rule there, which an upgrade removes last.
+        # The next priority is left to a rule of earlier versions, which an upgrade removes.
         rules.append(Rule(prefix.family, priority + 2, table, source=source, local_only=own))
         if own:
             rules.append(refusal(source, numbers))

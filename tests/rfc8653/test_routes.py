@@ -1,5 +1,6 @@
 """N4: packets leave by the gateway that their source belongs to, whatever happens to the links."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from odm_agent.model import AddressType, Family
 from tests.lab.cases import each_kind, each_type
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import (
+    CORRESPONDENT_2,
     LINKS,
     NONPERSISTENT,
     Captures,
@@ -191,6 +193,75 @@ def _send(sock: socket.socket, kind: Kind, to: tuple[str, int]) -> None:
         sock.send(b"x")
     else:
         sock.sendto(b"x", to)
+
+
+@each_kind()
+def test_N4_a_null_route_holds_however_a_socket_got_its_source(world: World, kind: Kind) -> None:
+    """With a port of its own or without one: given by bpf_bind, by a mark, or for one datagram."""
+    host, to = world.site.host, CORRESPONDENT_2[kind.family]
+    place = world.place("session")
+    wildcard = kind.wildcard
+
+    def outcomes() -> list[str]:
+        to_there = (kind.spell(to), kind.port)
+        return [
+            outcome(lambda: call(kind, to=to_there)),
+            outcome(lambda: call(kind, bind=(wildcard, 0), to=to_there)),
+        ]
+
+    length = 32 if kind.family is Family.IPV4 else 128
+    for refusal, told in (("prohibit", "EACCES"), ("unreachable", "EHOSTUNREACH")):
+        assert place.do(outcomes) == ["ok", "ok"], "the control"
+        host.ip("route", "add", refusal, f"{to}/{length}")
+        try:
+            wait_until(lambda: place.do(outcomes) == [told] * 2, f"{refusal} holds")  # noqa: B023
+        finally:
+            host.ip("route", "del", refusal, f"{to}/{length}")
+        wait_until(lambda: place.do(outcomes) == ["ok", "ok"], "it holds no more")
+
+
+@pytest.mark.parametrize("family", list(Family), ids=["IPv4", "IPv6"])
+def test_N4_halves_of_a_default_route_take_no_typed_packet(
+    world: World, captures: Captures, family: Family
+) -> None:
+    """They lead over the other uplink, where whatever is untyped goes."""
+    host = world.site.host
+    halves = ("0.0.0.0/1", "128.0.0.0/1") if family is Family.IPV4 else ("::/1", "8000::/1")
+    kinds = [kind for kind in Kind if kind.family is family]
+    for half in halves:
+        host.ip("route", "add", half, "via", str(LINKS["B", family][1]), "dev", "w1")
+    try:
+        for kind in kinds:
+            for bind in (None, (kind.wildcard, 0)):
+                seen = world.place("fixed").do(lambda: call(kind, bind=bind)).seen  # noqa: B023
+                assert type_of(seen) is AddressType.FIXED
+        assert not captures.strays()
+    finally:
+        for half in halves:
+            host.ip("route", "del", half)
+
+
+def test_N4_a_rule_that_stands_before_ours_is_told_with_its_remedy(world: World) -> None:
+    """Added without a priority, as VPNs do, while the agent runs: `status` and `check` say so."""
+    host, agent = world.site.host, world.agent
+
+    def told() -> list[str]:
+        return [a for a in agent.read("status")["alarms"] if "stands before ours" in a]
+
+    assert not told()
+    host.ip("route", "add", "default", "dev", "w1", "table", "4242")
+    host.ip("rule", "add", "not", "fwmark", "0xca6c", "table", "4242")
+    try:
+        wait_until(lambda: bool(told()), "the agent tells of the rule")
+        assert "IPv4 rule 8652 (not from all fwmark 0xca6c lookup 4242)" in told()[0]
+        assert "ip -4 rule del priority 8652" in told()[0]
+        found = json.loads(agent.call("check", str(agent.config), "--json").stdout)
+        remedies = [each["remedy"] for each in found if each["name"] == "policy rules"]
+        assert any("ip -4 rule del priority 8652" in each for each in remedies)
+    finally:
+        host.ip("rule", "del", "table", "4242")
+        host.ip("route", "flush", "table", "4242")
+    wait_until(lambda: not told(), "the alarm ends with the rule")
 
 
 def test_N4_captures_would_show_a_stray(world: World, captures: Captures) -> None:

@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 import pytest
@@ -147,8 +147,6 @@ def _objects(family: Family) -> dict[str, int]:
 
 
 def _prefix(family: Family) -> TypedPrefix:
-    from ipaddress import ip_address
-
     return TypedPrefix(
         id=int(family),
         name=f"typed{family}",
@@ -238,9 +236,7 @@ def test_N4_a_blocked_host_in_a_reachable_network_stays_blocked(site: Site, fami
 
 
 @BOTH
-def test_N4_of_two_routes_the_one_with_the_better_metric_counts(
-    site: Site, family: Family
-) -> None:
+def test_N4_of_two_routes_the_one_with_the_better_metric_counts(site: Site, family: Family) -> None:
     network, to = _network(family, 20)
     site.settle(
         f"route add {network} via {ROUTER[family]} dev w2 metric 70",
@@ -295,7 +291,7 @@ def test_N4_a_network_on_two_links_is_reached_over_either(site: Site, family: Fa
     network, to = _network(family, 20)
     site.settle(*(f"route append {network} dev {name} metric 5" for name in ("w2", "w1")))
     assert site.agrees(family, to)["dev"] == "w1"
-    # Without a source, as a socket bound to the interface asks (IPv6 takes oif for a hint otherwise).
+    # Without a source: with one, IPv6 takes `oif` for a hint, unless a socket is bound to it.
     assert site.by_mark(family, to, "oif", "w2")["dev"] == "w2"
 
 
@@ -372,9 +368,7 @@ def test_N4_a_default_route_in_disguise_is_not_taken_by_typed_packets(
 
 @BOTH
 @pytest.mark.parametrize("kind", ["unreachable", "blackhole", "prohibit", "throw"])
-def test_N4_nor_is_a_default_route_of_any_other_kind(
-    site: Site, family: Family, kind: str
-) -> None:
+def test_N4_nor_is_a_default_route_of_any_other_kind(site: Site, family: Family, kind: str) -> None:
     everything = "0.0.0.0/0" if family is Family.IPV4 else "::/0"
     site.settle(f"route add {kind} {everything} metric 1")
     assert site.agrees(family, FAR[family][0])["gateway"] == GATEWAY[family]

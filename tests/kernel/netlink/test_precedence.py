@@ -1,0 +1,148 @@
+"""Rules of others before ours: named if they take typed packets, with a remedy that helps.
+
+The witness is the kernel's own lookup: where an alarm is raised typed packets go astray, where none
+is they don't, and after the remedy they don't any more.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from odm_agent.model import Family
+from tests.kernel.netlink.test_mirror import BOTH, FAR, GATEWAY, NUMBERS, Site, site
+
+__all__ = ["site"]
+
+#: In table 7: a default route by another gateway.
+_FAR_AWAY: Final = {Family.IPV4: "default via 10.9.0.9 dev w2", Family.IPV6: "default dev w2"}
+
+
+@pytest.fixture
+def vpn(site: Site) -> Iterator[Site]:
+    for family in Family:
+        host = site.host
+        host.ip(f"-{family}", "route", "add", *_FAR_AWAY[family].split(), "table", "7")
+        host.ip(f"-{family}", "route", "add", "prohibit", "default", "table", "8")
+        host.ip(f"-{family}", "route", "add", *_net(family), "dev", "w2", "table", "9")
+    yield site
+
+
+def _net(family: Family) -> list[str]:
+    return ["10.77.0.0/16" if family is Family.IPV4 else "fd77::/32"]
+
+
+def _strays(site: Site, family: Family) -> list[str]:
+    """The ways of being typed by which a packet doesn't leave by the prefix's gateway."""
+    to = FAR[family][0]
+    ways = {"mark": site.by_mark(family, to), "source": site.by_source(family, to)}
+    return [way for way, seen in ways.items() if seen.get("gateway") != GATEWAY[family]]
+
+
+def _alarms(site: Site) -> list[str]:
+    site.settle()
+    return [each for each in site.engine.alarms() if "stands before ours" in each]
+
+
+TAKING: Final = {
+    "everything": "from all lookup 7",
+    "what has not a mark": "not from all fwmark 0xca6c lookup 51820",
+    "no mark": "from all fwmark 0/0xff000000 lookup 7",
+    "our mark": "from all fwmark 0x{mark:x}/0xff000000 lookup 7",
+    "the prefix": "from {span} lookup 7",
+    "a network that it is in": "from {wide} lookup 7",
+    "what is made here": "from all iif lo lookup 7",
+    "some users": "from all uidrange 0-70000 lookup 7",
+    "one protocol": "from all ipproto udp lookup 7",
+    "a refusing table": "from all lookup 8",
+    "a refusal": "from all prohibit",
+    "a black hole": "from all blackhole",
+    "a leap over ours": "from all goto 32766",
+    "main with its defaults": "from all lookup main",
+    "refusing routes are not suppressed": "from all lookup 8 suppress_prefixlength 0",
+}
+LEAVING: Final = {
+    "a table of single networks": "from all lookup 9",
+    "an empty table": "from all lookup 10",
+    "main without its defaults": "from all lookup main suppress_prefixlength 0",
+    "somebody else's mark": "from all fwmark 0x80000/0xff0000 lookup 7",
+    "another source": "from {elsewhere} lookup 7",
+    "what comes in elsewhere": "from all iif w2 lookup 7",
+    "what is bound elsewhere": "from all oif w2 lookup 7",
+    "nothing": "from all nop",
+    "a leap to ours": "from all goto 8653",
+}
+
+
+def _spelt(family: Family, rule: str) -> str:
+    v4 = family is Family.IPV4
+    return rule.format(
+        mark=NUMBERS.mark(family),
+        span="198.51.100.64/29" if v4 else "2001:db8:b3::/64",
+        wide="198.51.0.0/16" if v4 else "2001:db8::/32",
+        elsewhere="10.0.0.0/8" if v4 else "fd00::/8",
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("rule", list(TAKING))
+def test_what_takes_typed_packets_before_our_rules_is_an_alarm(
+    vpn: Site, family: Family, rule: str
+) -> None:
+    vpn.host.ip(f"-{family}", "route", "add", *_FAR_AWAY[family].split(), "table", "51820")
+    assert not _strays(vpn, family) and not _alarms(vpn)
+    spelt = _spelt(family, TAKING[rule])
+    vpn.host.ip(f"-{family}", "rule", "add", *spelt.split(), "priority", "5000")
+    if rule not in ("one protocol",):  # `ip route get` asks for no protocol
+        assert _strays(vpn, family), "the control: packets do go astray"
+    (alarm,) = _alarms(vpn)
+    assert f"IPv{family} rule 5000 " in alarm and f"typed{family}" in alarm
+    assert "agent.rule_priority = 4996" in alarm
+
+
+@BOTH
+@pytest.mark.parametrize("rule", list(LEAVING))
+def test_what_leaves_typed_packets_alone_is_none(vpn: Site, family: Family, rule: str) -> None:
+    spelt = _spelt(family, LEAVING[rule])
+    vpn.host.ip(f"-{family}", "rule", "add", *spelt.split(), "priority", "5000")
+    assert not _strays(vpn, family), "the control"
+    assert not _alarms(vpn)
+
+
+@BOTH
+def test_rules_without_a_priority_are_told_from_others_and_the_remedy_helps(
+    vpn: Site, family: Family
+) -> None:
+    """As wg-quick adds them: the last one is asked first."""
+    host = vpn.host
+    host.ip(f"-{family}", "route", "add", *_FAR_AWAY[family].split(), "table", "51820")
+    for rule in (
+        "not fwmark 0xca6c table 51820",
+        "table main suppress_prefixlength 0",
+        "uidrange 0-70000 table 7",
+    ):
+        host.ip(f"-{family}", "rule", "add", *rule.split())
+    assert _strays(vpn, family)
+    alarms = _alarms(vpn)
+    assert len(alarms) == 2 and all("agent.rule_priority" not in each for each in alarms)
+    for alarm in alarms:
+        (commands,) = re.findall(r"`(.*)`", alarm)
+        for command in commands.split(" && "):
+            host.ip(*command.split()[1:])
+    assert not _strays(vpn, family)
+    assert not _alarms(vpn)
+
+
+@BOTH
+def test_rules_between_ours_are_before_the_last(vpn: Site, family: Family) -> None:
+    vpn.host.ip(f"-{family}", "rule", "add", "lookup", "7", "priority", "8654")
+    assert _strays(vpn, family) == ["source"]
+    (alarm,) = _alarms(vpn)
+    assert "rule 8654" in alarm
+
+
+def test_where_no_priority_is_left_the_other_has_to_move(vpn: Site) -> None:
+    vpn.host.ip("rule", "add", "lookup", "7", "priority", "3")
+    (alarm,) = _alarms(vpn)
+    assert "ip -4 rule del priority 3" in alarm and "agent.rule_priority" not in alarm

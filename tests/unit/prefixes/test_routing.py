@@ -34,10 +34,9 @@ def rules(typed: TypedPrefix) -> list[Rule]:
 def test_others_are_refused_after_our_own_packets_were_led_to_their_table(
     typed: TypedPrefix,
 ) -> None:
-    mark, main, table, refusal = rules(typed)
+    mark, table, refusal = rules(typed)
     family, source = typed.family, typed.network
     assert mark == Rule(family, 500, 1001, mark=0x100, mask=0xFF00)
-    assert main == Rule(family, 501, 254, source=source, suppress_prefix_length=0, local_only=True)
     assert table == Rule(family, 502, 1001, source=source, local_only=True)
     assert refusal == Rule(family, 503, 0, source=source, action=RuleAction.PROHIBIT)
 

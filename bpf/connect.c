@@ -83,13 +83,56 @@ static __always_inline struct odm_decision odm_connect_untyped(const struct odm_
 	return ODM_LEAVE_ALONE;
 }
 
+/*
+ * A UDP server connects to the peer that it answers: the prefix and type of the address asked, in
+ * `prefix` and `answer`. No hook can bind its socket any more, so the prefix's mark gives the source,
+ * its first address. An untyped one can't be chosen at all: that is left to the kernel (ACCEPT).
+ */
+static __always_inline struct odm_decision
+odm_answer_by_mark(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+		   const struct odm_settings *settings, const struct odm_addr *peer,
+		   struct odm_want *answer, struct odm_prefix **prefix)
+{
+	struct odm_addr asked = {};
+	struct odm_decision d = odm_answer(settings, answer, sk, peer, ctx->user_port, &asked);
+	u32 prefix_id;
+
+	if (d.verdict != ODM_ASSIGN)
+		return d;
+	if (!d.type)
+		return ODM_DECIDE(ODM_ACCEPT, ODM_R_ANSWERED, 0);
+	prefix_id = odm_source_of(&asked).prefix_id;
+	*prefix = odm_prefixes.lookup(&prefix_id);
+	if (*prefix)
+		answer->type = d.type;
+	return ODM_LEAVE_ALONE;
+}
+
+/* The prefix of the type that the socket wants; `d` says why there is none, and what follows then. */
+static __always_inline struct odm_prefix *odm_wanted_prefix(const struct odm_settings *settings,
+							    const struct odm_want *want,
+							    __u8 family, u32 ifindex,
+							    struct odm_decision *d)
+{
+	struct odm_prefix *prefix;
+
+	*d = want->type ? odm_check_want(settings, want, ODM_H_CONNECT) : odm_connect_untyped(want);
+	if (!want->type || d->verdict == ODM_REFUSE)
+		return NULL;
+	prefix = odm_choose_prefix(want->type, family, ifindex);
+	if (!prefix)
+		*d = odm_without_address(want, ODM_R_NO_ADDRESS);
+	return prefix;
+}
+
 static __always_inline struct odm_decision
 odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
-		   const struct odm_addr *source)
+		   const struct odm_addr *destination, const struct odm_addr *source)
 {
+	struct odm_prefix *prefix = NULL;
+	struct odm_want wanted = *want;
 	struct odm_decision d, place;
-	struct odm_prefix *prefix;
 
 	if (!odm_is_any(source) && !odm_is_exempt(source)) {
 		d = odm_check_source(want->class, odm_source_of(source), want->asked);
@@ -99,15 +142,14 @@ odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 				       ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_CONNECT);
 		return place.verdict == ODM_REFUSE ? place : d;
 	}
-	if (!want->type)
-		return odm_connect_untyped(want);
-	d = odm_check_want(settings, want, ODM_H_CONNECT);
-	if (d.verdict == ODM_REFUSE)
-		return d;
-	prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);
+	if (odm_may_answer(want, sk, source)) {
+		d = odm_answer_by_mark(ctx, sk, settings, destination, &wanted, &prefix);
+		if (!d.silent)
+			return d;
+	}
 	if (!prefix)
-		return odm_without_address(want, ODM_R_NO_ADDRESS);
-	return odm_assign(ctx, sk, settings, want, prefix);
+		prefix = odm_wanted_prefix(settings, want, family, sk->bound_dev_if, &d);
+	return prefix ? odm_assign(ctx, sk, settings, &wanted, prefix) : d;
 }
 
 static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
@@ -126,14 +168,15 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
+	if ((odm_wants_nothing(&want) && odm_is_any(source) &&
+	     !odm_may_answer(&want, sk, source)) ||
 	    odm_leaves_alone(settings, destination)) {
 		odm_unmark(ctx, sk, settings);
 		if (odm_is_any(source))
 			odm_leave_place(ctx, &want);
 		return 1;
 	}
-	d = odm_decide_connect(ctx, sk, settings, &want, family, source);
+	d = odm_decide_connect(ctx, sk, settings, &want, family, destination, source);
 	if (d.reason != ODM_R_MARKED) /* nor may one stay that the application has set */
 		odm_unmark(ctx, sk, settings);
 	if (d.verdict == ODM_ACCEPT && odm_is_any(source))

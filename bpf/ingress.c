@@ -67,9 +67,9 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb,
 					   const struct odm_settings *settings, u32 offset)
 {
 	struct odm_cgroup cgroup = odm_class_of_packet(skb, settings);
-	struct odm_flow_key key = {};
-	struct odm_addr asked, *known;
+	struct odm_addr peer, asked;
 	struct bpf_sock *sk = skb->sk;
+	struct odm_asked_key key;
 	struct odm_class *class;
 	__be16 port;
 
@@ -79,19 +79,33 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb,
 	sk = bpf_sk_fullsock(sk);
 	if (!class || !class->mode || !sk || !odm_is_wildcard_server(sk) || odm_is_outsider(skb))
 		return 1;
-	if (cgroup.default_type == ODM_DEFAULT_OF_CLASS ? !class->default_type
-							: !cgroup.default_type)
+	if (!odm_packet_source(skb, &peer) || !odm_packet_destination(skb, &asked) ||
+	    bpf_skb_load_bytes(skb, offset, &port, sizeof(port)))
 		return 1;
-	if (!odm_packet_source(skb, &key.peer) || !odm_packet_destination(skb, &asked) ||
-	    bpf_skb_load_bytes(skb, offset, &port, sizeof(port)) || odm_is_multicast(&asked))
-		return 1;
-	key.cookie = odm_cookie(skb);
-	key.peer_port = port;
-	known = odm_flows.lookup(&key);
-	if (!known || known->w[0] != asked.w[0] || known->w[1] != asked.w[1] ||
-	    known->w[2] != asked.w[2] || known->w[3] != asked.w[3])
-		odm_flows.update(&key, &asked);
+	if (odm_is_multicast(&asked) && !odm_is_exempt(&asked))
+		return 1; /* asked of many hosts, wherever they are: answered as if unasked */
+	if (!odm_default_of(class, cgroup) && !odm_source_of(&asked).type)
+		return 1; /* as without us */
+	key = odm_asked_key(sk, &peer, port, cgroup.class_id);
+	odm_note_asked(&key, &asked);
 	return 1;
+}
+
+/* Over `lo`: local clients are nobody's business, but answers to them, too, are from where they asked. */
+static __always_inline int odm_ingress_local(struct __sk_buff *skb)
+{
+	struct odm_settings *settings;
+	struct odm_addr asked;
+	u32 offset = 0;
+	int protocol;
+
+	if (!odm_packet_destination(skb, &asked) || odm_is_loopback(&asked))
+		return 1;
+	protocol = odm_transport(skb, &offset);
+	settings = odm_settings_get();
+	if (!settings || (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE))
+		return 1;
+	return odm_ingress_udp(skb, settings, offset);
 }
 
 int odm_ingress(struct __sk_buff *skb)
@@ -102,12 +116,12 @@ int odm_ingress(struct __sk_buff *skb)
 	int protocol;
 
 	if (skb->ifindex == LOOPBACK_IFINDEX)
-		return 1;
+		return odm_ingress_local(skb);
 	protocol = odm_transport(skb, &offset);
 	settings = odm_settings_get();
 	if (!settings)
 		return 1;
-	if (protocol == IPPROTO_UDP)
+	if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
 		return odm_ingress_udp(skb, settings, offset);
 	if (protocol < 0) /* behind more headers than we read: as if it were a SYN */
 		return odm_ingress_syn(skb, settings);

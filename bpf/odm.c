@@ -10,6 +10,7 @@
 #include "odm_choose.h"
 #include "odm_storage.h"
 #include "odm_want.h"
+#include "odm_asked.h"
 #include "odm_usage.h"
 #include "odm_hold.h"
 #include "odm_track.h"

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 2
+#define ODM_ABI_TAG 3
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -26,7 +26,7 @@
 #define ODM_MAX_SPANS 4096
 #define ODM_MAX_CGROUPS 16384
 #define ODM_MAX_DEPTH 32 /* levels of cgroups that a class is inherited over */
-#define ODM_MAX_FLOWS 16384
+#define ODM_MAX_ASKED 16384
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* addresses in use, times the classes that use them */
 
@@ -307,13 +307,14 @@ struct odm_verdict_key {
 };
 _Static_assert(sizeof(struct odm_verdict_key) == 8, "odm_verdict_key");
 
-/* odm_flows: which local address a peer had asked of an unconnected UDP socket. */
-struct odm_flow_key {
-	__u64 cookie;
+/* odm_asked: which local address a peer has asked of a UDP port. */
+struct odm_asked_key {
 	struct odm_addr peer;
-	__u32 peer_port; /* network order */
-	__u32 pad;
+	__u16 peer_port; /* network order */
+	__u16 port;      /* the host's, in host order */
+	__u16 class_id;  /* of the socket that was asked */
+	__u16 protocol;  /* UDP or UDP-Lite */
 };
-_Static_assert(sizeof(struct odm_flow_key) == 32, "odm_flow_key");
+_Static_assert(sizeof(struct odm_asked_key) == 24, "odm_asked_key");
 
 #endif

@@ -15,6 +15,11 @@ static __always_inline bool odm_is_v4(const struct odm_addr *a)
 	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == ODM_MAPPED;
 }
 
+static __always_inline bool odm_same_addr(const struct odm_addr *a, const struct odm_addr *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
 /* The wildcard of either family, in either form. */
 static __always_inline bool odm_is_any(const struct odm_addr *a)
 {

@@ -15,6 +15,13 @@ static __always_inline struct odm_class *odm_class_row(u32 class_id)
 	return odm_classes.lookup(&class_id);
 }
 
+/* The type that sockets of a class get without asking; a cgroup may have one of its own. */
+static __always_inline __u8 odm_default_of(const struct odm_class *class, struct odm_cgroup cgroup)
+{
+	return cgroup.default_type == ODM_DEFAULT_OF_CLASS ? class->default_type
+							   : cgroup.default_type;
+}
+
 /* The ancestor of the packet's socket, or of the calling task where there is no packet. */
 static __always_inline u64 odm_ancestor(struct __sk_buff *skb, int level)
 {

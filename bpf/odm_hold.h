@@ -56,11 +56,6 @@ static __always_inline bool odm_same_row(const struct odm_held *a, const struct 
 	return a->class_id == b->class_id && a->type == b->type;
 }
 
-static __always_inline bool odm_same_addr(const struct odm_addr *a, const struct odm_addr *b)
-{
-	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
-}
-
 /* Note what is held from now on; what was held is answered, for the counts. */
 static __always_inline struct odm_held odm_note(struct odm_socket *sock, u64 cookie,
 						const struct odm_held *now)

@@ -45,8 +45,8 @@ ODM_MAP("array", u32, struct odm_choice, odm_choices, ODM_TYPES *ODM_FAMILIES, 0
 ODM_MAP("percpu_hash", struct odm_verdict_key, u64, odm_verdicts, ODM_MAX_VERDICTS,
 	BPF_F_NO_PREALLOC);
 
-/* UDP socket and peer -> the local address that the peer asked. Hooks only; LRU: full forgets. */
-ODM_MAP("lru_hash", struct odm_flow_key, struct odm_addr, odm_flows, ODM_MAX_FLOWS, 0);
+/* UDP port and peer -> the local address that the peer asked. Hooks only; LRU: full forgets. */
+ODM_MAP("lru_hash", struct odm_asked_key, struct odm_addr, odm_asked, ODM_MAX_ASKED, 0);
 
 /* class and type -> what it may have at most. */
 ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);

@@ -26,8 +26,7 @@ static __always_inline bool odm_want_of(struct bpf_sock_addr *ctx, struct bpf_so
 	want->asked = want->sock ? want->sock->type : 0;
 	want->type = want->asked;
 	if (!want->type)
-		want->type = cgroup.default_type == ODM_DEFAULT_OF_CLASS ? want->class->default_type
-									 : cgroup.default_type;
+		want->type = odm_default_of(want->class, cgroup);
 	return true;
 }
 

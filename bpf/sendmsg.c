@@ -1,31 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* sendto() and sendmsg() of UDP: each datagram of an unconnected socket leaves from its type. */
 
-/*
- * A server bound to a wildcard answers from the address that this peer asked (noted at ingress),
- * or its clients would take no notice of the answer. Only for defaults: a socket that asked for a
- * type has no wildcard.
- */
-static __always_inline struct odm_decision odm_answer(struct bpf_sock_addr *ctx,
-						      const struct odm_want *want,
-						      const struct odm_addr *peer,
-						      struct odm_addr *source)
-{
-	struct odm_flow_key key = { .cookie = odm_cookie(ctx),
-				    .peer = *peer,
-				    .peer_port = ctx->user_port };
-	struct odm_addr *asked = odm_flows.lookup(&key);
-	struct odm_source type;
-
-	if (!asked)
-		return ODM_LEAVE_ALONE;
-	type = odm_source_of(asked);
-	if (odm_check_source(want->class, type, 0).verdict == ODM_REFUSE)
-		return ODM_LEAVE_ALONE;
-	*source = *asked;
-	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, type.type);
-}
-
 /* The kernel checks nothing of what is written here for IPv6: only addresses that exist. */
 static __always_inline struct odm_decision odm_send_from_type(const struct odm_want *want,
 							      struct bpf_sock *sk, __u8 family,
@@ -43,10 +18,11 @@ static __always_inline struct odm_decision odm_send_from_type(const struct odm_w
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, want->type);
 }
 
-static __always_inline struct odm_decision
-odm_decide_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
-		   const struct odm_addr *peer, struct odm_addr *source)
+static __always_inline struct odm_decision odm_decide_sendmsg(struct bpf_sock_addr *ctx,
+							      struct bpf_sock *sk,
+							      const struct odm_settings *settings,
+							      const struct odm_want *want,
+							      __u8 family, struct odm_addr *source)
 {
 	struct odm_decision d;
 
@@ -59,11 +35,6 @@ odm_decide_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 	d = odm_check_want(settings, want, ODM_H_SENDMSG);
 	if (d.verdict == ODM_REFUSE)
 		return d;
-	if (!want->asked && sk->src_port) {
-		d = odm_answer(ctx, want, peer, source);
-		if (d.verdict == ODM_ASSIGN)
-			return d;
-	}
 	return odm_send_from_type(want, sk, family, source);
 }
 
@@ -72,7 +43,7 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 {
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_want want = {};
-	struct odm_decision d, place;
+	struct odm_decision d = ODM_LEAVE_ALONE, place;
 	struct odm_cgroup cgroup;
 
 	if (!settings)
@@ -82,11 +53,17 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
-	if ((odm_wants_nothing(&want) && odm_is_any(source)) || odm_leaves_alone(settings, peer)) {
+	if (odm_may_answer(&want, sk, source))
+		d = odm_answer(settings, &want, sk, peer, ctx->user_port, source);
+	if (!d.silent) {
+		odm_unmark(ctx, sk, settings);
+	} else if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
+		   odm_leaves_alone(settings, peer)) {
 		odm_unmark(ctx, sk, settings);
 		return 1;
+	} else {
+		d = odm_decide_sendmsg(ctx, sk, settings, &want, family, source);
 	}
-	d = odm_decide_sendmsg(ctx, sk, settings, &want, family, peer, source);
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {
 		place = odm_take_place(ctx, sk, &want, source, d.type, ODM_HELD_BY_USER,
 				       ODM_H_SENDMSG);

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from odm_agent.model import AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 2
+ABI_TAG: Final = 3
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -21,7 +21,7 @@ MAX_SOURCES: Final = 16384
 MAX_SPANS: Final = 4096
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
-MAX_FLOWS: Final = 16384
+MAX_ASKED: Final = 16384
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
 #: The rows of odm_choices: types by families. Those of odm_caps and odm_usage: classes by types.
@@ -311,14 +311,15 @@ class VerdictCount(ct.Structure):
     )
 
 
-class FlowKey(ct.Structure):
-    """struct odm_flow_key."""
+class AskedKey(ct.Structure):
+    """struct odm_asked_key."""
 
     _fields_ = (
-        ("cookie", ct.c_uint64),
         ("peer", Addr),
-        ("peer_port", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("peer_port", ct.c_uint16),
+        ("port", ct.c_uint16),
+        ("class_id", ct.c_uint16),
+        ("protocol", ct.c_uint16),
     )
 
 
@@ -339,7 +340,7 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_choice": Choice,
     "odm_socket": Socket,
     "odm_verdict_key": VerdictCount,
-    "odm_flow_key": FlowKey,
+    "odm_asked_key": AskedKey,
 }
 
 

@@ -64,7 +64,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_verdicts": Shape(
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
     ),
-    "odm_flows": Shape(_LRU_HASH, abi.FlowKey, abi.Addr, abi.MAX_FLOWS, 0, "hooks"),
+    "odm_asked": Shape(_LRU_HASH, abi.AskedKey, abi.Addr, abi.MAX_ASKED, 0, "hooks"),
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
     "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),

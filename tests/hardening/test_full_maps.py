@@ -25,7 +25,7 @@ _SHAPES: Final[dict[str, tuple[Any, Any]]] = {
     "odm_resolved": (ct.c_uint64, abi.Cgroup),
     "odm_sources": (abi.Addr, abi.Source),
     "odm_spans": (abi.SpanKey, abi.Source),
-    "odm_flows": (abi.FlowKey, abi.Addr),
+    "odm_asked": (abi.AskedKey, abi.Addr),
     "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
 }
 _KINDS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
@@ -196,18 +196,18 @@ def test_classes_are_right_while_what_was_resolved_is_forgotten(world: World) ->
 
 
 @pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4], ids=lambda each: each.name)
-def test_servers_answer_from_the_address_asked_while_flows_are_forgotten(
+def test_servers_answer_from_the_address_asked_while_others_are_forgotten(
     world: World, kind: Kind
 ) -> None:
     typed = world.address(FIXED, kind.family)
     stray = abi.pack_addr(ip_address("203.0.113.99"))
     with (
-        opened(world, "odm_flows") as pinned,
+        opened(world, "odm_asked") as pinned,
         world.place("fixed").background(wildcard_server(kind, kind.wildcard)),
     ):
         for turn in range(3):
             for number in range(pinned.max_entries * 2):
-                pinned.put(abi.FlowKey(cookie=(turn + 1) << 40 | number), stray)
+                pinned.put(abi.AskedKey(port=turn + 1, peer=abi.Addr((0, 0, 0, number))), stray)
             for asked in (typed, world.address(AddressType.UNSPECIFIED, kind.family)):
                 answered = world.peer.dial("udp", asked, 27001)
                 assert answered.get("from") == asked, answered

@@ -197,7 +197,6 @@ def _named_answer(stage: Stage, sock: socket.socket) -> None:
 
 
 _SYN_REFUSED: Final = refused("ingress", "no call")
-_NO_CONTROL_ANSWER: Final = "the kernel answers from its own choice, not from the address asked"
 
 TECHNIQUES: Final = (
     Technique(
@@ -255,7 +254,6 @@ TECHNIQUES: Final = (
         _answering(_plain_answer),
         UNTYPED,
         ALL,
-        no_control=_NO_CONTROL_ANSWER,
     ),
     Technique(
         "answer-connected",
@@ -263,7 +261,6 @@ TECHNIQUES: Final = (
         _answering(_connected_answer),
         UNTYPED,
         ALL,
-        no_control=_NO_CONTROL_ANSWER,
     ),
     Technique(
         "answer-pktinfo",

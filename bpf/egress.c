@@ -16,6 +16,24 @@ static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb
 			  ODM_R_NOT_LOCAL, 0);
 }
 
+/*
+ * Is a typed source on its way out by an uplink that is not its own? Its tables never lead there, but
+ * others' rules may, a socket's device, and the route of a raw socket that writes the header itself:
+ * that one is chosen before the source is known. LAN, bridges and tunnels are nobody's uplink.
+ */
+static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source source)
+{
+	u32 prefix_id = source.prefix_id, ifindex = skb->ifindex;
+	struct odm_prefix *prefix = odm_prefixes.lookup(&prefix_id);
+	struct odm_addr destination;
+
+	if (!prefix || !prefix->ifindex || prefix->ifindex == ifindex)
+		return false;
+	if (!odm_uplinks.lookup(&ifindex) || !odm_packet_destination(skb, &destination))
+		return false;
+	return !odm_is_exempt(&destination) && !odm_is_multicast(&destination);
+}
+
 static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *skb,
 							     const struct odm_class *class,
 							     struct odm_source source, bool marked)
@@ -27,6 +45,8 @@ static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *s
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 	} else if (!odm_may(class, source.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+	} else if (odm_strays(skb, source)) {
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, source.type);
 	}
 	return ODM_LEAVE_ALONE;
 }

@@ -27,6 +27,7 @@
 #define ODM_MAX_CGROUPS 16384
 #define ODM_MAX_DEPTH 32 /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_ASKED 16384
+#define ODM_MAX_UPLINKS 1024
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* addresses in use, times the classes that use them */
 
@@ -91,7 +92,8 @@ enum odm_reason {
 	ODM_R_CLOSED = 18,          /* REFUSE: the class may not use this kind of socket */
 	ODM_R_CAP_SOCKETS = 19,     /* REFUSE: the class's sockets of the type are at their cap */
 	ODM_R_CAP_REQUESTS = 20,    /* REFUSE: the class asks for the type too often */
-	ODM_REASONS = 21,
+	ODM_R_UPLINK = 21,          /* REFUSE: on its way out by another uplink than its own */
+	ODM_REASONS = 22,
 };
 
 enum odm_hook {
@@ -237,7 +239,7 @@ struct odm_prefix {
 	__u8 type;
 	__u8 family;
 	__u16 pad;
-	__u32 ifindex; /* the uplink */
+	__u32 ifindex; /* the uplink; kept while there is nothing to hand out */
 	__u32 mark;    /* 0: none */
 	__u32 pad2;
 	__u64 pool; /* ODM_POOL_*: one word, so that a change of pool is seen whole */

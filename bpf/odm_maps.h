@@ -35,6 +35,9 @@ ODM_MAP("lpm_trie", struct odm_span_key, struct odm_source, odm_spans, ODM_MAX_S
 /* prefix id -> what to hand out. */
 ODM_MAP("array", u32, struct odm_prefix, odm_prefixes, ODM_MAX_PREFIXES, 0);
 
+/* interface that is an uplink -> 1. Full: the agent says so; packets may stray by those left out. */
+ODM_MAP("hash", u32, u32, odm_uplinks, ODM_MAX_UPLINKS, BPF_F_NO_PREALLOC);
+
 /* index -> an address of some prefix's pool. */
 ODM_MAP("array", u32, struct odm_addr, odm_pools, ODM_MAX_POOL, 0);
 

@@ -133,6 +133,20 @@ class DropCgroup:
 
 
 @dataclass(frozen=True, slots=True)
+class PutUplink:
+    """Let no typed source leave by an interface (by its index) but those of its own prefixes."""
+
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropUplink:
+    """Let any source leave by an interface that is no uplink any more, or gone."""
+
+    interface: int
+
+
+@dataclass(frozen=True, slots=True)
 class Guard:
     """Hold packet sockets to their class at an interface (by its index)."""
 
@@ -159,6 +173,8 @@ DatapathAction = (
     | DropClass
     | PutCgroup
     | DropCgroup
+    | PutUplink
+    | DropUplink
     | Guard
     | Unguard
 )

@@ -57,7 +57,8 @@ class Projection:
 
     Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
     first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
-    of interfaces at which packet sockets are held to `refuse`.
+    of interfaces at which packet sockets are held to `refuse`, `uplinks` of those by which only
+    sources of their own prefixes may leave.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -70,3 +71,4 @@ class Projection:
     classes: dict[int, ClassPolicy] = field(default_factory=dict)
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)
     guards: frozenset[int] = frozenset()
+    uplinks: frozenset[int] = frozenset()

@@ -22,6 +22,7 @@ MAX_SPANS: Final = 4096
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_ASKED: Final = 16384
+MAX_UPLINKS: Final = 1024
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
 #: The rows of odm_choices: types by families. Those of odm_caps and odm_usage: classes by types.
@@ -90,6 +91,7 @@ class Reason(IntEnum):
     CLOSED = 18
     CAP_SOCKETS = 19
     CAP_REQUESTS = 20
+    UPLINK = 21
 
 
 class Hook(IntEnum):

@@ -1,5 +1,6 @@
 """The pinned maps as the projection that they are: what the agent writes there."""
 
+import ctypes as ct
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    DropUplink,
     Guard,
     PutCgroup,
     PutChoice,
@@ -19,6 +21,7 @@ from odm_agent.actions import (
     PutPrefix,
     PutSource,
     PutSpan,
+    PutUplink,
     Unguard,
 )
 from odm_agent.datapath import abi, classes, frames, rows
@@ -34,6 +37,7 @@ FILLED: Final = frozenset(
         "odm_spans",
         "odm_sources",
         "odm_prefixes",
+        "odm_uplinks",
         "odm_pools",
         "odm_choices",
         "odm_classes",
@@ -59,6 +63,7 @@ class PinnedDatapath(OpenedMaps):
             abi.unpack_addr(k): rows.unpack_source(v) for k, v in self._items("odm_sources")
         }
         self._prefixes = dict(self._read_prefixes())
+        self._uplinks = {key.value for key, _ in self._items("odm_uplinks")}
         self._choices = dict(self._read_choices())
         self._classes = {
             key.value: classes.unpack(key.value, row, self._maps["odm_caps"])
@@ -77,6 +82,7 @@ class PinnedDatapath(OpenedMaps):
             classes=dict(self._classes),
             cgroups=dict(self._cgroups),
             guards=frames.guarded(self._pin_dir),
+            uplinks=frozenset(self._uplinks),
         )
 
     def prefixes(self) -> Mapping[int, PrefixRow]:
@@ -103,9 +109,7 @@ class PinnedDatapath(OpenedMaps):
             case PutPrefix(prefix_id, prefix):
                 self._put_prefix(prefix_id, prefix)
             case DropPrefix(prefix_id):
-                self._maps["odm_prefixes"].put(prefix_id, abi.Prefix())
-                self._slots.release(prefix_id)
-                self._prefixes.pop(prefix_id, None)
+                self._drop_prefix(prefix_id)
             case PutChoice():
                 self._put_choice(action)
             case PutClass(policy):
@@ -120,6 +124,12 @@ class PinnedDatapath(OpenedMaps):
                 self._maps["odm_cgroups"].delete(cgroup_id)
                 self._cgroups.pop(cgroup_id, None)
                 self._forget_resolved()
+            case PutUplink(interface):
+                self._maps["odm_uplinks"].put(interface, ct.c_uint32(1))
+                self._uplinks.add(interface)
+            case DropUplink(interface):
+                self._maps["odm_uplinks"].delete(interface)
+                self._uplinks.discard(interface)
             case Guard(interface):
                 frames.guard(self._pin_dir, interface)
             case Unguard(interface):
@@ -144,6 +154,10 @@ class PinnedDatapath(OpenedMaps):
                 case "odm_prefixes":  # and odm_pools, which is fresh with it
                     for prefix_id, prefix in goal.prefixes.items():
                         self._put_prefix(prefix_id, prefix)
+                case "odm_uplinks":
+                    for interface in goal.uplinks:
+                        self._maps[name].put(interface, ct.c_uint32(1))
+                    self._uplinks = set(goal.uplinks)
                 case "odm_choices":
                     for (type_, family), prefix_ids in goal.choices.items():
                         self._put_choice(PutChoice(type_, family, prefix_ids))
@@ -179,6 +193,14 @@ class PinnedDatapath(OpenedMaps):
         self._maps["odm_prefixes"].put(prefix_id, rows.pack_prefix(row, first))
         self._slots.assign(prefix_id, first, len(row.pool))
         self._prefixes[prefix_id] = row
+
+    def _drop_prefix(self, prefix_id: int) -> None:
+        """Nothing to hand out; where connections from its addresses leave, they still do."""
+        known = self._maps["odm_prefixes"].get(prefix_id)
+        assert isinstance(known, abi.Prefix)  # an array has all its rows
+        self._maps["odm_prefixes"].put(prefix_id, abi.Prefix(ifindex=known.ifindex))
+        self._slots.release(prefix_id)
+        self._prefixes.pop(prefix_id, None)
 
     def _put_choice(self, action: PutChoice) -> None:
         row = rows.pack_choice(action.prefix_ids)

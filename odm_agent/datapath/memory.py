@@ -10,6 +10,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    DropUplink,
     Guard,
     PutCgroup,
     PutChoice,
@@ -17,6 +18,7 @@ from odm_agent.actions import (
     PutPrefix,
     PutSource,
     PutSpan,
+    PutUplink,
     Unguard,
 )
 from odm_agent.datapath.base import VerdictKey
@@ -81,6 +83,10 @@ class MemoryDatapath:
                 rows.cgroups[cgroup_id] = cgroup
             case DropCgroup(cgroup_id):
                 rows.cgroups.pop(cgroup_id, None)
+            case PutUplink(interface):
+                self._rows = replace(rows, uplinks=rows.uplinks | {interface})
+            case DropUplink(interface):
+                self._rows = replace(rows, uplinks=rows.uplinks - {interface})
             case Guard(interface):
                 self._rows = replace(rows, guards=rows.guards | {interface})
             case Unguard(interface):

@@ -18,6 +18,7 @@ _OPENED: Final = (
     "odm_sources",
     "odm_spans",
     "odm_prefixes",
+    "odm_uplinks",
     "odm_pools",
     "odm_choices",
     "odm_verdicts",

@@ -59,6 +59,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_sources": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
     "odm_prefixes": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
+    "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
     "odm_pools": Shape(_ARRAY, _U32, abi.Addr, abi.MAX_POOL, 0, "agent"),
     "odm_choices": Shape(_ARRAY, _U32, abi.Choice, abi.CHOICES, 0, "agent"),
     "odm_verdicts": Shape(

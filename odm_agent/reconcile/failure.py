@@ -9,12 +9,14 @@ from odm_agent.actions import (
     AddRule,
     DropSource,
     DropSpan,
+    DropUplink,
     Guard,
     PutCgroup,
     PutChoice,
     PutPrefix,
     PutSource,
     PutSpan,
+    PutUplink,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
@@ -33,7 +35,7 @@ def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
-        case AddAddress() | RemoveAddress() | Guard() | Unguard():
+        case AddAddress() | RemoveAddress() | Guard() | Unguard() | PutUplink() | DropUplink():
             return list(rest)
         case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
             # Nor may others go in whose place it was to stand.

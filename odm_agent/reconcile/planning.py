@@ -13,6 +13,7 @@ from odm_agent.actions import (
     DropPrefix,
     DropSource,
     DropSpan,
+    DropUplink,
     Guard,
     PutCgroup,
     PutChoice,
@@ -20,6 +21,7 @@ from odm_agent.actions import (
     PutPrefix,
     PutSource,
     PutSpan,
+    PutUplink,
     RemoveAddress,
     RemoveRoute,
     RemoveRule,
@@ -105,6 +107,8 @@ def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
     for address, source in desired.sources.items():
         if observed.sources.get(address) != source:
             yield PutSource(address, source)
+    for interface in sorted(desired.uplinks - observed.uplinks):
+        yield PutUplink(interface)
     for rule in sorted(desired.rules - observed.rules, key=_rule_order):
         if refuses(rule):
             yield AddRule(rule)
@@ -161,6 +165,8 @@ def _forget(desired: Projection, observed: Projection, host: HostState) -> Itera
     for network in observed.spans.keys() - desired.spans.keys():
         if not holds(network, leaving) and network not in any_ip:
             yield DropSpan(network)
+    for interface in sorted(observed.uplinks - desired.uplinks):
+        yield DropUplink(interface)
     unwanted = {a.address for a in host.addresses if a.ours} - {
         a.address for a in desired.addresses
     }

@@ -50,6 +50,7 @@ def desired(
         classes=dict(classes),
         cgroups=dict(cgroups),
         guards=_guards(classes, host),
+        uplinks=frozenset(host.links[name].index for name in mirror.uplinks if name in host.links),
     )
 
 

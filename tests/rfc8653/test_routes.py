@@ -3,15 +3,17 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Final
 
 import pytest
 
 from odm_agent.model import AddressType, Family
-from tests.lab.cases import each_kind, each_type
+from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import (
+    CORRESPONDENT,
     CORRESPONDENT_2,
     LINKS,
     NONPERSISTENT,
@@ -20,9 +22,11 @@ from tests.lab.host import (
     prefix_of,
     type_of,
 )
+from tests.lab.metrics import counts
 from tests.lab.netns import address
 from tests.lab.process import wait_until
-from tests.lab.world import BY_DEFAULT, World
+from tests.lab.world import BY_DEFAULT, PLAIN, World
+from tests.rfc8653.bypass.packets import datagram
 from tests.rfc8653.test_servers import wildcard_server
 
 _PORT: Final = 27001
@@ -264,20 +268,95 @@ def test_N4_a_rule_that_stands_before_ours_is_told_with_its_remedy(world: World)
     wait_until(lambda: not told(), "the alarm ends with the rule")
 
 
+# --- others' routes -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _all_by_b(world: World, target: str) -> Iterator[None]:
+    """A rule of somebody else's, asked before ours, that leads to gateway B."""
+    family = Family(ip_address(target).version)
+    version = f"-{family}"
+    rule = ("priority", "1", "to", target, "lookup", "4242")
+    ip = world.site.host.ip
+    ip(version, *("route", "add", "default", "via", str(LINKS["B", family][1]), "table", "4242"))
+    ip(version, "rule", "add", *rule)
+    try:
+        yield
+    finally:
+        ip(version, "rule", "del", *rule)
+        ip(version, "route", "flush", "table", "4242")
+
+
+def _strayed(world: World, name: str) -> float:
+    """How many packets of a class were dropped at another uplink than their own."""
+    wanted = {"class": name, "verdict": "refuse", "reason": "uplink", "hook": "egress"}
+    return sum(count for labels, count in counts(world) if wanted.items() <= labels.items())
+
+
+@each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4, Kind.SENDTO6, Kind.SENDTO4)
+def test_N4_rule_before_ours_takes_no_typed_packet_to_another_uplink(
+    world: World, captures: Captures, kind: Kind
+) -> None:
+    """By default, by a mark (whose table is not asked then), bound. What has no type goes there."""
+    target = CORRESPONDENT_2[kind.family]
+    bound = (world.address(AddressType.FIXED, kind.family), 0)
+    before = _strayed(world, "fixed")
+
+    def application(bind: tuple[str, int] | None) -> str:
+        with kind.open() as sock:
+            sock.settimeout(0.2)
+            if bind:
+                sock.bind(bind)
+            return outcome(lambda: _send(sock, kind, (target, _PORT)))
+
+    with _all_by_b(world, target):
+        for bind in (None, (kind.wildcard, 0), bound):
+            told = world.place("fixed").do(lambda bind=bind: application(bind))  # type: ignore[misc]
+            assert told == ("timeout" if kind.stream else "EPERM")
+        assert _strayed(world, "fixed") > before
+        assert not captures.strays()
+        world.place(PLAIN).do(lambda: application(None))
+        assert captures.sources("B"), "the rule holds for everybody else"
+
+
+@each_family
+def test_N4_header_of_one_s_own_does_not_leave_by_another_uplink(
+    world: World, captures: Captures, family: Family
+) -> None:
+    """A raw socket's route is chosen without the source that its header has."""
+    source, target = world.address(NONPERSISTENT, family), CORRESPONDENT[family]
+    packet = datagram(source, target)
+    before = _strayed(world, "brief")
+
+    def application(device: bytes) -> None:
+        af = socket.AF_INET6 if family is Family.IPV6 else socket.AF_INET
+        with socket.socket(af, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+            if device:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+            sock.sendto(packet, (target, 0))
+
+    def sent(device: bytes = b"") -> str:
+        return world.place("brief").do(lambda: outcome(lambda: application(device)))
+
+    assert sent() == "EPERM"
+    assert _strayed(world, "brief") == before + 1
+    assert not captures.strays()
+    route = (target, "via", str(LINKS["B", family][1]), "dev", "w1")
+    world.site.host.ip("route", "add", *route)
+    try:
+        assert sent(b"w1") == "ok"
+    finally:
+        world.site.host.ip("route", "del", *route)
+    assert captures.sources("B") == {ip_address(source)}, "its own uplink is open to it"
+
+
 def test_N4_captures_would_show_a_stray(world: World, captures: Captures) -> None:
     """The witness itself: a typed source sent by the wrong gateway is seen as a stray."""
     fixed = world.address(AddressType.FIXED, Family.IPV4)
     assert owner_of(ip_address(fixed)) == "A"
-    target = "203.0.113.2"
-    rule = ("priority", "1", "to", target, "lookup", "4242")
-    host = world.site.host
-    host.ip("route", "add", "default", "via", str(LINKS["B", Family.IPV4][1]), "table", "4242")
-    host.ip("rule", "add", *rule)
-    try:
-        world.place("every").do(
+    target = CORRESPONDENT_2[Family.IPV4]
+    with _all_by_b(world, target):
+        world.place("audited").do(
             lambda: outcome(lambda: call(Kind.UDP4, bind=(fixed, 0), to=(target, 7001)))
         )
-    finally:
-        host.ip("rule", "del", *rule)
-        host.ip("route", "flush", "table", "4242")
     assert captures.strays()

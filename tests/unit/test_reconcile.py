@@ -20,6 +20,7 @@ from odm_agent.actions import (
     PutPrefix,
     PutSource,
     PutSpan,
+    PutUplink,
     RemoveAddress,
     RemoveRule,
 )
@@ -89,10 +90,10 @@ def test_adding_records_first_and_offers_last() -> None:
     host = Host(HOME)
     first, second = host.step(), host.step()
     assert kinds(first) == [
-        *("PutSpan", "PutSource", "AddRule", "AddAddress", "AddRoute"),
+        *("PutSpan", "PutSource", "PutUplink", "AddRule", "AddAddress", "AddRoute"),
         *("AddRule", "AddRule"),
     ]
-    assert first[2] == AddRule(REFUSAL)
+    assert first[3] == AddRule(REFUSAL)
     assert kinds(second) == ["AddRoute", "PutPrefix", "PutChoice"]
     assert host.plan() == []
     assert host.maps.read().choices == {FIXED6: (1,)}
@@ -107,7 +108,7 @@ def test_removing_withdraws_first_and_forgets_when_the_address_is_gone() -> None
     host.table = host.table.without(1)
     assert kinds(host.step()) == [
         *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule"),
-        *("RemoveRoute", "RemoveRoute", "RemoveAddress"),
+        *("RemoveRoute", "RemoveRoute", "RemoveAddress", "DropUplink"),
     ]
     assert host.step() == [DropSource(address), DropSpan(NET), RemoveRule(REFUSAL)]
     assert host.plan() == []
@@ -148,7 +149,7 @@ def test_prefix_whose_verdict_finds_no_room_is_not_offered() -> None:
 
 def test_no_address_is_added_while_what_others_send_from_it_cannot_be_refused() -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
-    failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource)]
+    failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource, PutUplink)]
     assert failed == AddRule(REFUSAL)
     left = still_safe(failed, rest)
     assert [a.address.address for a in left if isinstance(a, AddAddress)] == [host.address(2)]

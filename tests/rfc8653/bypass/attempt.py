@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from odm_agent.model import AddressType
-from tests.lab.host import SESSION
 from tests.lab.world import PLAIN, World
 from tests.rfc8653.bypass.technique import ABSENT, Form, Result, Stage, Technique
 from tests.rfc8653.bypass.wire import Verdicts, kernels_word, watched
@@ -85,9 +84,9 @@ def attempt(world: World, technique: Technique, form: Form, name: str) -> Attemp
 def works(world: World, technique: Technique, form: Form) -> bool | None:
     """Whether the typed address gets onto the wire where it is allowed; None: the kernel lacks it.
 
-    After another type than the attempts are, so that ends of these connections fool nobody.
+    After another type (`control`) than the attempts, so that ends of these connections fool nobody.
     """
-    stage = Stage.of(world, PERMITTED, form, technique.needs, SESSION)
+    stage = Stage.of(world, PERMITTED, form, technique.needs, technique.control)
     with watched(world) as seen:
         told = technique.act(stage)
         if told != ABSENT:

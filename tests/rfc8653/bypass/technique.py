@@ -9,7 +9,7 @@ from typing import Final
 
 from odm_agent.model import AddressType, Family
 from tests.lab.client import PORT, outcome
-from tests.lab.host import CORRESPONDENT, CORRESPONDENT_2, FIXED, PREFIXES, LabPrefix
+from tests.lab.host import CORRESPONDENT, CORRESPONDENT_2, FIXED, PREFIXES, SESSION, LabPrefix
 from tests.lab.place import Place, Ready
 from tests.lab.world import World
 from tests.rfc8653.bypass.privileges import become
@@ -220,6 +220,8 @@ class Technique:
     needs: str = ""
     #: Why it can't be shown to work where it is allowed; "" if it is shown.
     no_control: str = ""
+    #: The type after which it is shown to work: one of the gateway whose link it uses.
+    control: AddressType = SESSION
     #: Of a technique that stays open: why, and what can be done.
     remedy: str = ""
     #: The word of the class option that closes it ("raw"), and what catches it then.

@@ -8,7 +8,7 @@ from typing import Final
 
 from odm_agent.model import Family
 from tests.lab.client import IPV6_ADDR_PREFERENCES, PORT
-from tests.lab.host import LINKS
+from tests.lab.host import LINKS, NONPERSISTENT
 from tests.rfc8653.bypass.forward import forwarding
 from tests.rfc8653.bypass.technique import (
     ALL,
@@ -213,30 +213,35 @@ TECHNIQUES: Final = (
         "SO_BINDTODEVICE to a link with typed addresses only: TCP",
         _by_device(_bind_to_device, _tcp),
         _DROPPED,
+        control=NONPERSISTENT,
     ),
     Technique(
         "device-udp",
         "SO_BINDTODEVICE to a link with typed addresses only: UDP",
         _by_device(_bind_to_device, _udp),
         _EPERM,
+        control=NONPERSISTENT,
     ),
     Technique(
         "ifindex-udp",
         "SO_BINDTOIFINDEX to such a link: UDP",
         _by_device(_bind_to_index, _udp),
         _EPERM,
+        control=NONPERSISTENT,
     ),
     Technique(
         "unicast-if-tcp",
         "IP_UNICAST_IF, IPV6_UNICAST_IF of such a link: TCP",
         _by_device(_unicast_if, _tcp),
         _DROPPED,
+        control=NONPERSISTENT,
     ),
     Technique(
         "unicast-if-udp",
         "IP_UNICAST_IF, IPV6_UNICAST_IF of such a link: UDP",
         _by_device(_unicast_if, _udp),
         _EPERM,
+        control=NONPERSISTENT,
     ),
     Technique(
         "selection-tcp",

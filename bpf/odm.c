@@ -15,6 +15,7 @@
 #include "odm_hold.h"
 #include "odm_track.h"
 #include "odm_packet.h"
+#include "odm_patterns.h"
 
 #include "sockets.c"
 #include "options.c"
@@ -26,3 +27,4 @@
 #include "tracking.c"
 #include "frames.c"
 #include "census.c"
+#include "cgroups.c"

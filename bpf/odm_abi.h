@@ -30,6 +30,15 @@
 #define ODM_MAX_UPLINKS 1024
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* addresses in use, times the classes that use them */
+#define ODM_MAX_STEPS 16384
+#define ODM_MAX_FOLDERS 16384
+#define ODM_MAX_FOREIGN_FOLDERS 4096 /* of these, made by others than root */
+#define ODM_MAX_DELEGATED 1024       /* cgroups of a class that others than root have made */
+#define ODM_NAME_SIZE 256            /* of one component of a path, with its 0 */
+#define ODM_GLOB_WORDS 16
+#define ODM_GLOB_BITS 1024 /* characters of all globs together */
+#define ODM_BYTES 256
+#define ODM_MISSED 16 /* room for more kinds of loss */
 
 /* The on-demand field of IPV6_ADDR_PREFERENCES (docs/api.md). */
 #define ODM_FIELD_SHIFT 16
@@ -93,7 +102,8 @@ enum odm_reason {
 	ODM_R_CAP_SOCKETS = 19,     /* REFUSE: the class's sockets of the type are at their cap */
 	ODM_R_CAP_REQUESTS = 20,    /* REFUSE: the class asks for the type too often */
 	ODM_R_UPLINK = 21,          /* REFUSE: on its way out by another uplink than its own */
-	ODM_REASONS = 22,
+	ODM_R_UNDECIDED = 22, /* REFUSE: only the agent can tell the cgroup's class, and hasn't */
+	ODM_REASONS = 23,
 };
 
 enum odm_hook {
@@ -108,12 +118,13 @@ enum odm_hook {
 	ODM_HOOKS = 8,
 };
 
-/* What could not be noted, since memory or a map was full (odm_losses). */
+/* What could not be noted, since memory or a map was full (odm_missed). */
 enum odm_loss {
 	ODM_LOST_VERDICT = 0, /* it stood, but was not counted */
 	ODM_LOST_SOCKET = 1,  /* no storage: a socket of a class with caps is not counted */
 	ODM_LOST_ADDRESS = 2, /* a socket is counted by class and type, not by its address */
-	ODM_LOSSES = 3,
+	ODM_LOST_CGROUP = 3,  /* a new cgroup waits for the agent to be classified */
+	ODM_LOSSES = 4,
 };
 
 /* An address in network order; IPv4 as ::ffff:a.b.c.d. */
@@ -141,7 +152,8 @@ struct odm_settings {
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
 	__u32 watched_classes; /* number of classes that sock_create must know; 0 spares a lookup */
 	__u32 pad;
-	__u64 room[2];
+	__u64 patterns; /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
+	__u64 room[1];
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 
@@ -207,6 +219,81 @@ struct odm_cgroup {
 	__u32 epoch; /* only in odm_resolved: when it was found */
 };
 _Static_assert(sizeof(struct odm_cgroup) == 8, "odm_cgroup");
+
+/* The class of cgroups that wait for the agent, as a row of odm_classes; no name gets this id. */
+#define ODM_UNDECIDED_CLASS 255
+
+/* A set of characters of globs: bit N stands behind the Nth of all. */
+struct odm_bits {
+	__u64 words[ODM_GLOB_WORDS];
+};
+_Static_assert(sizeof(struct odm_bits) == 128, "odm_bits");
+
+/* What a byte of a path is to a `*` or a `?` (odm_globs.stays). */
+enum odm_byte {
+	ODM_BYTE_CHARACTER = 0,
+	ODM_BYTE_CONTINUED = 1, /* the second and later ones of a character (UTF-8) */
+	ODM_BYTE_SLASH = 2,
+	ODM_BYTE_KINDS = 3,
+};
+
+/*
+ * odm_globs[0, 1]: all globs as one automaton that reads the bytes of a path. A bit that is set says
+ * that the path fits a glob up to there; each byte moves bits on by one, or lets them stay at a `*`.
+ */
+struct odm_globs {
+	__u64 generation;
+	struct odm_bits delegated; /* of globs that hold in cgroups of others than root, too */
+	struct odm_bits ends;      /* behind the last character of a glob */
+	struct odm_bits stays[ODM_BYTE_KINDS];
+	struct odm_bits moves[ODM_BYTES]; /* by the byte: the bits that it may lead to */
+	__u16 class_ids[ODM_GLOB_BITS];   /* by the bit, for those in `ends` */
+};
+_Static_assert(sizeof(struct odm_globs) == 35464, "odm_globs");
+
+/* odm_steps: the exact paths as a tree, one row for each component. */
+struct odm_step_key {
+	__u64 generation;
+	__u32 node; /* where the cgroup above stands */
+	__u32 pad;
+	char name[ODM_NAME_SIZE]; /* filled up with zeros */
+};
+_Static_assert(sizeof(struct odm_step_key) == 272, "odm_step_key");
+
+#define ODM_STEP_ENDS 0x01 /* it is the last component of a path: `class_id` counts */
+
+struct odm_step {
+	__u32 node;
+	__u16 class_id;
+	__u8 flags;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct odm_step) == 8, "odm_step");
+
+/* odm_folders: cgroups below which a pattern may name one. */
+struct odm_folder_key {
+	__u64 cgroup;
+	__u64 generation;
+};
+_Static_assert(sizeof(struct odm_folder_key) == 16, "odm_folder_key");
+
+#define ODM_FOLDER_TRUSTED 0x01 /* nobody but root makes cgroups here, nor in any above */
+#define ODM_FOLDER_GLOBS 0x02   /* `globs` is not empty */
+
+struct odm_folder {
+	__u32 node; /* of the exact paths; 0: none leads through here */
+	__u8 flags;
+	__u8 pad[3];
+	struct odm_bits globs; /* how far its path, with a slash, fits them */
+};
+_Static_assert(sizeof(struct odm_folder) == 136, "odm_folder");
+
+/* odm_births: a new cgroup while it is looked at. */
+struct odm_birth {
+	struct odm_step_key step;
+	struct odm_folder folder; /* the one above, then the new one */
+};
+_Static_assert(sizeof(struct odm_birth) == 408, "odm_birth");
 
 #define ODM_SOURCE_BROADCAST 0x01
 #define ODM_SOURCE_ANY_IP 0x02 /* a span whose every address is local */

@@ -18,11 +18,33 @@ ODM_MAP("array", u32, struct odm_settings, odm_settings, 1, 0);
 /* class id -> policy. */
 ODM_MAP("array", u32, struct odm_class, odm_classes, ODM_MAX_CLASSES, 0);
 
-/* cgroup id -> class, for classified cgroups. Full: the agent says so and classifies no more. */
+/*
+ * cgroup id -> class, for classified cgroups, until the kernel lets go of them. Agent and hooks write.
+ * Full: the agent says so, hooks count it as lost; both classify no more.
+ */
 ODM_MAP("hash", u64, struct odm_cgroup, odm_cgroups, ODM_MAX_CGROUPS, BPF_F_NO_PREALLOC);
 
 /* cgroup id -> class of its nearest classified ancestor. Hooks write; LRU: full forgets. */
 ODM_MAP("lru_hash", u64, struct odm_cgroup, odm_resolved, ODM_MAX_CGROUPS, 0);
+
+/* slot -> the globs; the slot whose generation is in force counts. */
+ODM_MAP("array", u32, struct odm_globs, odm_globs, 2, 0);
+
+/* component of an exact path -> the next ones, its class. Full: the agent says so. */
+ODM_MAP("hash", struct odm_step_key, struct odm_step, odm_steps, ODM_MAX_STEPS, BPF_F_NO_PREALLOC);
+
+/* cgroup -> how far its path fits patterns. Agent and hooks write. Full: lost, left to the agent. */
+ODM_MAP("hash", struct odm_folder_key, struct odm_folder, odm_folders, ODM_MAX_FOLDERS,
+	BPF_F_NO_PREALLOC);
+
+/*
+ * class id -> its rows in odm_cgroups; the last one: rows of odm_folders that others than root caused.
+ * Hooks write and read; the agent corrects.
+ */
+ODM_MAP("array", u32, u32, odm_members, ODM_MAX_CLASSES + 1, 0);
+
+/* Where a new cgroup is worked on, since the stack is too small for it. Hooks only. */
+ODM_MAP("percpu_array", u32, struct odm_birth, odm_births, 1, 0);
 
 /* local address -> its type. Full: the agent configures no further address. */
 ODM_MAP("hash", struct odm_addr, struct odm_source, odm_sources, ODM_MAX_SOURCES,
@@ -64,7 +86,7 @@ ODM_MAP("array", u32, struct odm_usage, odm_usage, ODM_MAX_CLASSES *ODM_TYPES, 0
 ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREALLOC);
 
 /* enum odm_loss -> how often. Hooks write; agent reads. */
-ODM_MAP("percpu_array", u32, u64, odm_losses, ODM_LOSSES, 0);
+ODM_MAP("percpu_array", u32, u64, odm_missed, ODM_MISSED, 0);
 
 /*
  * Socket -> the type it asked for, and the address it holds if that is counted. Hooks write; `odm-agent

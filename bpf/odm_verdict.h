@@ -36,7 +36,7 @@ static __always_inline int odm_fail(__u8 reason)
 /* Something could not be noted; nothing is refused for that by itself. */
 static __always_inline void odm_lost(u32 what)
 {
-	u64 *count = odm_losses.lookup(&what);
+	u64 *count = odm_missed.lookup(&what);
 
 	if (count)
 		__sync_fetch_and_add(count, 1);

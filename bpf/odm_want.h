@@ -49,6 +49,12 @@ static __always_inline struct odm_decision odm_deny(const struct odm_want *want,
 	return ODM_LEAVE_ALONE;
 }
 
+/* Why a class may not use a type. */
+static __always_inline __u8 odm_why_not(__u16 class_id)
+{
+	return class_id == ODM_UNDECIDED_CLASS ? ODM_R_UNDECIDED : ODM_R_CLASS;
+}
+
 /* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may, or are in audit. */
 static __always_inline struct odm_decision odm_check_want(const struct odm_settings *settings,
 							  const struct odm_want *want, u8 hook)
@@ -57,7 +63,7 @@ static __always_inline struct odm_decision odm_check_want(const struct odm_setti
 	u16 asker_id;
 
 	if (!odm_may(want->class, want->type))
-		return odm_deny(want, ODM_R_CLASS, want->type, hook);
+		return odm_deny(want, odm_why_not(want->class_id), want->type, hook);
 	if (want->asked) {
 		asker_id = odm_class_of_asker(want->sock, settings->epoch);
 		if (asker_id != want->class_id) {

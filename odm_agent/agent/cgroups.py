@@ -1,37 +1,50 @@
 """Which cgroups are of which class now: what patterns name, and what `exec` has made."""
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 from odm_agent.control import scopes
+from odm_agent.datapath import abi
+from odm_agent.datapath.following import Folder
+from odm_agent.errors import KernelError
 from odm_agent.kernel.cgroup_watch import CgroupWatch
-from odm_agent.kernel.cgroups import Refused, expand, path_of
+from odm_agent.kernel.cgroups import Matches, Refused, cgroup_id, distrust, expand, path_of
 from odm_agent.model import AddressType, ClassPolicy, Mode
+from odm_agent.policy.automaton import Automaton, compiled
 from odm_agent.policy.compile import UNCLASSIFIED
-from odm_agent.policy.globs import class_of, nearest_class_of
+from odm_agent.policy.globs import class_of, match, nearest_class_of
 from odm_agent.projection import CgroupRow
 
 log = logging.getLogger(__name__)
 
-_SCOPES = f"{scopes.PARENT}/*"
-#: As long as TCP tries to deliver what a closed socket has left (tcp_retries2, about 15 minutes).
-_DEPARTED_S = 1000.0
-_DEPARTED_AT_MOST = 4096
+_SCOPES: Final = f"{scopes.PARENT}/*"
+#: The class of new cgroups of which the programs can't tell whether a closed class's glob fits.
+UNDECIDED: Final = ClassPolicy(
+    id=abi.UNDECIDED_CLASS,
+    name="undecided",
+    mode=Mode.ENFORCE,
+    default=AddressType.FIXED,  # which it may not use: so it is refused whatever it wants
+    fail_closed=True,
+)
 
 
 class ClassifiedCgroups:
-    """Follows the cgroup tree below `root`, where the programs are attached."""
+    """Follows the cgroup tree below `root`, where the programs are attached.
+
+    Use: `follow`, let the programs know `automaton` and `folders`, then `rows`: what appears after
+    the second is classified by the programs, what was there before is found by the third.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         #: Class name -> the cgroups of that class now, as paths below `root`.
         self.members: dict[str, list[str]] = {}
         self.refused: tuple[Refused, ...] = ()
+        self.automaton = Automaton()
+        self._compiled_of: list[ClassPolicy] | None = None
         self._watch = CgroupWatch(root)
-        self._present: dict[int, CgroupRow] = {}
-        self._departed: dict[int, tuple[CgroupRow, float]] = {}
 
     def close(self) -> None:
         """Stop watching."""
@@ -45,51 +58,114 @@ class ClassifiedCgroups:
         """Take the events away; whether `rows` may say something else now."""
         return self._watch.drain()
 
-    def rows(self, classes: Mapping[int, ClassPolicy]) -> dict[int, CgroupRow]:
-        """The row of every classified cgroup, by cgroup id; watches for the next change.
+    def follow(self, classes: Mapping[int, ClassPolicy]) -> None:
+        """Watch where the patterns of these classes look; raises KernelError."""
+        policies = _configured(classes)
+        self._watch.follow([_SCOPES, *(each for p in policies for each in p.cgroups)])
+        if policies != self._compiled_of:
+            self.automaton = compiled(policies, abi.UNDECIDED_CLASS)
+            self._compiled_of = policies
+
+    def folders(self) -> dict[int, Folder]:
+        """The cgroups below which patterns look now, by id; of those of others than root, some."""
+        found: dict[int, Folder] = {}
+        room = abi.MAX_FOREIGN_FOLDERS
+        verdicts: dict[Path, str | None] = {}
+        for path in self._watch.folders:
+            if position := self.automaton.position(path.relative_to(self.root).parts):
+                try:
+                    number = cgroup_id(path)
+                except KernelError:
+                    continue  # gone again
+                trusted = distrust(self.root, path / "any", verdicts) is None
+                room -= not trusted
+                if trusted or room >= 0:
+                    found[number] = Folder(position, trusted)
+        return found
+
+    def is_gone(self, number: int) -> bool:
+        """Whether the cgroup of that id was removed."""
+        return path_of(self.root, number) is None
+
+    def reserved(self) -> dict[int, ClassPolicy]:
+        """Classes that nobody has configured, but that cgroups may be of."""
+        return {UNDECIDED.id: UNDECIDED} if self.automaton.undecided else {}
+
+    def rows(
+        self,
+        classes: Mapping[int, ClassPolicy],
+        present: Mapping[int, CgroupRow],
+        with_sockets: Callable[[], Collection[int]] | None,
+    ) -> dict[int, CgroupRow]:
+        """The row of every classified cgroup, by cgroup id.
 
         A cgroup of a class in mode off is a row of no class, so that it doesn't inherit one.
+        `present` are the rows that are there already, as read before the call. Those of cgroups
+        that were removed stay: a socket outlives its cgroup. The programs remove such a row with
+        the last socket; where they can't, `with_sockets` says which cgroups have any.
         """
-        policies = [policy for policy in classes.values() if policy.id != UNCLASSIFIED]
-        self._watch.follow([_SCOPES, *(each for p in policies for each in p.cgroups)])
+        policies = _configured(classes)
         self.members = {policy.name: [] for policy in policies}
         refused: list[Refused] = []
         rows: dict[int, CgroupRow] = {}
         for policy in policies:
             found = expand(self.root, policy.cgroups, delegated=policy.delegated)
+            found = self._bounded(policy, found, present)
             refused += found.refused
-            for path, cgroup_id in found.cgroups.items():
+            for path, number in found.cgroups.items():
                 if class_of(path, policies) is policy:
-                    rows[cgroup_id] = _row(policy)
+                    rows[number] = _row(policy)
                     self.members[policy.name].append(path)
         self._warn(tuple(refused))
         rows.update(self._scopes({policy.name: policy for policy in policies}))
-        return rows | self._departed_rows(rows, classes)
+        return rows | self._departed(rows, present, with_sockets)
 
-    def remember(self, rows: Mapping[int, CgroupRow]) -> None:
-        """Take over what the agent before had classified, cgroups that are gone included."""
-        self._present = {**rows, **self._present}
+    def _bounded(
+        self, policy: ClassPolicy, found: Matches, present: Mapping[int, CgroupRow]
+    ) -> Matches:
+        """No more cgroups that others than root could make than the programs would note.
 
-    def _departed_rows(
-        self, rows: Mapping[int, CgroupRow], classes: Mapping[int, ClassPolicy]
-    ) -> dict[int, CgroupRow]:
-        """Rows of cgroups that were removed a short while ago.
-
-        A socket outlives its process and cgroup while it still has something to send. Ids are never
-        given to another cgroup, so that such a row harms nobody.
+        Exact paths come first, then those that are classified already: whoever may make cgroups
+        can't drive others out.
         """
-        now = time.monotonic()
-        for cgroup_id, row in self._present.items():
-            if cgroup_id not in rows and path_of(self.root, cgroup_id) is None:
-                self._departed[cgroup_id] = (row, now)
-        self._present = dict(rows)
-        kept = list(self._departed.items())[-_DEPARTED_AT_MOST:]
-        self._departed = {
-            cgroup_id: (row, since)
-            for cgroup_id, (row, since) in kept
-            if now - since < _DEPARTED_S and row.class_id in classes
-        }
-        return {cgroup_id: row for cgroup_id, (row, _) in self._departed.items()}
+        ours = {number for number, row in present.items() if row.class_id == policy.id}
+        room = abi.MAX_DELEGATED - len(ours - set(found.cgroups.values()))
+        if len(found.cgroups) <= room:
+            return found
+        exact = {pattern.strip("/") for pattern in policy.cgroups}
+        verdicts: dict[Path, str | None] = {}
+        kept: dict[str, int] = {}
+        left: list[str] = []
+        for path, number in sorted(
+            found.cgroups.items(), key=lambda item: (item[0] not in exact, item[1] not in ours)
+        ):
+            if distrust(self.root, self.root / path, verdicts) is None:
+                kept[path] = number
+            elif room > 0:
+                kept[path] = number
+                room -= 1
+            else:
+                left.append(path)
+        if not left:
+            return found
+        reason = (
+            f"{abi.MAX_DELEGATED} cgroups that others than root could make are of the class, those"
+            f" included that were removed but have sockets; {len(left)} are left out"
+        )
+        pattern = next(each for each in policy.cgroups if match(each, left[0]))
+        return Matches(kept, (*found.refused, Refused(left[0], pattern, reason)))
+
+    def _departed(
+        self,
+        rows: Mapping[int, CgroupRow],
+        present: Mapping[int, CgroupRow],
+        with_sockets: Callable[[], Collection[int]] | None,
+    ) -> dict[int, CgroupRow]:
+        gone = {n: row for n, row in present.items() if n not in rows and self.is_gone(n)}
+        if gone and with_sockets is not None:
+            kept = with_sockets()
+            return {number: row for number, row in gone.items() if number in kept}
+        return gone
 
     def class_name_of(self, path: str, classes: Mapping[int, ClassPolicy]) -> str | None:
         """The class of the cgroup at a path below `root`, as inherited; None: of no class."""
@@ -103,13 +179,13 @@ class ClassifiedCgroups:
     def _scopes(self, by_name: Mapping[str, ClassPolicy]) -> dict[int, CgroupRow]:
         """Commands that `exec` started; their names say class and type."""
         rows: dict[int, CgroupRow] = {}
-        for path, cgroup_id in expand(self.root, [_SCOPES]).cgroups.items():
+        for path, number in expand(self.root, [_SCOPES]).cgroups.items():
             scope = scopes.parse(path.rsplit("/", 1)[-1])
             policy = by_name.get(scope.class_name) if scope else None
             if scope is None or policy is None:
                 continue
             default = scope.type if scope.type in policy.allow else None
-            rows[cgroup_id] = _row(policy, default)
+            rows[number] = _row(policy, default)
             self.members[policy.name].append(path)
         return rows
 
@@ -121,6 +197,10 @@ class ClassifiedCgroups:
                     extra={"cgroup": each.path, "glob": each.pattern, "why": each.reason},
                 )
         self.refused = refused
+
+
+def _configured(classes: Mapping[int, ClassPolicy]) -> list[ClassPolicy]:
+    return [policy for policy in classes.values() if policy.id != UNCLASSIFIED]
 
 
 def _row(policy: ClassPolicy, default: AddressType | None = None) -> CgroupRow:

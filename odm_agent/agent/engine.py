@@ -44,6 +44,7 @@ _KERNEL_ACTIONS = (AddAddress, RemoveAddress, AddRoute, RemoveRoute, AddRule, Re
 class Engine:
     """The table and the two places that it is projected to.
 
+    `reserved` are classes that are not configured, but that cgroups may be of.
     `probed` holds the on-link IPv4 addresses that no other host was found to use (RFC 5227); the
     others wait in `to_probe` and are not configured until somebody says `probe_ended`.
     """
@@ -54,6 +55,7 @@ class Engine:
     table: PrefixTable
     classes: Mapping[int, ClassPolicy] = field(default_factory=dict)
     cgroups: Mapping[int, CgroupRow] = field(default_factory=dict)
+    reserved: Mapping[int, ClassPolicy] = field(default_factory=dict)
     host: HostState = field(default_factory=HostState)
     failures: list[str] = field(default_factory=list)
     probed: set[IPAddress] = field(default_factory=set)
@@ -69,7 +71,8 @@ class Engine:
         for _ in range(_MOST_ROUNDS):
             self.host = self.kernel.read()
             self._note_conflicts()
-            goal = desired(self.table, self.classes, self.cgroups, self.host, self.numbers)
+            classes = {**self.classes, **self.reserved}
+            goal = desired(self.table, classes, self.cgroups, self.host, self.numbers)
             now = observe(self.host, self.datapath.read())
             actions = self._unless_unprobed(plan(goal, now, self.host))
             if not actions:

@@ -7,21 +7,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from odm_agent.actions import DropCgroup
 from odm_agent.agent import privileges, uplinks
 from odm_agent.agent.address_book import AddressBook
-from odm_agent.agent.cgroups import ClassifiedCgroups
+from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
-from odm_agent.datapath import abi, catalogue, pins, swap
+from odm_agent.datapath import abi, catalogue, pins, swap, tracepoints
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.datapath.settings import Wanted
-from odm_agent.errors import ConfigError
+from odm_agent.errors import ConfigError, DatapathError
 from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.kernel.sockets import sockets
 from odm_agent.model import ClassPolicy, TypedPrefix
 from odm_agent.policy.compile import class_policies
 from odm_agent.prefixes.memory import Memory
@@ -58,6 +60,12 @@ class State:
     netns_cookie: int
     counts: Counts
     addresses: AddressBook
+    #: Whether the programs classify new cgroups, and forget those that the kernel lets go of.
+    programs_follow: bool = False
+    #: Whether cgroups may have gone while no program of ours was there to see it.
+    unseen: bool = False
+    #: Why the programs don't know all patterns and cgroups that they should; None: they do.
+    not_followed: str | None = None
     #: What was replaced at the start; None: the programs in force were adopted.
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
@@ -74,12 +82,48 @@ class State:
 
     def converge(self) -> bool:
         """One pass over cgroups, kernel and maps; whether anything was changed."""
-        self.engine.cgroups = self.cgroups.rows(self.engine.classes)
-        self.addresses.write(self.engine.table)  # before anybody uses the new ones
-        changed = self.engine.converge()
-        self.addresses.write(self.engine.table)  # what duplicate address detection found
+        changed = False
+        self.programs_follow = tracepoints.in_force(Path(self.config.agent.pin_dir))
+        self.cgroups.follow(self.engine.classes)
+        if self.datapath.settings.patterns != self.cgroups.automaton.generation:
+            changed = self._project()  # a class is there before the programs find cgroups of it
+        # In this order: what appears after its folder was written is the programs' to classify.
+        self._let_programs_follow()
+        changed |= self._project()
+        self.unseen = False
         uplinks.settle(self.engine.table, self.engine.host, self.journal)
         return changed
+
+    def _project(self) -> bool:
+        """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
+        engine = self.engine
+        # Read before anything is looked for: what the programs note from now on stays.
+        present = self.datapath.classified()
+        self.datapath.count_members(engine.classes)
+        seen = self.programs_follow and not self.unseen
+        with_sockets = None if seen else _cgroups_with_sockets
+        engine.cgroups = self.cgroups.rows(engine.classes, present, with_sockets)
+        engine.reserved = self.cgroups.reserved()
+        self.addresses.write(engine.table)  # before anybody uses the new ones
+        changed = engine.converge()
+        self.addresses.write(engine.table)  # what duplicate address detection found
+        self._forget_gone()
+        return changed
+
+    def _let_programs_follow(self) -> None:
+        self.not_followed = None
+        try:
+            cgroups = self.cgroups
+            self.datapath.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
+        except DatapathError as error:  # a map is full
+            log.warning("new cgroups wait for the agent", extra={"error": str(error)})
+            self.not_followed = str(error)
+
+    def _forget_gone(self) -> None:
+        """A row that was written after the kernel let go of its cgroup would stay for ever."""
+        gone = {n for n in self.datapath.newly_written() if self.cgroups.is_gone(n)}
+        for cgroup_id in gone - _cgroups_with_sockets() if gone else ():
+            self.datapath.apply(DropCgroup(cgroup_id))
 
     def unattached(self) -> list[str]:
         """The programs that should be attached to the cgroup of that name, and aren't (any more).
@@ -108,7 +152,7 @@ class State:
 
     def taken(self, config: Config) -> None:
         """Note that a configuration is in force now."""
-        self.class_names = self.journal.names("class")
+        self.class_names = {**self.journal.names("class"), UNDECIDED.id: f"({UNDECIDED.name})"}
         self.config = config
         self.reloads.ok += 1
         self.reloads.loaded = time.time()
@@ -143,8 +187,8 @@ class State:
 def _refuse_excess(prefixes: Iterable[TypedPrefix], classes: Iterable[int]) -> None:
     """What the maps can't hold must not be half applied. Raises ConfigError."""
     anew = "names are never given an id again: use old names, or start anew (docs/configuration.md)"
-    if max(classes) >= abi.MAX_CLASSES:
-        raise ConfigError(f"more than {abi.MAX_CLASSES - 1} class names were used; {anew}")
+    if max(classes) >= abi.UNDECIDED_CLASS:
+        raise ConfigError(f"more than {abi.UNDECIDED_CLASS - 1} class names were used; {anew}")
     if max((p.id for p in prefixes), default=0) >= abi.MAX_PREFIXES:
         raise ConfigError(f"more than {abi.MAX_PREFIXES - 1} prefix names were used; {anew}")
     # Half: a pool that changes stands in the map twice for a moment.
@@ -208,15 +252,19 @@ def open_state(
         table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
         numbers = Numbers.of(agent)
         replaced = None
+        unseen = not tracepoints.in_force(wanted.pin_dir)
         if not swap.adopt(wanted):
             with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
                 before_swap(staged)
                 if staged.fresh:
                     with NetlinkKernel(agent.protocol) as for_now:
                         host = for_now.read()
-                    goal = desired(table, classes, cgroups.rows(classes), host, numbers)
+                    cgroups.follow(classes)
                     with PinnedDatapath(staged.folder) as maps:
-                        maps.fill(goal, staged.fresh)
+                        maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
+                        found = cgroups.rows(classes, maps.classified(), _cgroups_with_sockets)
+                        known = {**classes, **cgroups.reserved()}
+                        maps.fill(desired(table, known, found, host, numbers), staged.fresh)
                 replaced = staged.commit()
         log.info(
             "programs %s",
@@ -228,7 +276,6 @@ def open_state(
         opened.callback(kernel.close)
         datapath = PinnedDatapath(wanted.pin_dir)
         opened.callback(datapath.close)
-        cgroups.remember(datapath.read().cgroups)
         engine = Engine(kernel, datapath, numbers, table, classes)
         state = State(
             *(path, config, journal, kernel, datapath, engine, cgroups),
@@ -236,11 +283,17 @@ def open_state(
             netns_cookie=wanted.netns_cookie,
             counts=Counts(datapath),
             addresses=AddressBook(journal, memory),
+            unseen=unseen,
             replaced=replaced,
         )
         state.taken(config)
         opened.pop_all()
         return state
+
+
+def _cgroups_with_sockets() -> set[int]:
+    """The cgroups, by id, of the sockets that the kernel lists in this network namespace."""
+    return {info.cgroup_id for info in sockets()}
 
 
 def _compiled(

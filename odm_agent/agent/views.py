@@ -53,13 +53,25 @@ def alarms(state: State) -> list[str]:
         f"cgroup {each.path} is not classified by {each.pattern!r}: {each.reason}"
         for each in state.cgroups.refused
     ]
-    return [*_unattached(state), *state.engine.alarms(), *_unrecorded(state), *refused]
+    return [
+        *_unattached(state),
+        *state.engine.alarms(),
+        *_unrecorded(state),
+        *_not_followed(state),
+        *refused,
+    ]
 
 
 def _unrecorded(state: State) -> list[str]:
     if (trouble := state.addresses.trouble) is None:
         return []
     return [f"addresses are not recorded, and may be others after a restart: {trouble}"]
+
+
+def _not_followed(state: State) -> list[str]:
+    if state.not_followed is None:
+        return []
+    return [f"new cgroups wait for the agent: {state.not_followed}"]
 
 
 def _unattached(state: State) -> list[str]:

@@ -1,6 +1,7 @@
 """check: is this host fit for the agent, and is this configuration?"""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -76,9 +77,29 @@ def check_configuration(path: Path) -> Iterator[Finding]:
         yield Finding(f"{path}:{advice.line}", "warning", advice.message)
     yield from _rule_findings(config, host)
     yield from _pattern_findings(config)
-    count = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
+    yield from _rough_globs(config)
+    size = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
     if not result.errors:
-        yield Finding(str(path), "ok", f"would be taken: {count}")
+        yield Finding(str(path), "ok", f"would be taken: {size}")
+
+
+def _rough_globs(config: Config) -> Iterator[Finding]:
+    """Globs that only the agent can tell fully, so that new cgroups must wait for it."""
+    from odm_agent.datapath import abi
+    from odm_agent.policy.automaton import compiled
+    from odm_agent.policy.compile import class_policies
+
+    ids = count(1)
+    policies = class_policies(config, lambda name: next(ids))
+    for pattern in compiled(policies.values(), abi.UNDECIDED_CLASS).undecided:
+        yield Finding(
+            "globs",
+            "warning",
+            f"{pattern} holds a set of characters that are not ASCII, or all globs together more"
+            f" than {abi.GLOB_BITS} characters: a new cgroup that may fit is refused every"
+            " source until the agent has looked at it, if the class fails closed",
+            "name the cgroups exactly, or by simpler globs",
+        )
 
 
 def _rule_findings(config: Config, host: HostState) -> Iterator[Finding]:

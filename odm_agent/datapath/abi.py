@@ -25,6 +25,19 @@ MAX_ASKED: Final = 16384
 MAX_UPLINKS: Final = 1024
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
+MAX_STEPS: Final = 16384
+MAX_FOLDERS: Final = 16384
+MAX_FOREIGN_FOLDERS: Final = 4096
+MAX_DELEGATED: Final = 1024
+NAME_SIZE: Final = 256
+GLOB_WORDS: Final = 16
+GLOB_BITS: Final = 1024
+BYTES: Final = 256
+UNDECIDED_CLASS: Final = 255
+#: The row of odm_members for folders that others than root caused.
+FOREIGN_FOLDERS: Final = MAX_CLASSES
+#: Rows of odm_missed: some more than there are kinds of loss, so that one more is no other map.
+MISSED: Final = 16
 #: The rows of odm_choices: types by families. Those of odm_caps and odm_usage: classes by types.
 CHOICES: Final = 10
 USAGES: Final = MAX_CLASSES * 5
@@ -46,6 +59,9 @@ REFUSE_UDPLITE: Final = 0x08
 REFUSE_PACKET: Final = 0x10
 REFUSE_XDP: Final = 0x20
 DEFAULT_OF_CLASS: Final = 0xFF
+STEP_ENDS: Final = 0x01
+FOLDER_TRUSTED: Final = 0x01
+FOLDER_GLOBS: Final = 0x02
 SOURCE_BROADCAST: Final = 0x01
 SOURCE_ANY_IP: Final = 0x02
 SOCKET_FOREIGN: Final = 0x01
@@ -92,6 +108,7 @@ class Reason(IntEnum):
     CAP_SOCKETS = 19
     CAP_REQUESTS = 20
     UPLINK = 21
+    UNDECIDED = 22
 
 
 class Hook(IntEnum):
@@ -113,6 +130,15 @@ class Loss(IntEnum):
     VERDICT = 0
     SOCKET = 1
     ADDRESS = 2
+    CGROUP = 3
+
+
+class ByteKind(IntEnum):
+    """enum odm_byte."""
+
+    CHARACTER = 0
+    CONTINUED = 1
+    SLASH = 2
 
 
 class FamilyIndex(IntEnum):
@@ -159,7 +185,8 @@ class Settings(ct.Structure):
         ("any_ip_spans", ct.c_uint32),
         ("watched_classes", ct.c_uint32),
         ("pad", ct.c_uint32),
-        ("room", ct.c_uint64 * 2),
+        ("patterns", ct.c_uint64),
+        ("room", ct.c_uint64 * 1),
     )
 
 
@@ -220,6 +247,70 @@ class Cgroup(ct.Structure):
         ("pad", ct.c_uint8),
         ("epoch", ct.c_uint32),
     )
+
+
+class Bits(ct.Structure):
+    """struct odm_bits."""
+
+    _fields_ = (("words", ct.c_uint64 * GLOB_WORDS),)
+
+
+class Globs(ct.Structure):
+    """struct odm_globs."""
+
+    _fields_ = (
+        ("generation", ct.c_uint64),
+        ("delegated", Bits),
+        ("ends", Bits),
+        ("stays", Bits * len(ByteKind)),
+        ("moves", Bits * BYTES),
+        ("class_ids", ct.c_uint16 * GLOB_BITS),
+    )
+
+
+class StepKey(ct.Structure):
+    """struct odm_step_key."""
+
+    _fields_ = (
+        ("generation", ct.c_uint64),
+        ("node", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("name", ct.c_char * NAME_SIZE),
+    )
+
+
+class Step(ct.Structure):
+    """struct odm_step."""
+
+    _fields_ = (
+        ("node", ct.c_uint32),
+        ("class_id", ct.c_uint16),
+        ("flags", ct.c_uint8),
+        ("pad", ct.c_uint8),
+    )
+
+
+class FolderKey(ct.Structure):
+    """struct odm_folder_key."""
+
+    _fields_ = (("cgroup", ct.c_uint64), ("generation", ct.c_uint64))
+
+
+class Folder(ct.Structure):
+    """struct odm_folder."""
+
+    _fields_ = (
+        ("node", ct.c_uint32),
+        ("flags", ct.c_uint8),
+        ("pad", ct.c_uint8 * 3),
+        ("globs", Bits),
+    )
+
+
+class Birth(ct.Structure):
+    """struct odm_birth."""
+
+    _fields_ = (("step", StepKey), ("folder", Folder))
 
 
 class Source(ct.Structure):
@@ -336,6 +427,13 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_live_key": LiveKey,
     "odm_census": Census,
     "odm_cgroup": Cgroup,
+    "odm_bits": Bits,
+    "odm_globs": Globs,
+    "odm_step_key": StepKey,
+    "odm_step": Step,
+    "odm_folder_key": FolderKey,
+    "odm_folder": Folder,
+    "odm_birth": Birth,
     "odm_source": Source,
     "odm_span_key": SpanKey,
     "odm_prefix": Prefix,

@@ -45,7 +45,15 @@ ELSEWHERE: Final = {
 #: Their pins beside the maps.
 ELSEWHERE_PINS: Final = (frames.PROGRAM, census.PIN)
 
-ALL: Final = CGROUP | ELSEWHERE
+#: Those at tracepoints, by the tracepoints' names; not on kernels that can't have them. A link
+#: each, which is pinned beside the maps by the program's name. In the order of attaching.
+TRACEPOINTS: Final = {
+    "odm_release": Program("cgroup_release", 17, 0),
+    "odm_rmdir": Program("cgroup_rmdir", 17, 0),
+    "odm_mkdir": Program("cgroup_mkdir", 17, 0),
+}
+
+ALL: Final = CGROUP | ELSEWHERE | TRACEPOINTS
 
 #: The kernel keeps 15 characters of a name, and the compiler takes what says the kind of program
 #: off it.

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath import catalogue, libbpf, pins, source
+from odm_agent.datapath import catalogue, libbpf, pins, source, tracepoints
 from odm_agent.datapath.shapes import IDENTITY, MAPS
 from odm_agent.errors import DatapathError, OdmError
 
@@ -91,6 +91,7 @@ def _compile(pin_dir: Path) -> dict[str, int]:
 
 def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[str, int]:
     flags = ["-O2", "-Wall", "-Werror", f'-DODM_PINS="{pin_dir}"']
+    flags += tracepoints.compiler_flags()
     if with_mptcp:
         flags.append("-DODM_WITH_MPTCP")
     try:
@@ -98,13 +99,29 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
         _keep.append(module)  # its destructor closes the descriptors
         programs = {
             name: module.load_func(name, kind, None, attach_type).fd
-            for name, (_, kind, attach_type) in catalogue.ALL.items()
+            for name, (_, kind, attach_type) in (catalogue.CGROUP | catalogue.ELSEWHERE).items()
         }
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error
+    programs |= _load_tracepoints(module)
     missing = [name for name in MAPS if not (pin_dir / name).exists()]
     assert not missing, f"bpf/odm_maps.h lacks {missing}"
     return programs
+
+
+def _load_tracepoints(module: Any) -> dict[str, int]:
+    """All of them, or none where the kernel can't have them."""
+    if not tracepoints.compiler_flags():
+        print(f"{tracepoints.LACKING}: the kernel does not say where it keeps them (BTF)")
+        return {}
+    try:
+        return {
+            name: module.load_func(name, kind, None, attach_type).fd
+            for name, (_, kind, attach_type) in catalogue.TRACEPOINTS.items()
+        }
+    except Exception as error:
+        print(f"{tracepoints.LACKING}: {error}")
+        return {}
 
 
 _keep: list[Any] = []

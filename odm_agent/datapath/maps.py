@@ -1,7 +1,8 @@
 """The pinned maps as the projection that they are: what the agent writes there."""
 
 import ctypes as ct
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,12 +25,13 @@ from odm_agent.actions import (
     PutUplink,
     Unguard,
 )
-from odm_agent.datapath import abi, classes, frames, rows
+from odm_agent.datapath import abi, classes, following, frames, rows
 from odm_agent.datapath.opened import OpenedMaps
 from odm_agent.datapath.pools import Slots
 from odm_agent.errors import DatapathError
 from odm_agent.model import AddressType, ClassPolicy, Family
-from odm_agent.projection import PrefixRow, Projection
+from odm_agent.policy.automaton import Automaton
+from odm_agent.projection import CgroupRow, PrefixRow, Projection
 
 #: The maps whose rows `fill` writes.
 FILLED: Final = frozenset(
@@ -45,13 +47,16 @@ FILLED: Final = frozenset(
         "odm_cgroups",
     }
 )
+#: Those whose rows `follow` writes.
+FOLLOWED: Final = frozenset({"odm_globs", "odm_steps", "odm_folders"})
 
 
 class PinnedDatapath(OpenedMaps):
-    """The maps below a pin folder, of which this process is the only writer.
+    """The maps below a pin folder, of which this process is the only writer but for the programs.
 
     What they hold is read once, when they are opened; from then on a copy is kept beside, so that
     `read` costs next to nothing. Only interfaces are looked at each time: anybody may change them.
+    Cgroups are classified by the programs, too: `classified` reads their rows anew.
     Raises DatapathError if a pin is missing or of another shape.
     """
 
@@ -70,7 +75,10 @@ class PinnedDatapath(OpenedMaps):
             for key, row in self._items("odm_classes")
             if any(bytes(row))
         }
-        self._cgroups = {k.value: rows.unpack_cgroup(v) for k, v in self._items("odm_cgroups")}
+        self._cgroups: dict[int, CgroupRow] = {}
+        self._written: set[int] = set()
+        self._is_followed = False
+        self.classified()
 
     def read(self) -> Projection:
         """The rows that are in the maps now."""
@@ -84,6 +92,34 @@ class PinnedDatapath(OpenedMaps):
             guards=frames.guarded(self._pin_dir),
             uplinks=frozenset(self._uplinks),
         )
+
+    def classified(self) -> Mapping[int, CgroupRow]:
+        """The rows of cgroups as they are now; `read` tells the same until this is called again."""
+        self._cgroups = {k.value: rows.unpack_cgroup(v) for k, v in self._items("odm_cgroups")}
+        return MappingProxyType(self._cgroups)
+
+    def newly_written(self) -> set[int]:
+        """The cgroups whose rows this process, not the programs, has written since last asked."""
+        written, self._written = self._written, set()
+        return written
+
+    def follow(
+        self,
+        automaton: Automaton,
+        folders: Mapping[int, following.Folder],
+        is_gone: Callable[[int], bool],
+    ) -> None:
+        """Let the programs classify new cgroups (see `following.follow`)."""
+        following.follow(self._maps, automaton, folders, is_gone)
+        if not self._is_followed:
+            following.tidy(self._maps, automaton.generation, folders, is_gone)
+            self._is_followed = True
+
+    def count_members(self, class_ids: Collection[int]) -> None:
+        """Tell the programs how many rows of cgroups these classes have, as last read."""
+        members = Counter(row.class_id for row in self._cgroups.values())
+        for class_id in class_ids:
+            self._maps["odm_members"].put(class_id, ct.c_uint32(members[class_id]))
 
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id."""
@@ -117,9 +153,7 @@ class PinnedDatapath(OpenedMaps):
             case DropClass(class_id):
                 self._put_class(class_id, None)
             case PutCgroup(cgroup_id, cgroup):
-                self._maps["odm_cgroups"].put(cgroup_id, rows.pack_cgroup(cgroup))
-                self._cgroups[cgroup_id] = cgroup
-                self._forget_resolved()
+                self._put_cgroup(cgroup_id, cgroup)
             case DropCgroup(cgroup_id):
                 self._maps["odm_cgroups"].delete(cgroup_id)
                 self._cgroups.pop(cgroup_id, None)
@@ -179,6 +213,16 @@ class PinnedDatapath(OpenedMaps):
         self._forget_resolved()
 
     # --- rows that take more than one write -------------------------------------------------
+
+    def _put_cgroup(self, cgroup_id: int, cgroup: CgroupRow) -> None:
+        """Unless it is there already: then whatever was resolved is still true."""
+        row = rows.pack_cgroup(cgroup)
+        known = self._maps["odm_cgroups"].get(cgroup_id)
+        if known is None or bytes(known) != bytes(row):
+            self._maps["odm_cgroups"].put(cgroup_id, row)
+            self._written.add(cgroup_id)
+            self._forget_resolved()
+        self._cgroups[cgroup_id] = cgroup
 
     def _put_prefix(self, prefix_id: int, row: PrefixRow) -> None:
         """The pool first, in slots that nobody reads, then the one word that points to it."""

@@ -25,7 +25,11 @@ _OPENED: Final = (
     "odm_caps",
     "odm_usage",
     "odm_live",
-    "odm_losses",
+    "odm_missed",
+    "odm_globs",
+    "odm_steps",
+    "odm_folders",
+    "odm_members",
     "odm_sockets",
 )
 
@@ -122,10 +126,11 @@ class OpenedMaps:
             self._maps["odm_live"].delete(packed)
 
     def losses(self) -> dict[str, int]:
-        """What could not be noted since the maps were made: verdict, socket, address."""
+        """What could not be noted since the maps were made: verdict, socket, address, cgroup."""
         return {
             abi.Loss(key.value).name.lower(): sum(values)
-            for key, values in self._items("odm_losses")
+            for key, values in self._items("odm_missed")
+            if key.value < len(abi.Loss)
         }
 
     def census(self) -> list[census.CensusRow]:

@@ -9,14 +9,14 @@ namespaces have their own, on the same cgroup perhaps.
 import ctypes as ct
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx
-from odm_agent.datapath.catalogue import BY_KERNEL_NAME
+from odm_agent.datapath.catalogue import BY_KERNEL_NAME, TRACEPOINTS
 from odm_agent.datapath.pins import attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
@@ -113,6 +113,12 @@ def _pin_others(pin_dir: Path, settings_id: int) -> None:
         with suppress(DatapathError), libbpf.opened(_program_of(fd)) as prog_fd:
             if is_of_set(prog_fd, census.PROGRAM):
                 _pin(fd, pin_dir / census.PIN)
+    for fd in libbpf.links(libbpf.LINK_TRACEPOINT):
+        with suppress(DatapathError), libbpf.opened(_program_of(fd)) as prog_fd:
+            for name in TRACEPOINTS:
+                if is_of_set(prog_fd, name):
+                    _pin(fd, pin_dir / name)
+                    _pin_missing(pin_dir, _identify(prog_fd)[1])
 
 
 def _pin(fd: int, path: Path) -> None:
@@ -128,9 +134,16 @@ def pin_maps(pin_dir: Path) -> None:
     """Pin anew those maps whose own pin was lost, as the programs of the pinned links hold them."""
     if all((pin_dir / name).exists() for name in MAPS):
         return
-    maps: dict[str, int] = {}
     for link in attached(pin_dir).values():
-        maps |= _program(link.prog_id)[1]
+        _pin_missing(pin_dir, _program(link.prog_id)[1])
+    for name in TRACEPOINTS:
+        if (fd := libbpf.find_pinned(pin_dir / name)) is not None:
+            with libbpf.opened(fd):
+                _pin_missing(pin_dir, _program(libbpf.link_info(fd).prog_id)[1])
+
+
+def _pin_missing(pin_dir: Path, maps: Mapping[str, int]) -> None:
+    """Those of a program's maps (name -> map id) that are pinned nowhere in the folder."""
     for name, map_id in maps.items():
         if not (pin_dir / name).exists():
             with libbpf.opened(libbpf.map_by_id(map_id)) as fd:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath import frames, libbpf
-from odm_agent.datapath.catalogue import CGROUP, ELSEWHERE_PINS
+from odm_agent.datapath.catalogue import CGROUP, ELSEWHERE_PINS, TRACEPOINTS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
 from odm_agent.folders import distrust
@@ -80,7 +80,7 @@ def unknown(pin_dir: Path) -> list[Path]:
     """Pins of ours that this version has no name for: another version's links and maps."""
     links = links_folder(pin_dir).glob("odm_*")
     return [p for p in links if p.name not in CGROUP] + [
-        p for p in pin_dir.glob("odm_*") if p.name not in MAPS and p.name not in ELSEWHERE_PINS
+        p for p in pin_dir.glob("odm_*") if p.name not in {*MAPS, *ELSEWHERE_PINS, *TRACEPOINTS}
     ]
 
 

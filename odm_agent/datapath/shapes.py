@@ -56,6 +56,11 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_classes": Shape(_ARRAY, _U32, abi.Class, abi.MAX_CLASSES, 0, "agent"),
     "odm_cgroups": Shape(_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, _NO_PREALLOC, "agent"),
     "odm_resolved": Shape(_LRU_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, 0, "hooks"),
+    "odm_globs": Shape(_ARRAY, _U32, abi.Globs, 2, 0, "agent"),
+    "odm_steps": Shape(_HASH, abi.StepKey, abi.Step, abi.MAX_STEPS, _NO_PREALLOC, "agent"),
+    "odm_folders": Shape(_HASH, abi.FolderKey, abi.Folder, abi.MAX_FOLDERS, _NO_PREALLOC, "agent"),
+    "odm_members": Shape(_ARRAY, _U32, _U32, abi.MAX_CLASSES + 1, 0, "hooks"),
+    "odm_births": Shape(_PERCPU_ARRAY, _U32, abi.Birth, 1, 0, "hooks"),
     "odm_sources": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
     "odm_prefixes": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
@@ -69,7 +74,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
     "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
-    "odm_losses": Shape(_PERCPU_ARRAY, _U32, _U64, len(abi.Loss), 0, "hooks"),
+    "odm_missed": Shape(_PERCPU_ARRAY, _U32, _U64, abi.MISSED, 0, "hooks"),
     STORAGE: Shape(
         libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
     ),
@@ -79,7 +84,11 @@ MAPS: Final[dict[str, Shape]] = {
 OF_STORAGE: Final = ("odm_usage", "odm_live")
 
 #: Maps whose rows point into one another: both are shared with the programs in force, or neither.
-TOGETHER: Final = (("odm_prefixes", "odm_pools"), ("odm_settings", "odm_resolved"))
+TOGETHER: Final = (
+    ("odm_prefixes", "odm_pools"),
+    ("odm_settings", "odm_resolved"),
+    ("odm_globs", "odm_steps", "odm_folders"),
+)
 
 
 def shareable(pin_dir: Path, *, without: frozenset[str] = frozenset()) -> frozenset[str]:

@@ -28,6 +28,7 @@ from odm_agent.datapath import (
     pins,
     settings,
     source,
+    tracepoints,
 )
 from odm_agent.datapath.settings import Wanted
 from odm_agent.datapath.shapes import IDENTITY, MAPS, OF_STORAGE, STORAGE, shareable
@@ -77,6 +78,7 @@ def up_to_date(wanted: Wanted) -> bool:
         identity.read(pin_dir)
         == identity.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
         and all((pin_dir / name).exists() for name in (*MAPS, *catalogue.ELSEWHERE_PINS))
+        and tracepoints.complete(pin_dir)
         and pins.is_enforcing(pin_dir, wanted.cgroup.stat().st_ino)
         and settings.fit(wanted)
     )
@@ -119,6 +121,7 @@ class Staged:
         ):
             with _program(self.folder, program) as prog_fd:
                 install(pin_dir, prog_fd)
+        self._attach_tracepoints()
         removed = _remove_unknown(pin_dir)
         identity.write(pin_dir)
         shutil.rmtree(self.folder)
@@ -134,6 +137,14 @@ class Staged:
                     _attach_one(path, self._wanted.cgroup, cgroup_fd, prog_fd)
         finally:
             os.close(cgroup_fd)
+
+    def _attach_tracepoints(self) -> None:
+        for name in catalogue.TRACEPOINTS:
+            if (self.folder / "programs" / name).exists():
+                with _program(self.folder, name) as prog_fd:
+                    tracepoints.install(self._wanted.pin_dir, name, prog_fd)
+            else:  # this kernel can't have it
+                (self._wanted.pin_dir / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def expand(root: Path, patterns: Iterable[str], *, delegated: bool = False) -> M
         trusted = delegated or not is_glob(pattern)
         for path in matching(root, parts_of(pattern)):
             name = str(path.relative_to(root))
-            reason = None if trusted else _distrust(root, path, verdicts)
+            reason = None if trusted else distrust(root, path, verdicts)
             if reason is not None:
                 refused[name, pattern] = Refused(name, pattern, reason)
                 continue
@@ -174,7 +174,7 @@ def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
         yield from matching(root / name, rest)
 
 
-def _distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | None:
+def distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | None:
     """Why others than root could have made `path`, or None; `verdicts` are those known already."""
     above = path.parent
     while True:

@@ -107,7 +107,7 @@ def losses(readings: Readings) -> Iterable[Metric]:
         "odm_lost",
         "What the eBPF programs could not note, as memory or a map was full: a verdict that stood "
         "but was not counted, a socket that is not tracked, a socket that is not counted by its "
-        "address.",
+        "address, a new cgroup that waits for the agent to be classified.",
         labels=["what"],
     )
     for what, count in sorted(readings.losses().items()):

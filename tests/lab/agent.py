@@ -37,6 +37,7 @@ class LabClass:
     on_failure: str | None = None
     cgroups: tuple[str, ...] = ()
     refuse: tuple[str, ...] = ()
+    delegated: bool = False
     #: type -> the keys of its cap, e.g. {FIXED: {"sockets": 3}}.
     caps: Mapping[AddressType, Mapping[str, int]] = field(default_factory=dict)
 
@@ -68,6 +69,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             keys["default"] = each.default.word
         if each.on_failure:
             keys["on_failure"] = each.on_failure
+        if each.delegated:
+            keys["delegated"] = True
         if each.refuse:
             keys["refuse"] = list(each.refuse)
         lines += [f"[classes.{name}]", *_keys(keys)]

@@ -24,6 +24,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     network.sock_diag,
     network.namespace_cookie,
     network.policy_routing,
+    system.new_cgroups,
     software.load_test,
     programs.foreign_programs,
     network.foreign_rules,

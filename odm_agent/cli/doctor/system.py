@@ -7,6 +7,7 @@ from typing import Final
 
 from odm_agent.cli.doctor import bpf
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
+from odm_agent.datapath import tracepoints
 from odm_agent.errors import KernelError
 
 #: linux/capability.h
@@ -93,6 +94,19 @@ def type_information(host: Host) -> Iterator[Finding]:
     else:
         remedy = "run a kernel with CONFIG_DEBUG_INFO_BTF; all but MPTCP works without"
         yield warning("BTF", "the kernel has no type information", remedy)
+
+
+def new_cgroups(host: Host) -> Iterator[Finding]:
+    """Whether a service that is restarted has its class from its first moment on."""
+    if tracepoints.compiler_flags():
+        yield ok("new cgroups", "classified by the programs, as they are made")
+    else:
+        detail = "the kernel doesn't say where its structs hold what names a cgroup"
+        remedy = (
+            "run a kernel with CONFIG_DEBUG_INFO_BTF; without, a service that is restarted is of no"
+            " class for some 0.1 s, or until there is an agent"
+        )
+        yield warning("new cgroups", detail, remedy)
 
 
 def jit(host: Host) -> Iterator[Finding]:

@@ -1,14 +1,16 @@
 """The few system calls of BPF that we need, by the system's libbpf: no compiler in here.
 
 `library` loads it and tells its errors; `objects` finds and pins, `link` attaches, `map` reads and
-writes rows. The datapath uses all of them by the one name.
+writes rows, `btf` asks where the kernel keeps things. The datapath uses all by the one name.
 """
 
+from odm_agent.datapath.libbpf.btf import offsets as struct_offsets
 from odm_agent.datapath.libbpf.library import call, error_code
 from odm_agent.datapath.libbpf.link import (
     LINK_CGROUP,
     LINK_ITERATOR,
     LINK_TCX,
+    LINK_TRACEPOINT,
     LinkInfo,
     iterator_create,
     iterator_read,
@@ -18,6 +20,7 @@ from odm_agent.datapath.libbpf.link import (
     link_info,
     link_update,
     links,
+    tracepoint_create,
 )
 from odm_agent.datapath.libbpf.map import MAP_SK_STORAGE, Map, possible_cpus
 from odm_agent.datapath.libbpf.objects import (
@@ -39,6 +42,7 @@ __all__ = [
     "LINK_CGROUP",
     "LINK_ITERATOR",
     "LINK_TCX",
+    "LINK_TRACEPOINT",
     "MAP_SK_STORAGE",
     "LinkInfo",
     "Map",
@@ -65,4 +69,6 @@ __all__ = [
     "prog_by_id",
     "prog_info",
     "programs",
+    "struct_offsets",
+    "tracepoint_create",
 ]

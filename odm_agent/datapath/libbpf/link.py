@@ -10,6 +10,7 @@ from odm_agent.datapath.libbpf.library import check, library
 from odm_agent.datapath.libbpf.objects import all_ids, object_info
 
 #: bpf_link_type.
+LINK_TRACEPOINT: Final = 1
 LINK_CGROUP: Final = 3
 LINK_ITERATOR: Final = 4
 LINK_TCX: Final = 11
@@ -135,3 +136,11 @@ def iterator_read(link_fd: int) -> bytes:
     fd = check(library().bpf_iter_create(link_fd), "running an iterator")
     with os.fdopen(fd, "rb", buffering=0) as stream:
         return b"".join(iter(lambda: stream.read(65536), b""))
+
+
+def tracepoint_create(prog_fd: int, tracepoint: str) -> int:
+    """Attach a program to a tracepoint of the kernel, as raw arguments; the link's descriptor."""
+    return check(
+        library().bpf_raw_tracepoint_open(tracepoint.encode(), prog_fd),
+        f"attaching a program to the tracepoint {tracepoint}",
+    )

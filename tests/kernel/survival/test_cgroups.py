@@ -38,7 +38,7 @@ def test_class_cgroup_made_again_while_the_agent_runs(own: World, path: str) -> 
 
 
 def test_class_cgroup_made_again_while_the_agent_is_dead(own: World) -> None:
-    """A class's own cgroup waits for the restart; below a classified one nothing is lost."""
+    """What its path names is its class; below a classified one nothing is lost either."""
     inherits = own.place("session/worker")
     assert _source(inherits) is SESSION
     own.agent.sigkill()
@@ -46,7 +46,7 @@ def test_class_cgroup_made_again_while_the_agent_is_dead(own: World) -> None:
     assert _source(inherits) is SESSION, "inherited, with the agent dead"
     (own.cgroup.path / "session/worker").rmdir()
     place = _remake(own, "session")
-    assert not _source(place), "nobody has classified it yet"
+    assert _source(place) is SESSION, "classified as it was made"
     own.agent.start()
     assert _source(place) is SESSION
 

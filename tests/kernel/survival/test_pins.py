@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from odm_agent.datapath import clsact, orphans
-from odm_agent.datapath.catalogue import ELSEWHERE_PINS
+from odm_agent.datapath.catalogue import ELSEWHERE_PINS, TRACEPOINTS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids
@@ -79,6 +79,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
             assert {path.name for path in world.agent.pins.glob("odm_*")} == {
                 *MAPS,
                 *ELSEWHERE_PINS,
+                *TRACEPOINTS,
             }
             assert world.agent.guarded() == guarded
             assert _filters(world) == filters

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +21,11 @@ from tests import residue
 from tests.lab.counts import settles_at
 from tests.lab.host import CORRESPONDENT, FIXED
 from tests.lab.netns import NetNs
+from tests.lab.place import Place, Ready
 from tests.lab.world import World
 from tests.soak.checks import frozen_check
-from tests.soak.classes import CGROUPS, DEFAULTS, SETTINGS
+from tests.soak.classes import CGROUPS, DEFAULTS, SERVICES, SETTINGS
+from tests.soak.services import serve
 from tests.soak.turmoil import Turmoil
 from tests.soak.worker import Report, work
 
@@ -58,7 +61,22 @@ def _soak(folder: Path, seconds: float, draw: random.Random) -> list[str]:
         server = _Server(world.site.c)
         stack.callback(server.kill)
         fixed = {family: world.address(FIXED, family) for family in Family}
-        workers = [_Worker(stack, world, name, fixed) for name in DEFAULTS]
+        workers = [
+            _Worker(
+                stack,
+                world.place(CGROUPS.get(name, name)),
+                lambda ready, name=name: work(name, fixed, ready),  # type: ignore[misc]
+            )
+            for name in DEFAULTS
+        ]
+        workers += [
+            _Worker(
+                stack,
+                world.place("plain"),
+                lambda ready, name=name: serve(name, world.cgroup.path, ready),  # type: ignore[misc]
+            )
+            for name in SERVICES
+        ]
         turmoil = Turmoil(world, draw)
         counters = _verdicts(world)
         end = time.monotonic() + seconds
@@ -146,11 +164,10 @@ class _Server:
 
 
 class _Worker:
-    """A worker's process in its class's cgroup."""
+    """A process beside the soak that tells a report at its end."""
 
-    def __init__(self, stack: ExitStack, world: World, name: str, fixed: dict[Family, str]) -> None:
-        place = world.place(CGROUPS.get(name, name))
-        self._talk = stack.enter_context(place.conversation(lambda ready: work(name, fixed, ready)))
+    def __init__(self, stack: ExitStack, place: Place, function: Callable[[Ready], None]) -> None:
+        self._talk = stack.enter_context(place.conversation(function))
         self._talk.hear()
 
     def end(self) -> Report:

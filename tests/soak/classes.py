@@ -9,9 +9,19 @@ from tests.lab.host import FIXED, NONPERSISTENT, SESSION
 from tests.lab.world import CLASSES, STANDARD
 
 _ROOMY: Final = {type: {"sockets": 100_000} for type in TYPES}
+#: Classes whose services are restarted all the time: the cgroup that is made anew at each start,
+#: and what the service gets.
+SERVICES: Final = {
+    "daemon": ("services/daemon.service", FIXED),
+    "instance": ("services/instance@one.service", SESSION),
+}
 _MORE: Final = {
     "counted": LabClass(allow=TYPES, default=FIXED, caps=_ROOMY),
     "capped": LabClass(allow=TYPES, default=SESSION, caps={SESSION: {"sockets": 8}}),
+    **{
+        name: LabClass(allow=(type,), default=type, cgroups=(path.replace("@one", "@*"),))
+        for name, (path, type) in SERVICES.items()
+    },
 }
 #: class -> what a socket gets that asks for nothing; None: the host's ordinary address.
 DEFAULTS: Final[dict[str, AddressType | None]] = {

@@ -1,6 +1,7 @@
 """What there is to do: the actions that a plan is made of, each carried out by one adapter."""
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from odm_agent.host import Address, Route, Rule
 from odm_agent.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
@@ -47,6 +48,20 @@ class RemoveRule:
     """Remove a policy routing rule of ours."""
 
     rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class AddLabel:
+    """Have a typed address match no destination in default selection (RFC 6724, rule 6)."""
+
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLabel:
+    """Take our label from an address."""
+
+    address: IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +175,16 @@ class Unguard:
     interface: int
 
 
-KernelAction = AddAddress | RemoveAddress | AddRoute | RemoveRoute | AddRule | RemoveRule
+KernelAction = (
+    AddAddress
+    | RemoveAddress
+    | AddRoute
+    | RemoveRoute
+    | AddRule
+    | RemoveRule
+    | AddLabel
+    | RemoveLabel
+)
 DatapathAction = (
     PutSpan
     | DropSpan

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from odm_agent.model import Family, IPAddress, IPNetwork
 
@@ -191,6 +191,7 @@ class HostState:
     each prefix's table); `routes` and `rules` are only ours. `foreign_rules` are others' that stand
     before the last of ours, in the order in which they are asked; `foreign_routes` are the routes
     of the tables that they look up, main excepted.
+    `labels` are the addresses that have our label (see `prefixes.untyped`).
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -200,3 +201,4 @@ class HostState:
     main_routes: tuple[Route, ...] = ()
     foreign_rules: tuple[ForeignRule, ...] = ()
     foreign_routes: tuple[Route, ...] = ()
+    labels: frozenset[IPv6Address] = frozenset()

@@ -4,6 +4,7 @@ Frozen values, too; the byte layout of the rows is bpf/odm_abi.h.
 """
 
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 
 from odm_agent.host import Address, Route, Rule
 from odm_agent.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
@@ -58,7 +59,8 @@ class Projection:
     Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
     first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
     of interfaces at which packet sockets are held to `refuse`, `uplinks` of those by which only
-    sources of their own prefixes may leave.
+    sources of their own prefixes may leave. `labels` are the addresses whose label keeps them out
+    of everybody else's default selection.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -72,3 +74,4 @@ class Projection:
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)
     guards: frozenset[int] = frozenset()
     uplinks: frozenset[int] = frozenset()
+    labels: frozenset[IPv6Address] = frozenset()

@@ -5,7 +5,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from odm_agent.actions import KernelAction, PutChoice, RemoveAddress, RemoveRoute, RemoveRule
+from odm_agent.actions import (
+    KernelAction,
+    PutChoice,
+    RemoveAddress,
+    RemoveLabel,
+    RemoveRoute,
+    RemoveRule,
+)
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.datapath import identity, orphans, pins
@@ -100,6 +107,7 @@ def _removals(host: HostState) -> Iterator[KernelAction]:
     for local in host.addresses:
         if local.ours:
             yield RemoveAddress(Address(local.address, local.prefix_length, local.interface))
+    yield from (RemoveLabel(address) for address in host.labels)
     yield from (RemoveRule(rule) for rule in refusals)
 
 

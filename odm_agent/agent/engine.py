@@ -1,18 +1,20 @@
 """Brings kernel and maps to what the typed prefix table says; the service drives it."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from odm_agent.actions import (
     Action,
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     PutCgroup,
     PutSource,
     PutSpan,
     RemoveAddress,
+    RemoveLabel,
     RemoveRoute,
     RemoveRule,
 )
@@ -21,6 +23,7 @@ from odm_agent.errors import DatapathError, KernelError
 from odm_agent.host import Address, HostState
 from odm_agent.kernel.base import Kernel
 from odm_agent.model import ClassPolicy, Family, IPAddress
+from odm_agent.prefixes import untyped
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.table import PrefixTable
@@ -37,7 +40,16 @@ _MOST_ROUNDS = 8
 #: A map that is full may refuse thousands of rows.
 _MOST_ALARMS = 10
 
-_KERNEL_ACTIONS = (AddAddress, RemoveAddress, AddRoute, RemoveRoute, AddRule, RemoveRule)
+_KERNEL_ACTIONS = (
+    AddAddress,
+    RemoveAddress,
+    AddRoute,
+    RemoveRoute,
+    AddRule,
+    RemoveRule,
+    AddLabel,
+    RemoveLabel,
+)
 
 
 @dataclass
@@ -120,7 +132,7 @@ class Engine:
             for family in sorted(families)
             if not self._has_untyped(family)
         ]
-        return found
+        return found + list(_of_selection(untyped.shield(self.table, self.host)))
 
     def _has_untyped(self, family: Family) -> bool:
         """Whether sockets of no class have an address; also if the host has none at all."""
@@ -180,6 +192,21 @@ class Engine:
                 self.probed.discard(action.address.address)
         else:
             self.datapath.apply(action)
+
+
+def _of_selection(shield: untyped.Shield) -> Iterator[str]:
+    """Where default source selection can't be kept wholly as it is without us."""
+    if shield.deprecated:
+        yield (
+            "the IPv6 addresses of delegated prefixes are deprecated, since the host's own are no"
+            " better: resolvers of classes put IPv4 first; give the interface towards the default"
+            " gateway a preferred address"
+        )
+    for interface in sorted(shield.exposed):
+        yield (
+            f"IPv6 sockets of no class that leave by {interface} are given a typed address, and"
+            f" refused: the host has no other there; give {interface} an address of its own"
+        )
 
 
 def _verdict_on(action: Action) -> str | None:

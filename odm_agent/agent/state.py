@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from odm_agent.actions import DropCgroup
-from odm_agent.agent import privileges, uplinks
+from odm_agent.agent import privileges
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
 from odm_agent.datapath import abi, catalogue, pins, swap, tracepoints
@@ -60,6 +61,7 @@ class State:
     netns_cookie: int
     counts: Counts
     addresses: AddressBook
+    uplinks: Uplinks
     #: Whether the programs classify new cgroups, and forget those that the kernel lets go of.
     programs_follow: bool = False
     #: Whether cgroups may have gone while no program of ours was there to see it.
@@ -82,6 +84,9 @@ class State:
 
     def converge(self) -> bool:
         """One pass over cgroups, kernel and maps; whether anything was changed."""
+        if not self.engine.host.links:
+            self.engine.host = self.kernel.read()
+        self.uplinks.confine(self.engine.table, self.engine.host)
         changed = False
         self.programs_follow = tracepoints.in_force(Path(self.config.agent.pin_dir))
         self.cgroups.follow(self.engine.classes)
@@ -91,7 +96,8 @@ class State:
         self._let_programs_follow()
         changed |= self._project()
         self.unseen = False
-        uplinks.settle(self.engine.table, self.engine.host, self.journal)
+        self.uplinks.confine(self.engine.table, self.engine.host)
+        self.uplinks.release(self.engine.table, self.engine.host)
         return changed
 
     def _project(self) -> bool:
@@ -283,6 +289,7 @@ def open_state(
             netns_cookie=wanted.netns_cookie,
             counts=Counts(datapath),
             addresses=AddressBook(journal, memory),
+            uplinks=Uplinks(journal),
             unseen=unseen,
             replaced=replaced,
         )

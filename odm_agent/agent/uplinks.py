@@ -1,54 +1,79 @@
-"""Spares untyped IPv6 connects the look at every typed address on `lo`.
+"""Has interfaces offer only their own addresses (use_oif_addrs_only) where that is right.
 
-The kernel considers all addresses of the namespace for an unbound socket, unless the interface that
-it leaves by says use_oif_addrs_only. With few typed addresses that is not felt, and the setting is
-left alone.
+Which they are, and why: `prefixes.untyped`. What a setting was is noted before it is changed, and
+put back when it is not wanted any more, also by `detach` without a configuration.
 """
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from odm_agent.errors import KernelError
-from odm_agent.host import HostState
+from odm_agent.host import HostState, Link
 from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
-from odm_agent.model import Family
-from odm_agent.prefixes.table import CONFIGURED_AT_MOST, PrefixTable
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.prefixes.untyped import shield
 
 log = logging.getLogger(__name__)
 
 
-def wanted(table: PrefixTable, host: HostState) -> set[str]:
-    """Uplinks of IPv6 prefixes that are to offer only their own addresses.
+@dataclass
+class Uplinks:
+    """The interfaces' settings; what was changed is in the journal.
 
-    Only such as have an untyped global address: without one the setting leaves nothing to offer.
+    `_numbers` are those of the interfaces changed here, which an interface keeps when it is
+    renamed, as it keeps the setting.
     """
-    typed = sum(len(r.configured) for r in table if r.prefix.family is Family.IPV6)
-    if typed <= CONFIGURED_AT_MOST:
-        return set()
-    own = {
-        a.interface
-        for a in host.addresses
-        if not (a.ours or a.deprecated or a.address.is_link_local or a.address.is_loopback)
-        and a.address.version == 6
-    }
-    return {r.prefix.interface for r in table if r.prefix.family is Family.IPV6} & own
 
+    journal: Journal
+    _numbers: dict[str, int] = field(default_factory=dict)
 
-def settle(table: PrefixTable, host: HostState, journal: Journal) -> None:
-    """Set what is wanted, having noted what was; put back what is not wanted any more."""
-    names = {f"net/ipv6/conf/{each}/use_oif_addrs_only" for each in wanted(table, host)}
-    changed = journal.sysctls()
-    for name in names - changed.keys():
-        try:
-            before = sysctl.read(name)
-            if before == "0":
-                journal.remember_sysctl(name, before)
+    def confine(self, table: PrefixTable, host: HostState) -> None:
+        """Set what is wanted: before addresses come that default selection must not see.
+
+        Also again what somebody has put back meanwhile.
+        """
+        for interface in sorted(shield(table, host).confined):
+            name = _setting(interface)
+            try:
+                before = sysctl.read(name)
+                if before != "0":
+                    continue
+                self.journal.remember_sysctl(name, before)
                 sysctl.write(name, "1")
-        except KernelError as error:
-            log.warning("untyped connects stay slow", extra={"sysctl": name, "error": str(error)})
-    for name in changed.keys() - names:
-        try:
-            sysctl.write(name, changed[name])
-        except KernelError as error:
-            log.info("not restored", extra={"sysctl": name, "error": str(error)})
-        journal.forget_sysctl(name)
+            except KernelError as error:  # gone meanwhile, or IPv6 is not there
+                log.info("typed addresses are not hidden", extra={"error": str(error)})
+            else:
+                self._numbers[interface] = host.links[interface].index
+
+    def release(self, table: PrefixTable, host: HostState) -> None:
+        """Put back what is not wanted any more: after addresses have gone."""
+        self._follow_names(host.links)
+        wanted = {_setting(each) for each in shield(table, host).confined}
+        for name, before in self.journal.sysctls().items():
+            if name in wanted:
+                continue
+            try:
+                sysctl.write(name, before)
+            except KernelError as error:
+                log.info("not restored", extra={"sysctl": name, "error": str(error)})
+            self.journal.forget_sysctl(name)
+
+    def _follow_names(self, links: Mapping[str, Link]) -> None:
+        """What was noted about an interface holds under the name that it has now."""
+        names = {link.index: link.name for link in links.values()}
+        changed = self.journal.sysctls()
+        for old, number in list(self._numbers.items()):
+            new = names.get(number)
+            if new == old:
+                continue
+            del self._numbers[old]
+            if new is not None and (before := changed.get(_setting(old))) is not None:
+                self.journal.remember_sysctl(_setting(new), before)
+                self.journal.forget_sysctl(_setting(old))
+                self._numbers[new] = number
+
+
+def _setting(interface: str) -> str:
+    return f"net/ipv6/conf/{interface}/use_oif_addrs_only"

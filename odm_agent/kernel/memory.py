@@ -6,10 +6,12 @@ from ipaddress import IPv4Address, IPv6Address
 
 from odm_agent.actions import (
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     KernelAction,
     RemoveAddress,
+    RemoveLabel,
     RemoveRoute,
     RemoveRule,
 )
@@ -30,6 +32,7 @@ class MemoryKernel:
         self.routes: set[Route] = set()
         self.rules: set[Rule] = set()
         self.main_routes: list[Route] = []
+        self.labels: set[IPv6Address] = set()
         #: Called with each action; what it raises is raised instead of carrying it out.
         self.fault: Callable[[KernelAction], None] = lambda action: None
         self._next_index = 2
@@ -44,6 +47,7 @@ class MemoryKernel:
             routes=frozenset(self.routes),
             rules=frozenset(self.rules),
             main_routes=tuple(self.main_routes),
+            labels=frozenset(self.labels),
         )
 
     def apply(self, action: KernelAction) -> None:
@@ -74,6 +78,10 @@ class MemoryKernel:
                 self.rules.add(rule)
             case RemoveRule(rule):
                 self.rules.discard(rule)
+            case AddLabel(labelled):
+                self.labels.add(labelled)
+            case RemoveLabel(labelled):
+                self.labels.discard(labelled)
 
     # --- what happens outside ---
 

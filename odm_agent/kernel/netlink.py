@@ -12,16 +12,18 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.actions import (
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     KernelAction,
     RemoveAddress,
+    RemoveLabel,
     RemoveRoute,
     RemoveRule,
 )
 from odm_agent.errors import KernelError
 from odm_agent.host import Address, HostState, Route, Rule, RuleAction
-from odm_agent.kernel import addresses, links, routes, rules
+from odm_agent.kernel import addresses, labels, links, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
 
 T = TypeVar("T")
@@ -97,6 +99,11 @@ class NetlinkKernel:
                 self._run(f"adding {_rule(rule)}", lambda it: rules.add(it, rule, protocol))
             case RemoveRule(rule):
                 self._run(f"removing {_rule(rule)}", lambda it: rules.remove(it, rule, protocol))
+            case AddLabel(labelled):
+                self._run(f"labelling {labelled}", lambda it: labels.add(it, labelled, protocol))
+            case RemoveLabel(labelled):
+                doing = f"unlabelling {labelled}"
+                self._run(doing, lambda it: labels.remove(it, labelled, protocol))
 
     def apply_all(self, actions: Iterable[KernelAction]) -> None:
         """Carry out actions in their order; neighbouring AddAddress are one step.
@@ -123,6 +130,7 @@ class NetlinkKernel:
             main_routes=await routes.read_main(route, names, self._protocol),
             foreign_rules=others,
             foreign_routes=await routes.read_tables(route, names, tables),
+            labels=await labels.read(route, self._protocol),
         )
 
     def _add_addresses(self, wanted: Sequence[Address]) -> None:

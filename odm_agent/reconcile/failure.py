@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from odm_agent.actions import (
     Action,
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     DropSource,
@@ -18,6 +19,7 @@ from odm_agent.actions import (
     PutSpan,
     PutUplink,
     RemoveAddress,
+    RemoveLabel,
     RemoveRoute,
     RemoveRule,
     Unguard,
@@ -35,6 +37,8 @@ def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
+        case AddAddress() | RemoveAddress() | AddLabel() | RemoveLabel():
+            return list(rest)
         case AddAddress() | RemoveAddress() | Guard() | Unguard() | PutUplink() | DropUplink():
             return list(rest)
         case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from odm_agent.actions import (
     Action,
     AddAddress,
+    AddLabel,
     AddRoute,
     AddRule,
     DropCgroup,
@@ -23,6 +24,7 @@ from odm_agent.actions import (
     PutSpan,
     PutUplink,
     RemoveAddress,
+    RemoveLabel,
     RemoveRoute,
     RemoveRule,
     Unguard,
@@ -115,7 +117,9 @@ def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 
 def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
-    """Addresses, then routes (the last resort first, what needs a next hop last), then rules."""
+    """Labels, addresses, routes (the last resort first, what needs a next hop last), rules."""
+    for labelled in sorted(desired.labels - observed.labels):
+        yield AddLabel(labelled)
     lengths = {(a.address, a.interface): a for a in observed.addresses}
     for address in sorted(desired.addresses - observed.addresses, key=_by_address):
         old = lengths.get((address.address, address.interface))
@@ -130,7 +134,7 @@ def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 
 def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
-    """Rules, routes, addresses: the reverse of building."""
+    """Rules, routes, addresses, labels: the reverse of building."""
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
         if not refuses(rule):
             yield RemoveRule(rule)
@@ -141,6 +145,8 @@ def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
     for address in sorted(observed.addresses - desired.addresses, key=_by_address):
         if (address.address, address.interface) not in staying:
             yield RemoveAddress(address)
+    for labelled in sorted(observed.labels - desired.labels):
+        yield RemoveLabel(labelled)
 
 
 def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from odm_agent.host import Address, HostState, Route, Rule
 from odm_agent.model import ClassPolicy, Mode, Placement, SocketKind
-from odm_agent.prefixes import routing, selection, verdicts
+from odm_agent.prefixes import routing, selection, untyped, verdicts
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
@@ -20,12 +20,13 @@ def desired(
     numbers: Numbers,
 ) -> Projection:
     """What should be in kernel and maps, given what the host looks like now."""
+    shield = untyped.shield(table, host)
     theirs = {(a.address, a.interface) for a in host.addresses if not a.ours}
     addresses = frozenset(
         address
         for row in table
         if row.holder in host.links
-        for address in _addresses_of(row)
+        for address in _addresses_of(row, shield)
         # Somebody else's address at the right place is used as it is, never taken over.
         if (address.address, address.interface) not in theirs
     )
@@ -51,6 +52,7 @@ def desired(
         cgroups=dict(cgroups),
         guards=_guards(classes, host),
         uplinks=frozenset(host.links[name].index for name in mirror.uplinks if name in host.links),
+        labels=shield.labelled,
     )
 
 
@@ -64,14 +66,14 @@ def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[in
     return frozenset(link.index for link in host.links.values())
 
 
-def _addresses_of(row: Row) -> Iterator[Address]:
+def _addresses_of(row: Row, shield: untyped.Shield) -> Iterator[Address]:
     """As host addresses; an on-link one is announced, so it is checked first, and not preferred.
 
     IPv4 knows no deprecation (and its conflict check is the caller's).
     """
     on_link = row.prefix.placement is Placement.ON_LINK
     for address in row.configured:
-        deprecated = on_link and address.version == 6
+        deprecated = (on_link or shield.deprecated) and address.version == 6
         yield Address(address, address.max_prefixlen, row.holder, deprecated, on_link)
 
 
@@ -86,4 +88,5 @@ def observe(host: HostState, maps: Projection) -> Projection:
         ),
         routes=host.routes,
         rules=host.rules,
+        labels=host.labels,
     )

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from odm_agent.model import Family
 from tests.lab.client import Kind, call
 from tests.lab.host import FIXED, PREFIXES, SESSION
@@ -35,9 +37,10 @@ def test_large_pool_is_one_route_and_sixteen_addresses(tmp_path: Path) -> None:
         assert sent <= pool
 
 
-def test_untyped_connects_look_only_at_their_uplink_while_there_are_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pool", [1, 16])
+def test_untyped_connects_look_only_at_their_uplink(pool: int, tmp_path: Path) -> None:
     setting = "/proc/sys/net/ipv6/conf/w0/use_oif_addrs_only"
-    with World(tmp_path, with_pool(STANDARD, "fixed6", 16)) as world:
+    with World(tmp_path, with_pool(STANDARD, "fixed6", pool)) as world:
 
         def value() -> str:
             return world.site.host.run(["cat", setting]).strip()
@@ -47,11 +50,6 @@ def test_untyped_connects_look_only_at_their_uplink_while_there_are_many(tmp_pat
         assert untyped == world.address(type(FIXED)(0), Family.IPV6)
         world.agent.close()
         assert value() == "0", "detach puts it back"
-
-
-def test_small_pools_leave_the_setting_alone(own: World) -> None:
-    setting = "/proc/sys/net/ipv6/conf/w0/use_oif_addrs_only"
-    assert own.site.host.run(["cat", setting]).strip() == "0"
 
 
 def test_pool_of_a_few_is_spread_over_and_shared_by_nobody_else(tmp_path: Path) -> None:

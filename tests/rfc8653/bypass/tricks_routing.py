@@ -203,6 +203,7 @@ def _by_selection(call: Callable[[Stage], str]) -> Act:
 
 
 _ADMIN: Final = "CAP_NET_ADMIN"
+_UNCHOSEN: Final = "typed addresses are kept out of default selection, which is the point"
 _UNMARKED: Final = "the hook takes our mark off sockets of any class; egress counts the others'"
 
 TECHNIQUES: Final = (
@@ -247,15 +248,17 @@ TECHNIQUES: Final = (
         "selection-tcp",
         "default selection (RFC 6724) where all untyped addresses are deprecated: TCP",
         _by_selection(_tcp),
-        _DROPPED,
+        UNTYPED,
         SIX,
+        no_control=_UNCHOSEN,
     ),
     Technique(
         "selection-udp",
         "default selection (RFC 6724) where all untyped addresses are deprecated: UDP",
         _by_selection(_udp),
-        _EPERM,
+        UNTYPED,
         SIX,
+        no_control=_UNCHOSEN,
     ),
     Technique(
         "preferences",

@@ -5,6 +5,7 @@ from pathlib import Path
 from odm_agent.datapath import pins
 from tests.lab.client import Kind, call
 from tests.lab.host import SESSION
+from tests.lab.restarts import restarted
 from tests.lab.world import World
 
 
@@ -26,3 +27,8 @@ def test_root_is_found_by_itself_in_a_cgroup_namespace(tmp_path: Path) -> None:
         typed = world.agent.addresses("session6")
         assert [world.place("session").do(lambda: call(Kind.TCP6)).seen] == typed
         assert world.place("every").do(lambda: call(Kind.TCP6, SESSION)).seen in typed
+        world.agent.sigkill()
+        anew = world.cgroup.path / "session"
+        anew.rmdir()
+        manager = world.place("plain")
+        assert manager.do(lambda: restarted(anew, lambda: call(Kind.TCP6).seen)) in typed

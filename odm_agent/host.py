@@ -9,11 +9,17 @@ from odm_agent.model import Family, IPAddress, IPNetwork
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface of the agent's network namespace; `up`: administratively up, with carrier."""
+    """An interface of the agent's network namespace.
+
+    `up`: it can carry packets. Else `fault` says why not: somebody has set it down (not `enabled`),
+    it has no carrier, or it waits, for authentication say. Routes can lead by an enabled one.
+    """
 
     name: str
     index: int
     up: bool
+    enabled: bool = True
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

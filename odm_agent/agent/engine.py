@@ -23,7 +23,7 @@ from odm_agent.errors import DatapathError, KernelError
 from odm_agent.host import Address, HostState
 from odm_agent.kernel.base import Kernel
 from odm_agent.model import ClassPolicy, Family, IPAddress
-from odm_agent.prefixes import untyped
+from odm_agent.prefixes import selection, untyped
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.table import PrefixTable
@@ -119,6 +119,7 @@ class Engine:
     def alarms(self) -> list[str]:
         """What a person should look at now."""
         found = [f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble]
+        found += self._absences()
         found += [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
         if (more := len(self.failures) - _MOST_ALARMS) > 0:
             found.append(f"not done: {more} more, most likely for the same reason")
@@ -133,6 +134,14 @@ class Engine:
             if not self._has_untyped(family)
         ]
         return found + list(_of_selection(untyped.shield(self.table, self.host)))
+
+    def _absences(self) -> list[str]:
+        """The uplinks by which nothing can leave, each with its prefixes."""
+        lost: dict[str, list[str]] = {}
+        for row in self.table:
+            if (why := selection.absence(row, self.host)) is not None:
+                lost.setdefault(why, []).append(row.prefix.name)
+        return [f"{why}: no address is given of {', '.join(lost[why])}" for why in sorted(lost)]
 
     def _has_untyped(self, family: Family) -> bool:
         """Whether sockets of no class have an address; also if the host has none at all."""
@@ -159,7 +168,8 @@ class Engine:
         self.to_probe = set()
         for action in actions:
             if isinstance(action, AddAddress) and self._wants_probe(action.address):
-                self.to_probe.add(action.address)
+                if self.host.links[action.address.interface].up:  # else nobody could answer
+                    self.to_probe.add(action.address)
             else:
                 kept.append(action)
         return kept

@@ -21,6 +21,7 @@ from odm_agent.control.shapes import (
 from odm_agent.datapath import abi, catalogue
 from odm_agent.model import AddressType, Cap, Family, IPAddress, Placement
 from odm_agent.policy.compile import UNCLASSIFIED
+from odm_agent.prefixes import selection
 from odm_agent.prefixes.table import Row
 
 
@@ -41,7 +42,7 @@ def status(state: State) -> Status:
         pin_dir=pin_dir,
         programs=len(catalogue.CGROUP) - len(state.unattached()),
         prefixes=len(engine.table.rows),
-        addresses=sum(len(row.pool) for row in engine.datapath.prefixes().values()),
+        addresses=sum(each.addresses for each in prefixes(state)),
         classes=len(engine.classes) - 1,
         alarms=alarms(state),
     )
@@ -92,8 +93,8 @@ def prefixes(state: State) -> list[PrefixView]:
 
 def _prefix(state: State, row: Row) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
-    offered = state.engine.datapath.prefixes().get(prefix.id)
     phase, reason = prefix_state(state, row)
+    offered = state.engine.datapath.prefixes().get(prefix.id) if phase == "ready" else None
     return PrefixView(
         id=prefix.id,
         name=prefix.name,
@@ -114,18 +115,13 @@ def _prefix(state: State, row: Row) -> PrefixView:
 
 def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
     """Whether hooks hand out its addresses, and why not or what else is wrong."""
-    link = state.engine.host.links.get(row.prefix.interface)
+    if (why := selection.absence(row, state.engine.host)) is not None:
+        return "withdrawn", why
     trouble = row.trouble or ""
     if row.prefix.id in state.engine.datapath.prefixes():
-        if link is not None and not link.up:
-            return "ready", f"{row.prefix.interface} is down"
         return "ready", trouble
     if not row.addresses:
         return "withdrawn", trouble
-    if link is None:
-        return "withdrawn", f"there is no interface {row.prefix.interface}"
-    if not link.up:
-        return "waiting", f"{row.prefix.interface} is down"
     return "waiting", "addresses are being checked or configured"
 
 
@@ -153,8 +149,6 @@ def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
     """Where an address stands on its way to being usable."""
     if address in row.conflicts:
         return "failed"
-    if address not in row.configured:
-        return "anyip"
     held = [
         local
         for local in state.engine.host.addresses
@@ -162,6 +156,10 @@ def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
     ]
     if any(local.failed for local in held):
         return "failed"
+    if selection.absence(row, state.engine.host) is not None:
+        return "withdrawn"
+    if address not in row.configured:
+        return "anyip"
     return "ready" if any(local.ready for local in held) else "tentative"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 PrefixState = Literal["ready", "waiting", "withdrawn"]
-AddressState = Literal["ready", "tentative", "failed", "anyip"]
+AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,10 @@ class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddressView(msgspec.Struct, frozen=True, kw_only=True):
-    """A typed address. `anyip` addresses exist by a route only, not on an interface."""
+    """A typed address. `anyip` addresses exist by a route only, not on an interface.
+
+    `withdrawn`: it may be there, but is given to nobody, since nothing can leave by the uplink.
+    """
 
     address: str
     #: The name of the prefix that it comes from.

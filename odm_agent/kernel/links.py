@@ -5,24 +5,23 @@ from typing import Final
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTM_GETLINK
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, ifinfmsg
 
 from odm_agent.host import Link
 from odm_agent.kernel.rtnetlink import dump
 
-_RUNNING: Final[int] = IFF_UP | IFF_LOWER_UP
+#: What an interface needs to carry packets, and what it is without it (RFC 2863's ifOperStatus, of
+#: which IFF_RUNNING says whether it is up or unknown).
+_NEEDED: Final = (
+    (IFF_UP, "is down (administratively)"),
+    (IFF_LOWER_UP, "is down (no carrier)"),
+    (IFF_RUNNING, "is down (dormant)"),
+)
 
 
 async def read(route: AsyncIPRoute) -> list[Link]:
     """All interfaces of the namespace."""
-    return [
-        Link(
-            name=each.get_attr("IFLA_IFNAME"),
-            index=each["index"],
-            up=each["flags"] & _RUNNING == _RUNNING,
-        )
-        for each in await dump(route, RTM_GETLINK, ifinfmsg())
-    ]
+    return [_parse(each) for each in await dump(route, RTM_GETLINK, ifinfmsg())]
 
 
 async def index_of(route: AsyncIPRoute, name: str) -> int:
@@ -33,3 +32,15 @@ async def index_of(route: AsyncIPRoute, name: str) -> int:
     # pyroute2 doesn't wait for and then keeps unread for as long as the socket lives.
     answer = [each async for each in await route.nlm_request(request, RTM_GETLINK, NLM_F_REQUEST)]
     return int(answer[0]["index"])
+
+
+def _parse(message: ifinfmsg) -> Link:
+    flags = message["flags"]
+    fault = next((what for needed, what in _NEEDED if not flags & needed), "")
+    return Link(
+        name=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        up=not fault,
+        enabled=bool(flags & IFF_UP),
+        fault=fault,
+    )

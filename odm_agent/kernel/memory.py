@@ -85,13 +85,17 @@ class MemoryKernel:
 
     # --- what happens outside ---
 
-    def set_link(self, name: str, up: bool = True) -> None:
-        """Make a link, or set it up or down; going down flushes IPv6 addresses and routes."""
+    def set_link(self, name: str, up: bool = True, carrier: bool = True) -> None:
+        """Make a link, or set it up or down; going down flushes IPv6 addresses and routes.
+
+        The loss of the carrier flushes nothing.
+        """
+        fault = "" if up and carrier else "is down"
         if name not in self.links:
-            self.links[name] = Link(name, self._next_index, up)
+            self.links[name] = Link(name, self._next_index, up and carrier, up, fault)
             self._next_index += 1
             return
-        self.links[name] = replace(self.links[name], up=up)
+        self.links[name] = replace(self.links[name], up=up and carrier, enabled=up, fault=fault)
         if not up:
             self._lose(name, lambda local: isinstance(local.address, IPv6Address))
 
@@ -132,7 +136,7 @@ class MemoryKernel:
     def _add_route(self, route: Route) -> None:
         for interface in route.interfaces:
             self._require_link(interface)
-            if not self.links[interface].up:
+            if not self.links[interface].enabled:
                 raise KernelError(f"adding {route}: {interface} is down; set it up")
         if route.source is not None and not any(
             held == route.source and local.ready for (held, _), local in self.addresses.items()

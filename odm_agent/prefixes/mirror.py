@@ -88,11 +88,11 @@ class Mirror:
         return replace(narrowed, source=source)
 
     def _narrowed(self, route: Route, foreign: frozenset[str]) -> Route | None:
-        """The route by those of its next hops that are up and on no uplink of others."""
+        """The route by those of its next hops that are set up and on no uplink of others."""
 
         def serves(interface: str | None) -> bool:
             link = self.links.get(interface or "")
-            return link is not None and link.up and interface not in foreign
+            return link is not None and link.enabled and interface not in foreign
 
         if not route.hops:
             return route if serves(route.interface) else None

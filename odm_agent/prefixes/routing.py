@@ -26,7 +26,8 @@ def routes_of(
 ) -> Iterator[Route]:
     """All routes that the prefix should have now, given its first ready address (None: not yet).
 
-    The kernel refuses a preferred source that it does not hold, or that is still tentative.
+    The kernel refuses a preferred source that it does not hold, or that is still tentative. Routes
+    outlast the carrier, as the kernel's own do: a connection goes on when it is back.
     """
     prefix, table = row.prefix, numbers.table(row.prefix.id)
     yield last_resort(row, numbers)
@@ -36,7 +37,7 @@ def routes_of(
         return
     yield from mirror.copies(row, source, table)
     link = mirror.links.get(prefix.interface)
-    if link is not None and link.up:
+    if link is not None and link.enabled:
         yield Route(
             table=table,
             family=prefix.family,

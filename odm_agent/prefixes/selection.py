@@ -18,6 +18,15 @@ def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
     return tuple(a for a in row.configured if a in held)
 
 
+def absence(row: Row, host: HostState) -> str | None:
+    """Why nothing can leave by the prefix's uplink, in words for people; None: it is in order."""
+    interface = row.prefix.interface
+    link = host.links.get(interface)
+    if link is None:
+        return f"there is no interface {interface}"
+    return None if link.up else f"{interface} {link.fault}"
+
+
 def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
     """The prefix as hooks see it, or None while it must not be used.
 
@@ -48,13 +57,17 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
 def choices(
     table: PrefixTable, usable: dict[int, PrefixRow], host: HostState
 ) -> dict[tuple[AddressType, Family], tuple[int, ...]]:
-    """Which prefixes serve each type: by preference, then links that are up, then as configured."""
+    """Which prefixes serve each type: by preference, then as configured.
+
+    One whose uplink can't carry packets serves nobody, as if the uplink were not there: another one
+    of the type does, or hooks find no address, and the class's `on_failure` decides.
+    """
     chosen: dict[tuple[AddressType, Family], list[Row]] = {}
     for row in table:
-        if row.prefix.id in usable:
+        if row.prefix.id in usable and absence(row, host) is None:
             chosen.setdefault((row.prefix.type, row.prefix.family), []).append(row)
 
-    def rank(row: Row) -> tuple[int, bool, int]:
-        return -row.prefix.preference, not host.links[row.prefix.interface].up, row.prefix.order
+    def rank(row: Row) -> tuple[int, int]:
+        return -row.prefix.preference, row.prefix.order
 
     return {key: tuple(r.prefix.id for r in sorted(rows, key=rank)) for key, rows in chosen.items()}

@@ -182,9 +182,9 @@ class World(RuleBasedStateMachine):
 
     # --- the world outside ---
 
-    @rule(name=st.sampled_from(LINKS), up=st.booleans())
-    def set_link(self, name: str, up: bool) -> None:
-        self.kernel.set_link(name, up)
+    @rule(name=st.sampled_from(LINKS), up=st.booleans(), carrier=st.booleans())
+    def set_link(self, name: str, up: bool, carrier: bool) -> None:
+        self.kernel.set_link(name, up, carrier)
         self._mirror_routes()
 
     @rule(name=st.sampled_from(LINKS))
@@ -285,6 +285,9 @@ class World(RuleBasedStateMachine):
         for row in self.table:
             if row.prefix.interface in self.kernel.links and row.addresses:
                 assert row.prefix.id in have.prefixes
+        for chosen in have.choices.values():
+            rows = [row for row in self.table if row.prefix.id in chosen]
+            assert all(self.kernel.links[row.prefix.interface].up for row in rows)
 
     @invariant()
     def nothing_typed_is_unguarded(self) -> None:
@@ -389,7 +392,7 @@ class World(RuleBasedStateMachine):
     def _mirror_routes(self) -> None:
         links = self.kernel.links
         self.kernel.main_routes = [
-            r for r in MAIN_ROUTES if all(i in links and links[i].up for i in r.interfaces)
+            r for r in MAIN_ROUTES if all(i in links and links[i].enabled for i in r.interfaces)
         ]
 
 

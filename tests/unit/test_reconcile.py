@@ -188,8 +188,8 @@ def test_table_and_rules_lead_by_the_gateway_or_nowhere() -> None:
     }
     host.kernel.set_link("eth0", up=False)
     host.settle()
-    assert host.kernel.routes == {unreachable}
-    assert host.maps.read().choices == {FIXED6: (1,)}, "sockets get an error, not another gateway"
+    assert host.kernel.routes == {unreachable}, "from the prefix by no other gateway"
+    assert host.maps.read().choices == {}, "as if the link were gone"
 
 
 def test_of_two_main_routes_to_one_place_the_prefix_prefers_the_one_over_its_own_link() -> None:
@@ -256,7 +256,7 @@ def test_a_large_pool_is_local_by_a_route_beyond_its_first_sixteen() -> None:
     assert isinstance(action, PutPrefix) and len(action.row.pool) == 16
 
 
-def test_prefixes_serve_by_preference_then_carrier_then_order() -> None:
+def test_prefixes_whose_uplink_can_carry_serve_by_preference_then_order() -> None:
     def other(id_: int, **changes: object) -> TypedPrefix:
         net = IPv6Network(f"2001:db8:{id_}::/64")
         made = replace(HOME, id=id_, name=f"p{id_}", network=net, spans=(net,), order=id_)
@@ -266,9 +266,15 @@ def test_prefixes_serve_by_preference_then_carrier_then_order() -> None:
     host.kernel.set_link("eth1")
     host.settle()
     assert host.maps.read().choices[FIXED6] == (3, 1, 2, 4)
-    host.kernel.set_link("eth0", up=False)
-    host.settle()
-    assert host.maps.read().choices[FIXED6] == (3, 2, 1, 4)
+    before = host.kernel.routes
+    for up, carrier in ((False, True), (True, False)):
+        host.kernel.set_link("eth0", up, carrier)
+        host.settle()
+        assert host.maps.read().choices[FIXED6] == (2,)
+        host.kernel.set_link("eth0")
+        host.settle()
+        assert host.maps.read().choices[FIXED6] == (3, 1, 2, 4)
+        assert host.kernel.routes == before
     host.kernel.remove_link("eth0")
     host.settle()
     assert host.maps.read().choices[FIXED6] == (2,)

@@ -18,6 +18,7 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
+from odm_agent.agent.repairs import vanished
 from odm_agent.datapath.base import Datapath
 from odm_agent.errors import DatapathError, KernelError
 from odm_agent.host import Address, HostState
@@ -27,7 +28,7 @@ from odm_agent.prefixes import selection, untyped
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.projection import CgroupRow
+from odm_agent.projection import CgroupRow, Projection
 from odm_agent.reconcile.failure import still_safe
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
@@ -72,6 +73,9 @@ class Engine:
     failures: list[str] = field(default_factory=list)
     probed: set[IPAddress] = field(default_factory=set)
     to_probe: set[Address] = field(default_factory=set)
+    #: What was found when nothing was left to do; None: not yet.
+    _rest: Projection | None = None
+    _vanished: list[str] = field(default_factory=list)
 
     def converge(self) -> bool:
         """Read, plan and apply until nothing is left to do now; whether anything was done.
@@ -86,8 +90,12 @@ class Engine:
             classes = {**self.classes, **self.reserved}
             goal = desired(self.table, classes, self.cgroups, self.host, self.numbers)
             now = observe(self.host, self.datapath.read())
+            if self._rest is not None:
+                self._vanished += vanished(self._rest, goal, now)
+                self._rest = None
             actions = self._unless_unprobed(plan(goal, now, self.host))
             if not actions:
+                self._rest = now
                 return changed
             failed_before = len(self.failures)
             self._execute(actions, known)
@@ -96,6 +104,11 @@ class Engine:
             changed = True
         log.warning("not settled yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
         return changed
+
+    def take_vanished(self) -> list[str]:
+        """What had gone without us since this was last asked, and is put back."""
+        found, self._vanished = self._vanished, []
+        return found
 
     def settled(self) -> bool:
         """Every address of the table is ready, or there is a reason why it won't be soon."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
 from odm_agent.agent.readings import AgentReadings
@@ -41,15 +42,19 @@ def run_agent(path: Path) -> int:
         log.warning(warning)
     try:
         asyncio.run(_serve(path, config))
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
+    except (BaseExceptionGroup, OdmError) as error:
+        reason = _first(error)
+        notify(f"STATUS=not running: {' '.join(str(reason).split())}")
+        if reason is error:
+            raise
+        raise reason from error
     return 0
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a person should read of a group: our own error, if there is one."""
-    ours = group.subgroup(OdmError)
-    error: BaseException = ours or group
+def _first(error: BaseException) -> BaseException:
+    """What a person should read of an error: of a group our own one, if there is one."""
+    if isinstance(error, BaseExceptionGroup):
+        error = error.subgroup(OdmError) or error
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -59,6 +64,7 @@ async def _serve(path: Path, config: Config) -> None:
     handlers = Handlers()
     # The socket comes first: a second agent with the same one must stop before it touches anything.
     async with ControlServer(config.agent.socket, handlers.table()):
+        notify("STATUS=loading programs")
         state = open_state(path, config)
         try:
             with Watch() as watch:
@@ -78,6 +84,7 @@ class Service:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._probing: set[Address] = set()
+        self._bulletin = Bulletin(state)
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
@@ -100,6 +107,8 @@ class Service:
                 reconciling = group.create_task(self._reconcile())
                 await self._stop.wait()
                 notify("STOPPING=1")
+                notify("STATUS=stopped; what is in force stays in force")
+                log.info("stopping; what is in force stays in force")
                 reconciling.cancel()
         finally:
             for descriptor in readers:
@@ -124,10 +133,17 @@ class Service:
         log.warning("some addresses are not usable yet", extra={"waited_s": _SETTLE_S})
 
     async def reload(self) -> list[str]:
-        """Take the configuration anew; its warnings. Raises ConfigError (the old one stays)."""
+        """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
         notify("RELOADING=1")
         try:
-            warnings = self.state.reload()
+            try:
+                warnings = self.state.reload()
+            except OdmError as error:
+                log.error("reload refused; the last good configuration stays: %s", error)
+                self._wake.set()  # for the bulletin
+                raise
+            for warning in warnings:
+                log.warning(warning)
             logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
             await self.settle()
             log.info("reloaded")
@@ -153,8 +169,9 @@ class Service:
                 log.error("reconcile failed", extra={"error": str(error)})
 
     def _step(self) -> None:
-        """One pass, and the conflict checks that it asks for."""
+        """One pass, what is to be told of it, and the conflict checks that it asks for."""
         self.state.converge()
+        self._bulletin.tell(asyncio.get_running_loop().time())
         for address in self.state.engine.to_probe - self._probing:
             self._probing.add(address)
             self._group.create_task(self._probe(address))
@@ -184,11 +201,8 @@ class Service:
         self._group.create_task(self._reload_quietly())
 
     async def _reload_quietly(self) -> None:
-        try:
-            for warning in await self.reload():
-                log.warning(warning)
-        except OdmError as error:
-            log.error("reload refused; the last good configuration stays: %s", error)
+        with suppress(OdmError):  # the log has it
+            await self.reload()
 
 
 class _KeyValues(logging.Formatter):

@@ -19,7 +19,7 @@ from odm_agent.config.schema import Config
 from odm_agent.datapath import abi, catalogue, pins, swap, tracepoints
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.datapath.settings import Wanted
-from odm_agent.errors import ConfigError, DatapathError
+from odm_agent.errors import ConfigError, DatapathError, OdmError
 from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
@@ -165,12 +165,12 @@ class State:
         self.reloads.error = None
 
     def reload(self) -> list[str]:
-        """Read the file again; its warnings. Raises ConfigError, and the last good one stays."""
+        """Read the file again; its warnings. Raises OdmError, and the last good one stays."""
         try:
             config, warnings = read_config(self.path, self.kernel)
             self._refuse_moving(config)
             self.take(config)
-        except ConfigError as error:
+        except OdmError as error:
             self.reloads.failed += 1
             self.reloads.error = str(error)
             raise

@@ -23,6 +23,7 @@ from odm_agent.model import AddressType, Cap, Family, IPAddress, Placement
 from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.prefixes import selection
 from odm_agent.prefixes.table import Row
+from odm_agent.projection import PrefixRow
 
 
 def status(state: State) -> Status:
@@ -42,7 +43,7 @@ def status(state: State) -> Status:
         pin_dir=pin_dir,
         programs=len(catalogue.CGROUP) - len(state.unattached()),
         prefixes=len(engine.table.rows),
-        addresses=sum(each.addresses for each in prefixes(state)),
+        addresses=sum(len(row.pool) for row in offered(state).values()),
         classes=len(engine.classes) - 1,
         alarms=alarms(state),
     )
@@ -94,7 +95,7 @@ def prefixes(state: State) -> list[PrefixView]:
 def _prefix(state: State, row: Row) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
     phase, reason = prefix_state(state, row)
-    offered = state.engine.datapath.prefixes().get(prefix.id) if phase == "ready" else None
+    handed_out = offered(state).get(prefix.id)
     return PrefixView(
         id=prefix.id,
         name=prefix.name,
@@ -107,10 +108,17 @@ def _prefix(state: State, row: Row) -> PrefixView:
         pool=prefix.pool,
         state=phase,
         reason=reason,
-        addresses=len(offered.pool) if offered else 0,
+        addresses=len(handed_out.pool) if handed_out else 0,
         table=numbers.table(prefix.id),
         mark=numbers.mark(prefix.id),
     )
+
+
+def offered(state: State) -> dict[int, PrefixRow]:
+    """The prefixes of which hooks hand out addresses now."""
+    absent = {r.prefix.id for r in state.engine.table if selection.absence(r, state.engine.host)}
+    rows = state.engine.datapath.prefixes()
+    return {prefix_id: row for prefix_id, row in rows.items() if prefix_id not in absent}
 
 
 def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:

@@ -22,7 +22,7 @@ from tests.lab.host import LabPrefix
 from tests.lab.netns import NetNs, checked
 
 METRICS: Final = "127.0.0.1:9653"
-_START_TIMEOUT_S: Final = 30.0
+_START_TIMEOUT_S: Final = 120.0
 _numbers: Final = itertools.count(1)
 
 

@@ -125,8 +125,8 @@ class ClassifiedCgroups:
     ) -> Matches:
         """No more cgroups that others than root could make than the programs would note.
 
-        Exact paths come first, then those that are classified already: whoever may make cgroups
-        can't drive others out.
+        Exact paths come first, then those that are classified already, the oldest before others
+        (ids only grow): whoever may make cgroups can't drive others out.
         """
         ours = {number for number, row in present.items() if row.class_id == policy.id}
         room = abi.MAX_DELEGATED - len(ours - set(found.cgroups.values()))
@@ -137,7 +137,8 @@ class ClassifiedCgroups:
         kept: dict[str, int] = {}
         left: list[str] = []
         for path, number in sorted(
-            found.cgroups.items(), key=lambda item: (item[0] not in exact, item[1] not in ours)
+            found.cgroups.items(),
+            key=lambda item: (item[0] not in exact, item[1] not in ours, item[1]),
         ):
             if distrust(self.root, self.root / path, verdicts) is None:
                 kept[path] = number

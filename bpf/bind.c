@@ -36,6 +36,48 @@ static __always_inline struct odm_decision odm_check_bind(const struct odm_setti
 	return odm_check_source(want->class, source, want->asked);
 }
 
+/*
+ * The place of a tracked socket is taken after its bind (post_bind), so that one that fails takes none;
+ * but where that hook does not run (IP_BIND_ADDRESS_NO_PORT), or sees a subflow, it is taken here. If
+ * the bind then fails, the place is free when the socket is closed, or goes to what it gets instead.
+ */
+static __always_inline bool odm_is_placed_early(const struct bpf_sock_addr *ctx,
+						struct bpf_sock *sk)
+{
+	return sk->protocol == IPPROTO_TCP && !sk->src_port &&
+	       (!ctx->user_port || ODM_MPTCP_SOCKET(sk));
+}
+
+/*
+ * The application has chosen a typed source itself: that is noted, so that no connect() takes it for one
+ * that we have given, and takes it back.
+ */
+static __always_inline struct odm_decision
+odm_note_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct odm_want *want,
+	       const struct odm_addr *addr, struct odm_decision d)
+{
+	u16 flags = want->class->flags & ODM_CLASS_CAPPED ? ODM_SOCKET_TRACKED : 0;
+	struct odm_decision place;
+	u8 type = odm_source_of(addr).type;
+
+	if (d.verdict == ODM_REFUSE || !type)
+		return d;
+	if (!want->sock)
+		want->sock = odm_keep(sk, want->class_id, flags);
+	if (!want->sock) {
+		odm_lost(ODM_LOST_SOCKET);
+		return d;
+	}
+	if (odm_tracked(want->sock) && odm_is_placed_early(ctx, sk)) {
+		place = odm_place(odm_owner(ctx, sk), want->sock, want, addr, type,
+				  ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
+		if (place.verdict == ODM_REFUSE)
+			return place;
+	}
+	want->sock->flags |= ODM_SOCKET_BOUND;
+	return d;
+}
+
 /* The whole of a bind; `*addr` is what the application gave, and what it gets. */
 static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, struct odm_addr *addr)
 {
@@ -53,6 +95,8 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
 	if (odm_is_any(addr)) {
+		if (want.sock)
+			want.sock->flags &= ~ODM_SOCKET_BOUND;
 		if (!want.asked)
 			return 1;
 		d = odm_narrow(settings, &want, sk, family, addr);
@@ -61,6 +105,9 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	} else {
 		d = odm_check_bind(settings, &want, addr);
 	}
+	d = odm_blur(odm_soften(d, want.class->mode), settings->zero);
+	odm_blur_addr(addr, settings->zero);
+	d = odm_note_bound(ctx, sk, &want, addr, d);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
 }
 

@@ -34,7 +34,7 @@ int bpf_iter__bpf_sk_storage_map(struct bpf_iter__bpf_sk_storage_map *ctx)
 	row.type = sock->type;
 	row.flags = sock->flags;
 	row.cgroup = sock->cgroup;
-	if (sock->cookie == row.cookie) {
+	if (sock->owner == row.cookie || sock->owner == (u64)sk) {
 		row.holds = sock->holds;
 		row.held_type = sock->held_type;
 		row.held_class = sock->held_class;

@@ -1,77 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* connect(): a typed socket without an address gets one; a bound one must hold one it may use. */
 
-/* Take our bits off again: what follows is not for the table of the prefix chosen before. */
-static __always_inline void odm_unmark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-				       const struct odm_settings *settings)
-{
-	u32 mark = sk->mark;
-
-	if (!(mark & settings->mark_mask) || (mark & ~settings->mark_mask))
-		return;
-	mark = 0;
-	bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
-}
-
-/* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
-static __always_inline bool odm_may_mark(const struct bpf_sock *sk,
-					 const struct odm_settings *settings, u32 wanted)
-{
-	return wanted && !(sk->mark & ~settings->mark_mask);
-}
-
-static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-					 u32 wanted)
-{
-	if (sk->mark == wanted)
-		return true;
-	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
-}
-
-/* Port 0: none is reserved, the kernel picks one as for any unbound socket. */
-static __always_inline int odm_bind_to(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-				       const struct odm_addr *addr)
-{
-	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6 };
-	struct sockaddr_in sa4 = { .sin_family = AF_INET };
-
-	if (sk->family == AF_INET) {
-		sa4.sin_addr = addr->w[3];
-		return bpf_bind(ctx, (struct sockaddr *)&sa4, sizeof(sa4));
-	}
-	sa6.sin6_addr[0] = addr->w[0];
-	sa6.sin6_addr[1] = addr->w[1];
-	sa6.sin6_addr[2] = addr->w[2];
-	sa6.sin6_addr[3] = addr->w[3];
-	return bpf_bind(ctx, (struct sockaddr *)&sa6, sizeof(sa6));
-}
-
 /*
- * Give a source: bpf_bind where nothing is lost by it, else a mark. A socket with a port can't be
- * bound again; a UDP socket over IPv6 must stay free, since resolvers connect one socket to
- * destinations of both families in turn.
+ * Must the socket stay unbound? A bound IPv6 socket can't go on to IPv4, and resolvers connect one UDP
+ * socket to many destinations in turn, loopback among them. Only TCP over IPv4 is bound, since that is the
+ * faster way there, and can be taken back (odm_given.h). But a mark selects one address only.
  */
-static __always_inline struct odm_decision
-odm_assign(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct odm_settings *settings,
-	   const struct odm_want *want, const struct odm_prefix *prefix)
+static __always_inline bool odm_stays_free(const struct bpf_sock *sk,
+					   const struct odm_prefix *prefix)
 {
-	bool has_port = sk->src_port,
-	     keep_free = sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP,
-	     by_mark = (has_port || keep_free) && odm_may_mark(sk, settings, prefix->mark);
-	struct odm_decision place;
+	if (sk->family == AF_INET6 && sk->protocol != IPPROTO_TCP)
+		return true;
+	if (sk->family == AF_INET && sk->protocol == IPPROTO_TCP)
+		return false;
+	return ODM_POOL_SIZE(odm_pool_of(prefix)) == 1;
+}
+
+/* What a socket is to get, or has: decided first, then counted, then given. */
+struct odm_gift {
+	struct odm_addr addr;
+	u32 mark;
+};
+
+/* By bpf_bind where nothing is lost by it, or where the socket has no port yet; else by a mark. */
+static __always_inline struct odm_decision
+odm_choose_gift(const struct bpf_sock *sk, const struct odm_settings *settings,
+		const struct odm_want *want, const struct odm_prefix *prefix, struct odm_gift *gift)
+{
+	bool by_mark = (sk->src_port || odm_stays_free(sk, prefix)) &&
+		       odm_may_mark(sk, settings, prefix->mark);
 	struct odm_addr *addr;
 
-	if (has_port && !by_mark)
+	if (sk->src_port && !by_mark)
 		return odm_without_address(want, ODM_R_FOREIGN_MARK);
 	addr = by_mark ? odm_first(prefix) : odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
 	if (!addr)
 		return odm_without_address(want, ODM_R_NOT_LOCAL);
-	place = odm_take_place(ctx, sk, want, addr, want->type, ODM_HELD_BY_USER, ODM_H_CONNECT);
-	if (place.verdict == ODM_REFUSE)
-		return place;
-	if (by_mark ? odm_set_mark(ctx, sk, prefix->mark) : !odm_bind_to(ctx, sk, addr))
-		return ODM_DECIDE(ODM_ASSIGN, by_mark ? ODM_R_MARKED : ODM_R_BOUND, want->type);
-	odm_leave_place(ctx, want);
+	gift->addr = *addr;
+	gift->mark = prefix->mark;
+	return ODM_DECIDE(ODM_ASSIGN, by_mark ? ODM_R_MARKED : ODM_R_BOUND, want->type);
+}
+
+static __always_inline struct odm_decision
+odm_give(struct bpf_sock_addr *ctx, const struct bpf_sock *sk, const struct odm_want *want,
+	 const struct odm_gift *gift, struct odm_decision d)
+{
+	if (d.reason == ODM_R_MARKED ? odm_set_mark(ctx, sk, gift->mark)
+				     : !odm_bind_to(ctx, sk, &gift->addr))
+		return d;
 	return odm_without_address(want, ODM_R_NOT_LOCAL);
 }
 
@@ -128,59 +104,90 @@ static __always_inline struct odm_prefix *odm_wanted_prefix(const struct odm_set
 static __always_inline struct odm_decision
 odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 		   const struct odm_settings *settings, const struct odm_want *want, __u8 family,
-		   const struct odm_addr *destination, const struct odm_addr *source)
+		   const struct odm_addr *destination, struct odm_gift *gift)
 {
 	struct odm_prefix *prefix = NULL;
 	struct odm_want wanted = *want;
-	struct odm_decision d, place;
+	struct odm_decision d;
 
-	if (!odm_is_any(source) && !odm_is_exempt(source)) {
-		d = odm_check_source(want->class, odm_source_of(source), want->asked);
-		if (d.verdict == ODM_REFUSE || !d.type)
-			return d;
-		place = odm_take_place(ctx, sk, want, source, d.type,
-				       ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_CONNECT);
-		return place.verdict == ODM_REFUSE ? place : d;
-	}
-	if (odm_may_answer(want, sk, source)) {
+	if (!odm_is_any(&gift->addr) && !odm_is_exempt(&gift->addr))
+		return odm_check_source(want->class, odm_source_of(&gift->addr), want->asked);
+	if (odm_may_answer(want, sk, &gift->addr)) {
 		d = odm_answer_by_mark(ctx, sk, settings, destination, &wanted, &prefix);
 		if (!d.silent)
 			return d;
 	}
 	if (!prefix)
 		prefix = odm_wanted_prefix(settings, want, family, sk->bound_dev_if, &d);
-	return prefix ? odm_assign(ctx, sk, settings, &wanted, prefix) : d;
+	return prefix ? odm_choose_gift(sk, settings, &wanted, prefix, gift) : d;
+}
+
+/*
+ * Count, then give: a socket whose class is at its cap gets no address. One that gets none, or that has
+ * chosen none, gives up the place that an earlier connect() had taken.
+ */
+static __always_inline struct odm_decision odm_serve(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+						     const struct odm_want *want,
+						     const struct odm_gift *gift,
+						     struct odm_decision d)
+{
+	u8 holds = d.verdict == ODM_ASSIGN ? ODM_HELD_BY_USER : ODM_HELD_BY_USER | ODM_HELD_BOUND;
+	struct odm_decision place;
+
+	if (d.verdict == ODM_ASSIGN || d.reason == ODM_R_ALLOWED) {
+		place = odm_take_place(ctx, sk, want, &gift->addr, d.type, holds, ODM_H_CONNECT);
+		if (place.verdict == ODM_REFUSE)
+			return place;
+	} else if (d.verdict == ODM_ACCEPT && odm_is_any(&gift->addr)) {
+		odm_leave_place(ctx, sk, want);
+	}
+	return d.verdict == ODM_ASSIGN ? odm_give(ctx, sk, want, gift, d) : d;
+}
+
+/* A caller of no class: nothing that was given to the socket in a class may hold it up. */
+static __always_inline int odm_connect_legacy(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					      const struct odm_settings *settings,
+					      struct odm_addr *source)
+{
+	struct odm_class *class;
+
+	odm_unmark(ctx, sk, settings);
+	if (odm_may_be_given(sk, source) && bpf_get_netns_cookie(ctx) == settings->home_netns) {
+		class = odm_class_row(0);
+		if (class && class->mode == ODM_MODE_ENFORCE) /* else it may have bound it itself */
+			odm_take_back(ctx, sk, odm_socket_of(sk), settings, source);
+	}
+	return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
 }
 
 static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
-				       const struct odm_addr *destination,
-				       const struct odm_addr *source)
+				       const struct odm_addr *destination, struct odm_addr *source)
 {
+	struct odm_decision d = ODM_LEAVE_ALONE;
 	struct odm_settings *settings = odm_settings_get();
+	struct odm_gift gift = {};
 	struct odm_want want = {};
 	struct odm_cgroup cgroup;
-	struct odm_decision d;
 
 	if (!settings)
 		return 1;
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
-		return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
-	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
-		return 1;
-	if ((odm_wants_nothing(&want) && odm_is_any(source) &&
-	     !odm_may_answer(&want, sk, source)) ||
-	    odm_leaves_alone(settings, destination)) {
+		return odm_connect_legacy(ctx, sk, settings, source);
+	if (!odm_want_of(ctx, sk, settings, cgroup, &want)) {
 		odm_unmark(ctx, sk, settings);
-		if (odm_is_any(source))
-			odm_leave_place(ctx, &want);
 		return 1;
 	}
-	d = odm_decide_connect(ctx, sk, settings, &want, family, destination, source);
+	if (odm_may_be_given(sk, source))
+		odm_take_back(ctx, sk, want.sock, settings, source);
+	gift.addr = *source;
+	if (!(odm_wants_nothing(&want) && odm_is_any(source) &&
+	      !odm_may_answer(&want, sk, source)) &&
+	    !odm_leaves_alone(settings, destination))
+		d = odm_decide_connect(ctx, sk, settings, &want, family, destination, &gift);
+	d = odm_serve(ctx, sk, &want, &gift, d);
 	if (d.reason != ODM_R_MARKED) /* nor may one stay that the application has set */
 		odm_unmark(ctx, sk, settings);
-	if (d.verdict == ODM_ACCEPT && odm_is_any(source))
-		odm_leave_place(ctx, &want); /* that an earlier connect had taken */
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_CONNECT);
 }
 

@@ -65,7 +65,8 @@ odm_place_of_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_
 	want.sock = odm_tracked(odm_own_storage(sk));
 	if (!want.sock || want.sock->holds)
 		return ODM_LEAVE_ALONE;
-	return odm_place(skb, want.sock, &want, addr, type, ODM_HELD_BY_USER, ODM_H_EGRESS);
+	return odm_place(odm_cookie(skb), want.sock, &want, addr, type, ODM_HELD_BY_USER,
+			 ODM_H_EGRESS);
 }
 
 /*

@@ -5,6 +5,7 @@
 #include "odm_maps.h"
 #include "odm_verdict.h"
 #include "odm_address.h"
+#include "odm_blur.h"
 #include "odm_class.h"
 #include "odm_source.h"
 #include "odm_choose.h"
@@ -14,6 +15,7 @@
 #include "odm_usage.h"
 #include "odm_hold.h"
 #include "odm_track.h"
+#include "odm_given.h"
 #include "odm_packet.h"
 #include "odm_patterns.h"
 

@@ -29,7 +29,7 @@
 #define ODM_MAX_ASKED 16384
 #define ODM_MAX_UPLINKS 1024
 #define ODM_MAX_VERDICTS 8192
-#define ODM_MAX_LIVE 65536 /* addresses in use, times the classes that use them */
+#define ODM_MAX_LIVE 65536 /* configured typed addresses, times the classes that use them */
 #define ODM_MAX_STEPS 16384
 #define ODM_MAX_FOLDERS 16384
 #define ODM_MAX_FOREIGN_FOLDERS 4096 /* of these, made by others than root */
@@ -151,7 +151,7 @@ struct odm_settings {
 	__u32 protocol;       /* route, rule and address protocol of the agent; for detach */
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
 	__u32 watched_classes; /* number of classes that sock_create must know; 0 spares a lookup */
-	__u32 pad;
+	__u32 zero;            /* 0, which the verifier can't know (odm_blur.h) */
 	__u64 patterns; /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
 	__u64 room[1];
 };
@@ -200,7 +200,11 @@ struct odm_usage {
 };
 _Static_assert(sizeof(struct odm_usage) == 24, "odm_usage");
 
-/* odm_live: tracked sockets by the address that they hold. */
+/*
+ * odm_live: tracked sockets by the address that they hold. Anybody may hold an address of a typed prefix
+ * that is not configured (FREEBIND), so all of these together have one row, whose address is the
+ * wildcard of the family: what a class can add is bounded by what the agent has configured.
+ */
 struct odm_live_key {
 	struct odm_addr addr;
 	__u16 class_id;
@@ -347,11 +351,17 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_FREEBIND 0x04 /* may be bound to any-IP addresses */
 #define ODM_SOCKET_TRACKED 0x08  /* what it holds is counted */
 #define ODM_SOCKET_NONLOCAL 0x10 /* its user may bind it to addresses that the host lacks */
+#define ODM_SOCKET_SUBFLOW 0x20  /* of an MPTCP socket: never released by a user */
+#define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */
 #define ODM_HELD_BY_KERNEL 0x02 /* a listener or a connection, until it is in state CLOSE */
 #define ODM_HELD_BOUND 0x04     /* by bind(): outlives its connection */
+
+/* How it is counted by address (odm_socket.holds, too); neither: in the row of that address. */
+#define ODM_HELD_UNCONFIGURED 0x08 /* in the row of all addresses that are not configured */
+#define ODM_HELD_ROWLESS 0x10      /* not at all: odm_live was full */
 
 /* Socket storage; append-only: `room` shrinks, nothing moves. */
 struct odm_socket {
@@ -366,7 +376,7 @@ struct odm_socket {
 	__u8 held_type;
 	__u16 held_class;
 	struct odm_addr held;
-	__u64 cookie; /* whose these are: a listener's child starts with a copy */
+	__u64 owner; /* whose these are (odm_owner): a listener's child starts with a copy */
 	__u64 room[2];
 };
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");

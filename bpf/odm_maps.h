@@ -81,7 +81,8 @@ ODM_MAP("array", u32, struct odm_usage, odm_usage, ODM_MAX_CLASSES *ODM_TYPES, 0
 
 /*
  * address, class, type -> tracked sockets that hold it. Hooks write; agent reads, and removes rows of
- * addresses that are gone. Full: counted by class and type only, and as lost.
+ * addresses that are gone. Full: counted by class and type only, which the socket's notes say, so that
+ * nothing is taken back later.
  */
 ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREALLOC);
 

@@ -26,10 +26,8 @@ static __always_inline struct odm_decision odm_decide_sendmsg(struct bpf_sock_ad
 {
 	struct odm_decision d;
 
-	if (!odm_is_any(source)) {
-		odm_unmark(ctx, sk, settings);
+	if (!odm_is_any(source))
 		return odm_check_source(want->class, odm_source_of(source), want->asked);
-	}
 	if (!want->type)
 		return odm_connect_untyped(want);
 	d = odm_check_want(settings, want, ODM_H_SENDMSG);
@@ -48,6 +46,7 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 
 	if (!settings)
 		return 1;
+	odm_unmark(ctx, sk, settings);
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
 		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
@@ -55,13 +54,10 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return 1;
 	if (odm_may_answer(&want, sk, source))
 		d = odm_answer(settings, &want, sk, peer, ctx->user_port, source);
-	if (!d.silent) {
-		odm_unmark(ctx, sk, settings);
-	} else if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
-		   odm_leaves_alone(settings, peer)) {
-		odm_unmark(ctx, sk, settings);
-		return 1;
-	} else {
+	if (d.silent) {
+		if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
+		    odm_leaves_alone(settings, peer))
+			return 1;
 		d = odm_decide_sendmsg(ctx, sk, settings, &want, family, source);
 	}
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {

@@ -10,7 +10,7 @@ static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_a
 	struct odm_source source;
 	struct odm_decision d;
 
-	if (!sock || odm_is_any(addr))
+	if (!sock || odm_is_any(addr) || sock->flags & ODM_SOCKET_SUBFLOW)
 		return 1;
 	source = odm_source_of(addr);
 	settings = odm_settings_get();
@@ -21,8 +21,8 @@ static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_a
 	want.asked = sock->type;
 	if (!want.class || want.class->mode == ODM_MODE_OFF)
 		return 1;
-	d = odm_place(sk, sock, &want, addr, source.type, ODM_HELD_BY_USER | ODM_HELD_BOUND,
-		      ODM_H_BIND);
+	d = odm_place(odm_cookie(sk), sock, &want, addr, source.type,
+		      ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
 }
 
@@ -42,15 +42,13 @@ int odm_post_bind6(struct bpf_sock *ctx)
 }
 
 /* The notes of a TCP socket. A subflow gets its own, with what its MPTCP socket had asked for. */
-static __always_inline struct odm_socket *odm_notes_of(struct bpf_sock *sk)
+static __always_inline struct odm_socket *odm_notes_of(struct bpf_sock *sk,
+						       struct odm_socket *parent)
 {
-	struct odm_socket *sock = odm_own_storage(sk), *parent;
+	struct odm_socket *sock = odm_own_storage(sk);
 
-	if (sock)
+	if (sock || !odm_tracked(parent))
 		return sock;
-	parent = odm_tracked(odm_socket_of(sk));
-	if (!parent)
-		return NULL;
 	sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock) {
 		odm_lost(ODM_LOST_SOCKET);
@@ -58,7 +56,7 @@ static __always_inline struct odm_socket *odm_notes_of(struct bpf_sock *sk)
 	}
 	sock->version = ODM_STORAGE_TAG;
 	sock->type = parent->type;
-	sock->flags = parent->flags;
+	sock->flags = parent->flags | ODM_SOCKET_SUBFLOW;
 	sock->class_id = parent->class_id;
 	sock->cgroup = parent->cgroup;
 	return sock;
@@ -80,16 +78,30 @@ static __always_inline void odm_local_of(const struct bpf_sock *sk, struct odm_a
 	addr->w[3] = sk->src_ip6[3];
 }
 
-/* A connection or listener comes to be: its true source is known here, whoever chose it. */
-static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+/*
+ * A connection has taken its place before, or was let in by the cap at ingress. Only listen() has no hook
+ * before, and what a failed connect() has left on a socket may be what it listens on: beyond the cap such
+ * a listener is not counted, and hears nothing (ingress).
+ */
+static __always_inline bool odm_is_capped(u32 op, u16 class_id)
 {
-	struct odm_socket *sock = odm_notes_of(sk);
+	struct odm_class *class = odm_class_row(class_id);
+
+	return op == BPF_SOCK_OPS_TCP_LISTEN_CB && class && class->mode == ODM_MODE_ENFORCE;
+}
+
+/* A connection or listener comes to be: its true source is known here, whoever chose it. */
+static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock *sk, u32 op)
+{
+	struct odm_held before, now, kept = {};
+	struct odm_socket *sock, *parent;
 	struct odm_settings *settings;
-	struct odm_held before, now;
 	struct odm_source source;
 	struct odm_addr addr;
 	u64 cookie;
 
+	parent = odm_parent_of(sk);
+	sock = odm_notes_of(sk, parent);
 	settings = odm_settings_get();
 	if (!sock || !(sock->flags & ODM_SOCKET_TRACKED) || !settings)
 		return;
@@ -98,12 +110,17 @@ static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock
 	cookie = odm_cookie(ctx);
 	if (!source.type)
 		return;
+	if (parent) /* the place that bind or connect has taken is the subflow's from now on */
+		kept = odm_unnote(parent, odm_owner(ctx, sk), ODM_HELD | ODM_HELD_BOUND);
 	before = odm_held_of(sock, cookie);
 	now = odm_place_at(&addr, odm_class_of_asker(sock, settings->epoch), source.type,
 			   ODM_HELD_BY_KERNEL);
-	if (before.holds & ODM_HELD)
+	if (odm_is_counted(&before))
 		now.class_id = before.class_id;
-	odm_hold(sock, cookie, &now, false, false);
+	else if (odm_is_counted(&kept))
+		now.class_id = kept.class_id;
+	if (odm_is_counted(&kept) || !odm_join(sock, cookie, &now))
+		odm_hold(sock, cookie, &now, &kept, false, odm_is_capped(op, now.class_id));
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -120,6 +137,15 @@ static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock
 	odm_let_go(sock, odm_cookie(ctx), who);
 }
 
+/* A socket that was connected before it listens: what it answers and accepts is for no table of ours. */
+static __always_inline void odm_unmark_listener(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct odm_settings *settings = sk->mark ? odm_settings_get() : NULL;
+
+	if (settings)
+		odm_unmark(ctx, sk, settings);
+}
+
 /* sock_ops: all but three events of a connection leave by the first test. */
 int odm_sock_ops(struct bpf_sock_ops *ctx)
 {
@@ -132,8 +158,10 @@ int odm_sock_ops(struct bpf_sock_ops *ctx)
 	sk = ctx->sk;
 	if (!sk)
 		return 1;
+	if (op == BPF_SOCK_OPS_TCP_LISTEN_CB)
+		odm_unmark_listener(ctx, sk);
 	if (op != BPF_SOCK_OPS_STATE_CB)
-		odm_opened(ctx, sk);
+		odm_opened(ctx, sk, op);
 	else if (ctx->args[1] == BPF_TCP_CLOSE)
 		odm_closed(ctx, sk);
 	return 1;
@@ -145,6 +173,6 @@ int odm_sock_release(struct bpf_sock *ctx)
 	struct odm_socket *sock = odm_tracked(odm_own_storage(ctx));
 
 	if (sock && sock->holds)
-		odm_let_go(sock, odm_cookie(ctx), ODM_HELD_BY_USER | ODM_HELD_BOUND);
+		odm_let_go(sock, odm_owner_released(ctx), ODM_HELD_BY_USER | ODM_HELD_BOUND);
 	return 1;
 }

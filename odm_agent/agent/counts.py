@@ -44,17 +44,20 @@ class Counts:
     corrected: int = 0
     #: With how many calls in a row have seen them so.
     _suspects: dict[Row | LiveKey, tuple[tuple[int, int], int]] = field(default_factory=dict)
+    #: Rows of addresses that the call before did not find configured, either.
+    _gone: set[LiveKey] = field(default_factory=set)
 
-    def settle(self, typed: Iterable[IPAddress]) -> None:
+    def settle(self, configured: Iterable[IPAddress]) -> None:
         """Put right what is wrong: what differs from the sockets that there are, by the same two
         numbers in all looks of this call and of several before.
 
         A socket that comes or goes while we look makes a difference, too, but not in all looks of a
         call; a task that is held up between the two notes that it makes of a socket, not for long.
-        Rows of addresses that are not in use and not in `typed` any more are forgotten.
+        Rows that count nobody are forgotten if their addresses are not in `configured`, and were
+        not in the call before: no hook is at work any more that found such an address configured.
         """
         seen = self._look()
-        self._forget(set(typed))
+        self._forget(set(configured))
         for _ in range(_MORE_LOOKS):
             if not seen:
                 break
@@ -75,7 +78,9 @@ class Counts:
         found: Counter[Row | LiveKey] = Counter()
         for row in self.datapath.census():
             if row.held is not None:
-                found.update([(row.held_class, row.held_type), _key(row)])
+                found.update([(row.held_class, row.held_type)])
+            if row.row is not None:
+                found.update([row.row])
         after = self._counted()
         return {
             what: (before.get(what, 0), found[what])
@@ -89,12 +94,17 @@ class Counts:
         counted.update(self.datapath.live().items())
         return counted
 
-    def _forget(self, typed: set[IPAddress]) -> None:
-        counted = self.datapath.live().items()
-        unused = {key for key, count in counted if not count and key.address not in typed}
+    def _forget(self, configured: set[IPAddress]) -> None:
+        counted = self.datapath.live()
+        gone = {
+            key
+            for key in counted
+            if key.address not in configured and not key.address.is_unspecified
+        }
+        unused = {key for key in gone & self._gone if not counted[key]}
+        self._gone = gone
         if unused:
-            held = {_key(row) for row in self.datapath.census() if row.held is not None}
-            for key in unused - held:
+            for key in unused - {row.row for row in self.datapath.census()}:
                 self.datapath.correct_live(key, 0)
 
     def _correct(self, what: Row | LiveKey, counted: int, found: int) -> None:
@@ -107,8 +117,3 @@ class Counts:
             self.datapath.correct_live(what, found)
         else:
             self.datapath.correct_usage(*what, found)
-
-
-def _key(row: CensusRow) -> LiveKey:
-    assert row.held is not None
-    return LiveKey(row.held, row.held_class, row.held_type)

@@ -144,7 +144,7 @@ class State:
 
     def settle_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""
-        self.counts.settle(a for row in self.engine.table for a in row.addresses)
+        self.counts.settle(self.datapath.read().sources)
 
     def take(self, config: Config) -> None:
         """Make a checked configuration the one in force; the next `converge` carries it out.

@@ -69,9 +69,13 @@ SOCKET_RAW: Final = 0x02
 SOCKET_FREEBIND: Final = 0x04
 SOCKET_TRACKED: Final = 0x08
 SOCKET_NONLOCAL: Final = 0x10
+SOCKET_SUBFLOW: Final = 0x20
+SOCKET_BOUND: Final = 0x40
 HELD_BY_USER: Final = 0x01
 HELD_BY_KERNEL: Final = 0x02
 HELD_BOUND: Final = 0x04
+HELD_UNCONFIGURED: Final = 0x08
+HELD_ROWLESS: Final = 0x10
 
 
 class Verdict(IntEnum):
@@ -184,7 +188,7 @@ class Settings(ct.Structure):
         ("protocol", ct.c_uint32),
         ("any_ip_spans", ct.c_uint32),
         ("watched_classes", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("zero", ct.c_uint32),
         ("patterns", ct.c_uint64),
         ("room", ct.c_uint64 * 1),
     )
@@ -370,7 +374,7 @@ class Socket(ct.Structure):
         ("held_type", ct.c_uint8),
         ("held_class", ct.c_uint16),
         ("held", Addr),
-        ("cookie", ct.c_uint64),
+        ("owner", ct.c_uint64),
         ("room", ct.c_uint64 * 2),
     )
 

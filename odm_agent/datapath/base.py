@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from odm_agent.actions import DatapathAction
-from odm_agent.model import AddressType, IPAddress
+from odm_agent.model import AddressType, Family, IPAddress
 from odm_agent.projection import PrefixRow, Projection
 
 
@@ -22,11 +23,20 @@ class VerdictKey:
 
 @dataclass(frozen=True, slots=True)
 class LiveKey:
-    """What tracked sockets are counted by."""
+    """What tracked sockets are counted by.
+
+    Those at typed addresses that are not configured (FREEBIND) are counted together, by family,
+    with the wildcard as address.
+    """
 
     address: IPAddress
     class_id: int
     type: AddressType
+
+
+def unconfigured(family: Family) -> IPAddress:
+    """What stands for all addresses of a family that are not configured."""
+    return IPv6Address(0) if family is Family.IPV6 else IPv4Address(0)
 
 
 class Datapath(Protocol):

@@ -3,13 +3,14 @@
 import ctypes as ct
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath.base import LiveKey, unconfigured
 from odm_agent.errors import DatapathError
-from odm_agent.model import AddressType, IPAddress
+from odm_agent.model import AddressType, Family, IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class CensusRow:
     held: IPAddress | None = None
     held_class: int = 0
     held_type: AddressType = AddressType.UNSPECIFIED
+    #: The row of odm_live in which it is counted; None: the map was full when it was counted.
+    row: LiveKey | None = None
 
 
 def install(pin_dir: Path, prog_fd: int) -> None:
@@ -60,12 +63,14 @@ def take(pin_dir: Path) -> list[CensusRow]:
 
 
 def _row(row: abi.Census) -> CensusRow:
-    counted = row.holds & (abi.HELD_BY_USER | abi.HELD_BY_KERNEL)
-    return CensusRow(
+    socket = CensusRow(
         cookie=row.cookie,
         asked=AddressType(row.type),
         tracked=bool(row.flags & abi.SOCKET_TRACKED),
-        held=abi.unpack_addr(row.held) if counted else None,
-        held_class=row.held_class if counted else 0,
-        held_type=AddressType(row.held_type if counted else 0),
     )
+    if not row.holds & (abi.HELD_BY_USER | abi.HELD_BY_KERNEL):
+        return socket
+    held, type_ = abi.unpack_addr(row.held), AddressType(row.held_type)
+    address = unconfigured(Family.of(held)) if row.holds & abi.HELD_UNCONFIGURED else held
+    key = None if row.holds & abi.HELD_ROWLESS else LiveKey(address, row.held_class, type_)
+    return replace(socket, held=held, held_class=row.held_class, held_type=type_, row=key)

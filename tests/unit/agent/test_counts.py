@@ -1,12 +1,13 @@
 """A wrong count is put right when it was found so again and again, and no other is touched."""
 
 import random
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from odm_agent.agent.counts import Counts
-from odm_agent.datapath.base import LiveKey
+from odm_agent.datapath.base import LiveKey, unconfigured
 from odm_agent.datapath.census import CensusRow
-from odm_agent.model import AddressType
+from odm_agent.model import AddressType, Family, IPAddress
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 HERE, GONE = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
@@ -14,7 +15,8 @@ HERE, GONE = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
 
 def socket(cookie: int, class_id: int = 1, type: AddressType = FIXED) -> CensusRow:
     """A tracked socket that holds HERE."""
-    return CensusRow(cookie, AddressType.UNSPECIFIED, True, HERE, class_id, type)
+    row = LiveKey(HERE, class_id, type)
+    return CensusRow(cookie, AddressType.UNSPECIFIED, True, HERE, class_id, type, row)
 
 
 class Made:
@@ -44,7 +46,7 @@ class Made:
             del self.keys[key]
 
 
-def key(address: IPv6Address = HERE, class_id: int = 1) -> LiveKey:
+def key(address: IPAddress = HERE, class_id: int = 1) -> LiveKey:
     return LiveKey(address, class_id, FIXED)
 
 
@@ -129,8 +131,41 @@ def test_small_counts_that_move_all_the_time_are_not_wrong() -> None:
         counts.settle([HERE])
 
 
-def test_rows_of_addresses_that_are_gone_are_forgotten() -> None:
+def test_rows_of_addresses_that_are_gone_are_forgotten_at_the_second_call() -> None:
+    """A hook may still be at work that found the address configured just before it went."""
     made = Made()
     made.keys = {key(): 0, key(GONE): 0}
-    Counts(made).settle([HERE])
+    counts = Counts(made)
+    counts.settle([HERE])
+    assert made.keys == {key(): 0, key(GONE): 0}
+    counts.settle([HERE])
     assert made.keys == {key(): 0}
+
+
+def test_an_address_that_came_back_is_not_forgotten() -> None:
+    made = Made()
+    made.keys = {key(GONE): 0}
+    counts = Counts(made)
+    for configured in ([HERE], [HERE, GONE], [HERE]):
+        counts.settle(configured)
+    assert made.keys == {key(GONE): 0}
+
+
+def test_the_row_of_all_that_is_not_configured_stays() -> None:
+    made = Made()
+    made.keys = {key(unconfigured(Family.IPV6)): 0}
+    counts = Counts(made)
+    for _ in range(3):
+        counts.settle([HERE])
+    assert made.keys == {key(unconfigured(Family.IPV6)): 0}
+
+
+def test_each_socket_is_looked_for_in_the_row_that_its_notes_name() -> None:
+    """One by an address that is not configured, and one that found the map full."""
+    together = key(unconfigured(Family.IPV6))
+    made = Made(replace(socket(1), row=together), replace(socket(2), row=None))
+    made.rows, made.keys = {(1, FIXED): 2}, {together: 1}
+    counts = Counts(made)
+    for _ in range(6):
+        counts.settle([HERE])
+    assert (made.keys, counts.corrected) == ({together: 1}, 0)

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What connect() puts on a socket to give it a source, a mark or a bound address, and how it is taken off
+ * again: both stay on the socket when its connection ends, and may not bind it then to what its caller,
+ * its class or its destination no longer is.
+ */
+#ifndef ODM_GIVEN_H
+#define ODM_GIVEN_H
+
+/* Ours, if nobody else has set anything there. */
+static __always_inline bool odm_has_our_mark(const struct bpf_sock *sk,
+					     const struct odm_settings *settings)
+{
+	u32 mark = sk->mark;
+
+	return mark & settings->mark_mask && !(mark & ~settings->mark_mask);
+}
+
+/* Take our bits off again: what follows is not for the table of the prefix chosen before. */
+static __always_inline void odm_unmark(void *ctx, const struct bpf_sock *sk,
+				       const struct odm_settings *settings)
+{
+	u32 none = 0;
+
+	if (odm_has_our_mark(sk, settings) && bpf_get_netns_cookie(ctx) == settings->home_netns)
+		bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
+}
+
+/* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
+static __always_inline bool odm_may_mark(const struct bpf_sock *sk,
+					 const struct odm_settings *settings, u32 wanted)
+{
+	return wanted && !(sk->mark & ~settings->mark_mask);
+}
+
+static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+					 u32 wanted)
+{
+	if (sk->mark == wanted)
+		return true;
+	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
+}
+
+/* Port 0: none is reserved, the kernel picks one as for any unbound socket. */
+static __always_inline int odm_bind_to(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+				       const struct odm_addr *addr)
+{
+	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6 };
+	struct sockaddr_in sa4 = { .sin_family = AF_INET };
+
+	if (sk->family == AF_INET) {
+		sa4.sin_addr = addr->w[3];
+		return bpf_bind(ctx, (struct sockaddr *)&sa4, sizeof(sa4));
+	}
+	sa6.sin6_addr[0] = addr->w[0];
+	sa6.sin6_addr[1] = addr->w[1];
+	sa6.sin6_addr[2] = addr->w[2];
+	sa6.sin6_addr[3] = addr->w[3];
+	return bpf_bind(ctx, (struct sockaddr *)&sa6, sizeof(sa6));
+}
+
+/* Has it been connected before? The kernel forgets its port then, but not its peer's address. */
+static __always_inline bool odm_is_reused(const struct bpf_sock *sk)
+{
+	if (sk->family == AF_INET)
+		return sk->dst_ip4;
+	return sk->dst_ip6[0] | sk->dst_ip6[1] | sk->dst_ip6[2] | sk->dst_ip6[3];
+}
+
+/* A socket that has a port was bound by its user, or is connected: nothing can be taken back. */
+static __always_inline bool odm_may_be_given(const struct bpf_sock *sk,
+					     const struct odm_addr *source)
+{
+	return !sk->src_port && !odm_is_any(source) && !odm_is_exempt(source);
+}
+
+/*
+ * If the socket's source is one that an earlier connect() was given by bpf_bind: back to no source. To the
+ * kernel it is bound as by bind(), so bind() notes on the socket what the application has chosen itself
+ * (odm_note_bound). An address that is nobody's any more was given, if the socket has been connected
+ * before. The kernel goes on thinking that it is bound, to the wildcard now.
+ */
+static __always_inline void odm_take_back(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
+					  const struct odm_socket *sock,
+					  const struct odm_settings *settings,
+					  struct odm_addr *source)
+{
+	struct odm_addr any = {};
+
+	if (sock && sock->flags & ODM_SOCKET_BOUND)
+		return;
+	if (!odm_source_of(source).type && (!odm_is_reused(sk) || odm_is_own(settings, source)))
+		return;
+	if (!odm_bind_to(ctx, sk, &any))
+		*source = any;
+}
+
+#endif

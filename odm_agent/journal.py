@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from odm_agent.errors import OdmError
 from odm_agent.folders import distrust
@@ -33,7 +33,31 @@ _MIGRATIONS: Final = (
     CREATE TABLE prefixes_by_interface (name TEXT PRIMARY KEY);
     INSERT INTO prefixes_by_interface SELECT name FROM ids WHERE kind = 'prefix';
     """,
+    # A row from before says nothing of whose it is: the next who asks takes it for his.
+    """
+    CREATE TABLE changed_sysctls (
+        boot TEXT NOT NULL, netns TEXT NOT NULL, pin_dir TEXT NOT NULL,
+        path TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (boot, netns, pin_dir, path)
+    );
+    INSERT INTO changed_sysctls SELECT '', '', '', path, value FROM sysctls;
+    DROP TABLE sysctls;
+    """,
 )
+
+
+class Owner(NamedTuple):
+    """Whose changed sysctls are meant: they are those of one network namespace in one boot.
+
+    `netns` is its cookie, `pin_dir` the pin folder of the agent that changed them.
+    """
+
+    boot: str
+    netns: int
+    pin_dir: str
+
+
+_OWNED: Final = "(boot = '' OR (boot, netns, pin_dir) = (?, ?, ?))"
+_ANYBODY: Final = Owner("", 0, "")
 
 
 class JournalError(OdmError):
@@ -43,12 +67,13 @@ class JournalError(OdmError):
 class Journal:
     """The state database; one process at a time writes it. Close it when done."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: Owner = _ANYBODY) -> None:
         """Open the database at `path`, making it (0600) and its folder (0700) if they are missing.
 
-        Raises JournalError.
+        Sysctls of others than `owner` are neither told nor forgotten. Raises JournalError.
         """
         self.path = path
+        self._owner = (owner.boot, str(owner.netns), owner.pin_dir)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if reason := distrust(path.parent):
@@ -132,18 +157,28 @@ class Journal:
             self._db.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made)
 
     def remember_sysctl(self, path: str, value: str) -> None:
-        """Note what a sysctl was before we changed it; only the first value counts."""
+        """Note what a sysctl was before the owner changed it; only the first value counts."""
         with self._write():
-            self._db.execute("INSERT OR IGNORE INTO sysctls VALUES (?, ?)", (path, value))
+            # What was changed before the last boot is not changed any more.
+            self._db.execute(
+                "DELETE FROM changed_sysctls WHERE boot NOT IN ('', ?)", self._owner[:1]
+            )
+            self._db.execute(
+                "INSERT OR IGNORE INTO changed_sysctls VALUES (?, ?, ?, ?, ?)",
+                (*self._owner, path, value),
+            )
 
     def sysctls(self) -> dict[str, str]:
-        """The sysctls that we changed, with what they were before."""
-        return {str(p): str(v) for p, v in self._read("SELECT path, value FROM sysctls")}
+        """The sysctls that the owner changed, with what they were before."""
+        rows = self._read(f"SELECT path, value FROM changed_sysctls WHERE {_OWNED}", *self._owner)
+        return {str(p): str(v) for p, v in rows}
 
     def forget_sysctl(self, path: str) -> None:
-        """Note that a sysctl is as it was (or gone with its interface)."""
+        """Note that a sysctl of the owner is as it was (or gone with its interface)."""
         with self._write():
-            self._db.execute("DELETE FROM sysctls WHERE path = ?", (path,))
+            self._db.execute(
+                f"DELETE FROM changed_sysctls WHERE {_OWNED} AND path = ?", (*self._owner, path)
+            )
 
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")

@@ -1,9 +1,15 @@
-"""Takes away everything that we ever put into the kernel; needs neither agent nor configuration."""
+"""Takes away everything that one agent ever put into the kernel; needs neither it nor its file.
+
+Whose things they are is read from its pins: the network namespace that they serve, in which the
+work is then done, and the protocol number of its addresses, routes and rules.
+"""
 
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from odm_agent.actions import (
     KernelAction,
@@ -13,55 +19,123 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
+from odm_agent.agent.owner import journal_of, state_file
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.datapath import identity, orphans, pins
+from odm_agent.control.shapes import Status
+from odm_agent.datapath import orphans, pins, settings, visible
 from odm_agent.datapath.maps import PinnedDatapath
+from odm_agent.datapath.visible import Folder
 from odm_agent.errors import KernelError, OdmError
 from odm_agent.host import Address, HostState, RuleAction
-from odm_agent.journal import Journal
-from odm_agent.kernel import sysctl
-from odm_agent.kernel.namespace import netns_cookie
+from odm_agent.kernel import namespace, sysctl
 from odm_agent.kernel.netlink import NetlinkKernel
 
 log = logging.getLogger(__name__)
 
-_STOP_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Whom pins serve: the cookie of a network namespace, and the protocol number used there."""
+
+    netns: int
+    protocol: int
+    #: Whether anything is pinned.
+    is_pinned: bool = True
 
 
 def detach(agent: AgentConfig) -> Iterator[str]:
     """Stop the agent, remove addresses, routes and rules by their tag, then end enforcement.
 
-    Of `agent` only the places matter; the tag is read from the pins, where there are any. Yields a
-    sentence for each thing done. Enforcement goes last, so that no typed address is ever there
-    without it. Raises OdmError, with what is left in place named.
+    Of `agent` only the places matter; whom it served is read from the pins, where there are any:
+    else the network namespace is this one. Yields a sentence for each thing done. Enforcement goes
+    last, so that no typed address is ever there without it. Raises OdmError, with what is left in
+    place named; before anything was touched if it belongs to another agent.
     """
     folder = Path(agent.pin_dir)
-    if stop_agent(Path(agent.socket), folder):
-        yield "stopped the running agent"
-    protocol = agent.protocol
-    here = True
-    if identity.read(folder) is not None:
-        protocol, here = _withdraw(folder, protocol)
-    if here:
-        yield from _clean_namespace(protocol)
-    else:
-        yield (
-            "left addresses, routes and rules as they are: they belong to another network"
-            " namespace; run this there (nsenter --net=...) if it still exists"
+    pins.require_trust(folder)
+    served = _served(folder, agent.protocol)
+    others = _others(folder, served)
+    if others and not served.is_pinned:
+        raise OdmError(
+            f"nothing is pinned in {folder}; the programs that serve this network namespace are"
+            f" pinned in {others[0]}. Nothing was touched; to remove those: {others[0].detach}"
         )
-    yield from _restore_sysctls(Path(agent.state_dir) / "state.db")
-    if pins.remove(folder):
-        yield f"detached the programs and removed the pins in {folder}"
-    if count := orphans.remove(netns_cookie()):
-        yield f"detached {count} programs whose pins were lost"
+    if stop_agent(Path(agent.socket), folder, served.netns):
+        yield "stopped the running agent"
+    pins.require_unclaimed(folder)
+    in_use = _lost_in_use(served)
+    with namespace.inside(served.netns) as is_there:
+        if not is_there:
+            yield (
+                "left addresses, routes, rules and sysctls as they are: no process and no mount"
+                " that can be seen from here leads to the network namespace that they are in"
+            )
+        elif others:
+            yield (
+                "left addresses, routes and rules as they are: the programs pinned in"
+                f" {others[0]} serve the same network namespace by the same protocol number"
+            )
+        else:
+            _withdraw(folder)
+            yield from _clean_namespace(served.protocol)
+        if is_there:
+            yield from _restore_sysctls(agent, served.netns)
+        if pins.remove(folder):
+            yield f"detached the programs and removed the pins in {folder}"
+        if is_there and (count := orphans.remove(served.netns, in_use)):
+            yield f"detached {count} programs whose pins were lost"
 
 
-def stop_agent(socket: Path, pin_dir: Path) -> bool:
+def _served(folder: Path, protocol: int) -> _Served:
+    here = namespace.netns_cookie()
+    if not (folder / "odm_settings").exists():
+        return _Served(here, protocol, is_pinned=pins.links_folder(folder).exists())
+    try:
+        row = settings.read(folder)
+    except OdmError as error:  # of another version: all the more to be removed
+        log.warning("pins that can't be read are removed", extra={"error": str(error)})
+        return _Served(here, protocol)
+    return _Served(row.home_netns or here, row.protocol or protocol)
+
+
+def _others(folder: Path, served: _Served) -> list[Folder]:
+    """Where else programs are pinned for the same namespace and protocol number."""
+    found = {(each.pinned, each.protocol) for each in orphans.find(served.netns)}
+    return sorted(
+        pinned
+        for pinned, protocol in found
+        if pinned not in (None, Folder(folder)) and protocol == served.protocol
+    )
+
+
+def _lost_in_use(served: _Served) -> set[int]:
+    """The settings maps of programs whose pins were lost, but with which an agent works.
+
+    OdmError if there are no others: they are what would be removed.
+    """
+    found = orphans.find(served.netns)
+    pinned = {each.settings_id for each in found if each.pinned is not None}
+    lost = {each.settings_id for each in found} - pinned
+    in_use = {number: pids for number in lost if (pids := visible.holders(number))}
+    if in_use and not served.is_pinned:
+        pid = min(pid for pids in in_use.values() for pid in pids)
+        raise OdmError(
+            "the pins of the programs that serve this network namespace were lost, but process"
+            f" {pid} works with them, and is not the agent at the control socket that is named"
+            " here; end it, then run this again"
+        )
+    return set(in_use)
+
+
+def stop_agent(socket: Path, pin_dir: Path, netns: int) -> bool:
     """End the agent that works on these pins, and wait until it has; whether there was one."""
     try:
         with ControlClient(socket) as client:
-            if client.call("status")["pin_dir"] != str(pin_dir):
+            status = client.ask("status", Status)
+            if (status.pin_dir, status.namespace_cookie) != (str(pin_dir), netns):
                 return False
             client.call("stop")
     except AgentNotRunning:
@@ -74,18 +148,16 @@ def stop_agent(socket: Path, pin_dir: Path) -> bool:
     raise OdmError("the running agent did not stop; stop it, then run this again")
 
 
-def _withdraw(pin_dir: Path, protocol: int) -> tuple[int, bool]:
-    """Let hooks hand out nothing more; the tag that the agent used, and whether it ran here."""
+def _withdraw(pin_dir: Path) -> None:
+    """Let hooks hand out nothing more."""
+    if not pin_dir.exists():
+        return
     try:
         with PinnedDatapath(pin_dir) as datapath:
             for type_, family in datapath.read().choices:
                 datapath.apply(PutChoice(type_, family, ()))
-            settings = datapath.settings
-            here = settings.home_netns in (0, netns_cookie())
-            return settings.protocol or protocol, here
     except OdmError as error:  # half made, or of another version: all the more to be removed
         log.warning("pins that can't be read are removed", extra={"error": str(error)})
-        return protocol, True
 
 
 def _clean_namespace(protocol: int) -> Iterator[str]:
@@ -111,10 +183,10 @@ def _removals(host: HostState) -> Iterator[KernelAction]:
     yield from (RemoveRule(rule) for rule in refusals)
 
 
-def _restore_sysctls(path: Path) -> Iterator[str]:
-    if not path.exists():
+def _restore_sysctls(agent: AgentConfig, netns: int) -> Iterator[str]:
+    if not state_file(agent).exists():
         return
-    journal = Journal(path)
+    journal = journal_of(agent, netns)
     try:
         for name, value in journal.sysctls().items():
             try:

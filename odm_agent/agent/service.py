@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from odm_agent.agent.readings import AgentReadings
 from odm_agent.agent.state import State, open_state, read_config
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
+from odm_agent.datapath import pins
 from odm_agent.errors import KernelError, OdmError
 from odm_agent.host import Address
 from odm_agent.kernel import conflict
@@ -62,17 +64,23 @@ def _first(error: BaseException) -> BaseException:
 
 async def _serve(path: Path, config: Config) -> None:
     handlers = Handlers()
+    pin_dir = Path(config.agent.pin_dir)
     # The socket comes first: a second agent with the same one must stop before it touches anything.
     async with ControlServer(config.agent.socket, handlers.table()):
+        # Nor may two work on the same pins by different sockets.
+        claimed = pins.claim(pin_dir)
         notify("STATUS=loading programs")
         state = open_state(path, config)
-        try:
-            with Watch() as watch:
-                service = Service(state, watch)
-                handlers.attach(service)
-                await service.run()
-        finally:
-            state.close()
+        with ExitStack() as opened:
+            opened.callback(state.close)
+            if claimed is None:  # there was nothing before
+                claimed = pins.claim(pin_dir)
+            if claimed is not None:
+                opened.callback(os.close, claimed)
+            watch = opened.enter_context(Watch())
+            service = Service(state, watch)
+            handlers.attach(service)
+            await service.run()
 
 
 class Service:

@@ -13,6 +13,7 @@ from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.owner import journal_of
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
@@ -249,7 +250,7 @@ def open_state(
     wanted = wanted_by(config)
     agent = config.agent
     with ExitStack() as opened:
-        journal = Journal(Path(agent.state_dir) / "state.db")
+        journal = journal_of(agent, wanted.netns_cookie)
         opened.callback(journal.close)
         prefixes, classes = _compiled(config, journal)
         cgroups = ClassifiedCgroups(wanted.cgroup)

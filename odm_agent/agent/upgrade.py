@@ -8,7 +8,7 @@ from odm_agent.agent.state import open_state, read_config, wanted_by
 from odm_agent.config.schema import Config
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.control.shapes import Status, Upgrade
-from odm_agent.datapath import abi, swap
+from odm_agent.datapath import abi, pins, swap
 from odm_agent.datapath.settings import Wanted
 from odm_agent.errors import OdmError
 
@@ -25,11 +25,13 @@ def upgrade(path: Path, *, forget_sockets: bool = False) -> Upgrade:
     running = _running(config)
     if running is not None:
         _refuse_elsewhere(running, wanted)
+    else:
+        pins.require_unclaimed(wanted.pin_dir)
     stopped = False
 
     def stop() -> None:
         nonlocal stopped
-        stopped = stop_agent(Path(config.agent.socket), wanted.pin_dir)
+        stopped = stop_agent(Path(config.agent.socket), wanted.pin_dir, wanted.netns_cookie)
 
     def before_swap(staged: swap.Staged) -> None:
         """It wrote maps that the new programs don't read, or holds those that are replaced."""

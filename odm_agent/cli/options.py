@@ -85,14 +85,28 @@ def locate(config: Path | None, socket: Path | None) -> Where:
 
 
 def _agent_section(path: Path) -> dict[str, Any]:
-    """The `[agent]` table as it stands in the file, unchecked; empty if it cannot be read."""
+    """The `[agent]` table as it stands in the file, unchecked; raises OSError and ValueError."""
     import tomllib
 
+    section = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("agent", {})
+    if not isinstance(section, dict):
+        raise ValueError("agent is not a table")
+    return section
+
+
+def hides_pins(path: Path) -> str | None:
+    """Why a file that is there doesn't tell where an agent's pins are; None: it does, or is not."""
     try:
-        section = tomllib.loads(path.read_text()).get("agent", {})
-    except (OSError, ValueError):
-        return {}
-    return section if isinstance(section, dict) else {}
+        named = _agent_section(path).get("pin_dir")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"it can't be read ({error.strerror})"
+    except ValueError as error:
+        return f"it can't be read ({error})"
+    if named is not None and agent_settings(path).pin_dir != named:
+        return f"its agent.pin_dir is {named!r}"
+    return None
 
 
 def agent_settings(path: Path) -> AgentConfig:
@@ -102,7 +116,10 @@ def agent_settings(path: Path) -> AgentConfig:
     """
     from odm_agent.config.check import check_agent
 
-    section = _agent_section(path)
+    try:
+        section = _agent_section(path)
+    except (OSError, ValueError):
+        section = {}
     kept: dict[str, Any] = {}
     for key in AgentConfig.__struct_fields__:
         if key in section:

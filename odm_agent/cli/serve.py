@@ -13,10 +13,13 @@ from odm_agent.cli.options import (
     JsonOption,
     SocketOption,
     agent_settings,
+    hides_pins,
     locate,
 )
 from odm_agent.cli.output import print_json
+from odm_agent.config.schema import AgentConfig
 from odm_agent.control.shapes import ReloadResult
+from odm_agent.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -98,7 +101,13 @@ def detach(
         raise typer.BadParameter("--config already says where the pins are; give only one of both")
     if config is not None and not config.is_file():
         raise typer.BadParameter(f"{config}: no such file; leave --config out if it is gone")
-    settings = agent_settings(config if config is not None else DEFAULT_CONFIG)
+    path = config if config is not None else DEFAULT_CONFIG
+    if pin_dir is None and (reason := hides_pins(path)):
+        raise ConfigError(
+            f"{path}: {reason}: which agent is meant can't be told; say where its pins are, with"
+            f" --pin-dir ({AgentConfig().pin_dir} unless it was configured)"
+        )
+    settings = agent_settings(path)
     if pin_dir is not None:
         settings = msgspec.structs.replace(settings, pin_dir=str(pin_dir))
     removed = list(detach_all(settings))

@@ -7,48 +7,53 @@ namespaces have their own, on the same cgroup perhaps.
 """
 
 import ctypes as ct
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx
+from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx, visible
 from odm_agent.datapath.catalogue import BY_KERNEL_NAME, TRACEPOINTS
 from odm_agent.datapath.pins import attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
+from odm_agent.datapath.visible import Folder
 from odm_agent.errors import DatapathError
 
-#: A program's name, the index of an interface, or with it a handle.
-_OURS: Final = re.compile(r"odm_|\d+(-\d+(-made)?)?$")
 #: The kernel keeps 15 characters of a name.
 _MAP_NAMES: Final = {name[:15]: name for name in MAPS}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A link of ours. `pinned` is where, as far as it can be seen; `maps` are name -> map id."""
+    """A link of ours. `pinned` is where, as far as anybody sees it; `maps` are name -> map id."""
 
     name: str
     link: libbpf.LinkInfo
     maps: dict[str, int]
-    pinned: Path | None
+    pinned: Folder | None
+    #: The protocol number of what its agent makes.
+    protocol: int
+
+    @property
+    def settings_id(self) -> int:
+        """The map by which programs that work together are told from others."""
+        return self.maps["odm_settings"]
 
 
 def find(netns_cookie: int, cgroup_id: int | None = None) -> list[Found]:
     """All links of ours that serve the namespace, at one cgroup or at any."""
-    visible: dict[int, Path] | None = None
+    pinned: dict[int, Folder] | None = None
     found = []
     for fd in libbpf.links(libbpf.LINK_CGROUP):
         link = libbpf.link_info(fd)
         if not link.cgroup_id or cgroup_id not in (None, link.cgroup_id):
             continue
         name, maps = _program(link.prog_id)
-        if name is not None and _serves(maps.get("odm_settings")) == netns_cookie:
-            visible = _visible_pins() if visible is None else visible
-            found.append(Found(name, link, maps, visible.get(link.id)))
+        row = _settings(maps.get("odm_settings")) if name is not None else None
+        if name is not None and row is not None and row.home_netns == netns_cookie:
+            pinned = visible.links() if pinned is None else pinned
+            found.append(Found(name, link, maps, pinned.get(link.id), row.protocol))
     return found
 
 
@@ -58,22 +63,23 @@ def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
     DatapathError if it is pinned somewhere else: another agent may be working on it.
     """
     found = find(netns_cookie, cgroup_id)
-    elsewhere = {each.pinned.parent.parent for each in found if each.pinned is not None}
-    elsewhere.discard(pin_dir)
+    elsewhere = {each.pinned for each in found if each.pinned is not None}
+    elsewhere.discard(Folder(pin_dir))
     if elsewhere:
         folder = min(elsewhere)
+        where = "start the agent there" if folder.pid else f"set `agent.pin_dir` to {folder}"
         raise DatapathError(
             f"programs of ours for this network namespace and cgroup are pinned in {folder}, not"
-            f" in {pin_dir}; set `agent.pin_dir` to {folder}, or remove them with"
-            f" `odm-agent detach --pin-dir {folder}` (which ends enforcement)"
+            f" in {pin_dir}; {where}, or remove them with `{folder.detach}` (which ends"
+            " enforcement)"
         )
     lost = [each for each in found if each.pinned is None]
     if not lost:
         return 0
     make_folder(pin_dir)
     # If there were ever two sets, that of the youngest link is what an agent filled last.
-    newest = max(lost, key=lambda each: each.link.id).maps["odm_settings"]
-    kept = [each for each in lost if each.maps["odm_settings"] == newest]
+    newest = max(lost, key=lambda each: each.link.id).settings_id
+    kept = [each for each in lost if each.settings_id == newest]
     for map_name, map_id in {k: v for each in kept for k, v in each.maps.items()}.items():
         with libbpf.opened(libbpf.map_by_id(map_id)) as fd:
             (pin_dir / map_name).unlink(missing_ok=True)
@@ -150,42 +156,56 @@ def _pin_missing(pin_dir: Path, maps: Mapping[str, int]) -> None:
                 libbpf.pin(fd, pin_dir / name)
 
 
-def remove(netns_cookie: int) -> int:
-    """Detach all that is ours and pinned nowhere that can be seen; how many links that were."""
-    lost = {each.link.id for each in find(netns_cookie) if each.pinned is None}
+def remove(netns_cookie: int, but_for: Container[int] = ()) -> int:
+    """Detach all that is ours and pinned nowhere that anybody sees; how many links that were.
+
+    `but_for` are settings maps (by id) whose programs are left alone.
+    """
+
+    def is_lost(settings_id: int | None) -> bool:
+        row = _settings(settings_id)
+        return row is not None and row.home_netns == netns_cookie and settings_id not in but_for
+
+    lost = {
+        each.link.id
+        for each in find(netns_cookie)
+        if each.pinned is None and is_lost(each.settings_id)
+    }
     _detach(lost)
-    return len(lost) + _remove_links(netns_cookie) + _remove_filters(netns_cookie)
+    return len(lost) + _remove_links(is_lost) + _remove_filters(is_lost)
 
 
-def _remove_links(netns_cookie: int) -> int:
+def _remove_links(is_lost: Callable[[int | None], bool]) -> int:
     """Those at interfaces; how many."""
     removed = 0
-    visible: dict[int, Path] | None = None
+    pinned: dict[int, Folder] | None = None
     for fd in libbpf.links(libbpf.LINK_TCX):
         if not libbpf.link_ifindex(fd):  # dead already
             continue
         link = libbpf.link_info(fd)
-        if _is_guard(link.prog_id, netns_cookie):
-            visible = _visible_pins() if visible is None else visible
-            if link.id not in visible:
+        if is_lost(_guard_settings(link.prog_id)):
+            pinned = visible.links() if pinned is None else pinned
+            if link.id not in pinned:
                 libbpf.link_detach(fd)
                 removed += 1
     return removed
 
 
-def _remove_filters(netns_cookie: int) -> int:
+def _remove_filters(is_lost: Callable[[int | None], bool]) -> int:
     """Those at interfaces where links are unknown; how many."""
-    lost = {at for at in clsact.standing() if _is_guard(at.prog_id, netns_cookie)}
+    lost = {at for at in clsact.standing() if is_lost(_guard_settings(at.prog_id))}
     if lost:
-        lost -= {note.filter for note in clsact.read_notes(_pins_below("clsact"))}
+        paths = (pin.path for pin in visible.pins_below("clsact"))
+        lost -= {note.filter for note in clsact.read_notes(paths)}
     for place in lost:
         tc.detach(place.ifindex, place.handle)
     return len(lost)
 
 
-def _is_guard(prog_id: int, netns_cookie: int) -> bool:
+def _guard_settings(prog_id: int) -> int | None:
+    """The settings map of a program at an interface, if it is ours."""
     name, maps = _program(prog_id)
-    return name == frames.PROGRAM and _serves(maps.get("odm_settings")) == netns_cookie
+    return maps.get("odm_settings") if name == frames.PROGRAM else None
 
 
 def _detach(link_ids: set[int]) -> None:
@@ -221,44 +241,18 @@ def _maps(map_ids: tuple[int, ...]) -> dict[str, int]:
     return maps
 
 
-def _serves(settings_id: int | None) -> int | None:
-    """The namespace that programs with these settings are for."""
+def _settings(settings_id: int | None) -> abi.Settings | None:
+    """What programs with this map of settings were told; None if it is gone, or no map of ours."""
     if settings_id is None:
         return None
     try:
         fd = libbpf.map_by_id(settings_id)
         settings = libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
-    except DatapathError:  # gone meanwhile, or of a shape that is not ours
+    except DatapathError:
         return None
     try:
         row = settings.get(0)
-        return None if row is None else int(row.home_netns)
+        assert row is None or isinstance(row, abi.Settings)
+        return row
     finally:
         settings.close()
-
-
-def _visible_pins() -> dict[int, Path]:
-    """link id -> its pin, of all links with a name of ours on any bpf file system."""
-    found = {}
-    for path in _pins_below("links", "frames"):
-        with libbpf.opened(libbpf.get_pinned(path)) as fd:
-            found[libbpf.link_info(fd).id] = path
-    return found
-
-
-def _pins_below(*folders: str) -> Iterator[Path]:
-    """What is pinned in folders of these names with a name as ours have."""
-    for mount in _bpf_mounts():
-        for folder, _, files in os.walk(mount):
-            if os.path.basename(folder) in folders:
-                yield from (Path(folder, name) for name in files if _OURS.match(name))
-
-
-def _bpf_mounts() -> list[str]:
-    """Where bpf file systems are mounted; a path that was mounted over shows what is on top."""
-    mounts = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, filesystem = line.partition(" - ")
-        if filesystem.startswith("bpf "):
-            mounts.append(fields.split()[4].encode().decode("unicode_escape"))
-    return mounts

@@ -109,6 +109,42 @@ def locked(pin_dir: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def claim(pin_dir: Path) -> int | None:
+    """Be the one agent that works on these pins, as long as the descriptor that it returns is open.
+
+    None where nothing is pinned. DatapathError if another agent does.
+    """
+    try:
+        fd = os.open(links_folder(pin_dir), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.fstat(fd).st_ino
+        os.close(fd)
+        raise DatapathError(
+            f"an agent{_holder(number)} works on the pins in {pin_dir}, though not at the control"
+            " socket that is named here; stop it first, or give its own configuration"
+        ) from None
+    return fd
+
+
+def require_unclaimed(pin_dir: Path) -> None:
+    """Refuse pins that an agent works on now (DatapathError)."""
+    if (fd := claim(pin_dir)) is not None:
+        os.close(fd)
+
+
+def _holder(inode: int) -> str:
+    """The process that holds the lock of a file, in words; empty if it can't be told."""
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return f" (pid {fields[4]})"
+    return ""
+
+
 def make_folder(pin_dir: Path) -> None:
     """Make the pin folder, mounting bpffs at /sys/fs/bpf if the folder belongs there."""
     root = Path("/sys/fs/bpf")

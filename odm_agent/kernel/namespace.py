@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +50,7 @@ def enter(where: Path | int) -> None:
 def visit(where: Path | int) -> Iterator[None]:
     """Have the calling *thread* in another network namespace for a while.
 
-    Sockets that are opened meanwhile stay there.
+    Sockets that are opened meanwhile, and threads that are started, stay there.
     """
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -61,6 +61,45 @@ def visit(where: Path | int) -> Iterator[None]:
             _set(home, "home")
     finally:
         os.close(home)
+
+
+@contextmanager
+def inside(cookie: int) -> Iterator[bool]:
+    """`visit` the one with this cookie; yields whether it was found (`find`)."""
+    if cookie == netns_cookie():
+        yield True
+    elif (where := find(cookie)) is None:
+        yield False
+    else:
+        with visit(where):
+            yield True
+
+
+def find(cookie: int) -> Path | None:
+    """A path to the network namespace with this cookie; None if none can be seen from here.
+
+    What leads to one is a process in it, or a mount (as `ip netns` makes them).
+    """
+    seen: set[int] = set()
+    here = Path("/proc/thread-self/ns/net")
+    for path in (here, *Path("/proc").glob("[0-9]*/ns/net"), *_mounts()):
+        # A process may end meanwhile.
+        with suppress(OSError, KernelError):
+            number = path.stat().st_ino
+            if number not in seen:
+                seen.add(number)
+                with visit(path):
+                    if netns_cookie() == cookie:
+                        return path
+    return None
+
+
+def _mounts() -> Iterator[Path]:
+    """Where network namespaces are mounted."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[3].startswith("net:["):
+            yield Path(fields[4].encode().decode("unicode_escape"))
 
 
 def _set(descriptor: int, name: str) -> None:

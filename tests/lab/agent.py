@@ -269,6 +269,11 @@ class Agent:
         """The command line of `odm-agent ARGUMENTS`, for where it is run."""
         return [sys.executable, "-m", *self.entry, *arguments]
 
+    @property
+    def ended(self) -> bool:
+        """Whether it does not run (any more)."""
+        return self._process is None or self._process.poll() is not None
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None

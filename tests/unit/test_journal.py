@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.journal import Journal, JournalError
+from odm_agent.journal import _MIGRATIONS, Journal, JournalError, Owner
 from odm_agent.prefixes.memory import Given
 
 
@@ -43,6 +43,37 @@ def test_a_sysctl_is_remembered_as_it_was_first(tmp_path: Path) -> None:
         assert journal.sysctls() == {}
 
 
+def test_a_sysctl_belongs_to_one_namespace_in_one_boot(tmp_path: Path) -> None:
+    """Neither another namespace nor another agent's pins, and after a boot nothing is changed."""
+    path, name = tmp_path / "journal.sqlite", "net/ipv6/conf/eth0/use_oif_addrs_only"
+    ours = Owner("b1", 1, "/p")
+    with closing(Journal(path, ours)) as journal:
+        journal.remember_sysctl(name, "0")
+    for other in (ours._replace(netns=2), ours._replace(pin_dir="/q"), ours._replace(boot="b2")):
+        with closing(Journal(path, other)) as journal:
+            assert journal.sysctls() == {}
+            journal.forget_sysctl(name)
+    with closing(Journal(path, ours)) as journal:
+        assert journal.sysctls() == {name: "0"}
+    with closing(Journal(path, Owner("b2", 1, "/p"))) as journal:
+        journal.remember_sysctl(name, "2")
+        assert journal.sysctls() == {name: "2"}
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT boot FROM changed_sysctls").fetchall() == [("b2",)]
+
+
+def test_a_sysctl_that_an_older_version_noted_is_put_back_by_who_comes_next(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.touch()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(f"{_MIGRATIONS[0]};INSERT INTO sysctls VALUES ('net/x', '0');")
+        db.execute("PRAGMA user_version = 1")
+    with closing(Journal(path, Owner("b1", 1, "/p"))) as journal:
+        assert journal.sysctls() == {"net/x": "0"}
+        journal.forget_sysctl("net/x")
+        assert journal.sysctls() == {}
+
+
 def test_only_the_owner_may_read_the_state(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         journal.secret()
@@ -76,7 +107,7 @@ def test_a_newer_state_is_left_alone(tmp_path: Path) -> None:
         path = journal.path
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="version 99, this agent knows up to 2"):
+    with pytest.raises(JournalError, match="version 99, this agent knows up to 3"):
         open_journal(tmp_path)
 
 

@@ -24,7 +24,8 @@ def _sigkill(world: World) -> None:
 def _stop_verb(world: World) -> None:
     from odm_agent.agent.detach import stop_agent
 
-    assert stop_agent(world.agent.socket, world.agent.pins)
+    netns = world.site.host.call(netns_cookie)
+    assert stop_agent(world.agent.socket, world.agent.pins, netns)
 
 
 def _failed_start(world: World) -> None:

@@ -41,6 +41,19 @@ why. So no row says "refused" of a trick that never works.
   never asked.
 - *On the wire*: what the gateways saw of it.
 - With `refuse`: what a class with that option meets instead.
+
+**What is no way around, and yet not what one may expect.**
+
+- *Untyped where a type is the default*: ping and raw sockets (ping, traceroute, mtr) are not given
+  a source, nor are the further subflows of an MPTCP connection, which the kernel's path manager
+  makes from endpoints that root has configured. They leave from the host's ordinary address. A
+  class that is `strict` may not use that, so there they don't leave; `refuse` closes such sockets
+  from the start.
+- *A mark set by the application*: `SO_MARK` takes `CAP_NET_ADMIN` or (from Linux 5.17 on)
+  `CAP_NET_RAW`. Who sets one chooses a routing table, perhaps that of another prefix. What source
+  it may send from is checked all the same.
+- *A negative length* in `getsockopt` is EINVAL for every option of every socket as soon as any
+  program, be it empty, is attached to that hook.
 """
 _COLUMNS: Final = (
     "Technique",

@@ -47,6 +47,14 @@ class Reloads:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """Programs that aren't attached (any more), and such as are, but whose pins can't be found."""
+
+    absent: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+
 @dataclass
 class State:
     """Everything that lives as long as the agent. `open_state` makes it, `close` ends it."""
@@ -73,6 +81,8 @@ class State:
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
+    #: The programs (name -> id) as they were when their pins were last seen.
+    programs: dict[str, int] = field(default_factory=dict)
     #: Of all classes that ever had an id, since verdicts outlive the configuration.
     class_names: dict[int, str] = field(default_factory=dict)
 
@@ -132,16 +142,22 @@ class State:
         for cgroup_id in gone - _cgroups_with_sockets() if gone else ():
             self.datapath.apply(DropCgroup(cgroup_id))
 
-    def unattached(self) -> list[str]:
-        """The programs that should be attached to the cgroup of that name, and aren't (any more).
+    def attachments(self) -> Attachments:
+        """What of our programs is attached to the cgroup of that name.
 
         A cgroup that was removed has taken its links with it, also if there is one again.
         """
         try:
             cgroup_id = self.attached_to.stat().st_ino
         except FileNotFoundError:
-            return list(catalogue.CGROUP)
-        return pins.detached(Path(self.config.agent.pin_dir), cgroup_id)
+            return Attachments(tuple(catalogue.CGROUP), ())
+        links = pins.attached(Path(self.config.agent.pin_dir))
+        seen = {name: x.prog_id for name, x in links.items() if x.cgroup_id == cgroup_id}
+        self.programs |= seen
+        lacking = {name: x for name, x in self.programs.items() if name not in seen}
+        hidden = pins.still_attached(self.attached_to, lacking)
+        absent = (name for name in catalogue.CGROUP if name not in seen and name not in hidden)
+        return Attachments(tuple(absent), tuple(hidden))
 
     def settle_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""
@@ -295,6 +311,7 @@ def open_state(
             replaced=replaced,
         )
         state.taken(config)
+        state.attachments()  # their ids, while their pins are there
         opened.pop_all()
         return state
 

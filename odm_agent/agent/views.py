@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from odm_agent import __version__
 from odm_agent.agent import sockets
 from odm_agent.agent.state import State
+from odm_agent.config.advice import gateway_trouble
 from odm_agent.control.shapes import (
     AddressState,
     AddressView,
@@ -41,7 +42,7 @@ def status(state: State) -> Status:
         namespace_cookie=state.netns_cookie,
         cgroup=str(state.attached_to),
         pin_dir=pin_dir,
-        programs=len(catalogue.CGROUP) - len(state.unattached()),
+        programs=len(catalogue.CGROUP) - len(state.attachments().absent),
         prefixes=len(engine.table.rows),
         addresses=sum(len(row.pool) for row in offered(state).values()),
         classes=len(engine.classes) - 1,
@@ -58,6 +59,7 @@ def alarms(state: State) -> list[str]:
     return [
         *_unattached(state),
         *state.engine.alarms(),
+        *_gateways(state),
         *_unrecorded(state),
         *_not_followed(state),
         *refused,
@@ -76,15 +78,33 @@ def _not_followed(state: State) -> list[str]:
     return [f"new cgroups wait for the agent: {state.not_followed}"]
 
 
-def _unattached(state: State) -> list[str]:
-    missing = state.unattached()
-    if not missing:
-        return []
-    what = "nothing is enforced" if len(missing) == len(catalogue.CGROUP) else "enforced in part"
+def _gateways(state: State) -> list[str]:
+    """Gateways that are this host's own, or that it can't reach."""
     return [
-        f"{what}: {', '.join(missing)} not attached to {state.attached_to} (it was removed and made"
-        " again, or a pin was); start the agent again"
+        f"{row.prefix.name}: {trouble}"
+        for row in state.engine.table
+        if row.prefix.gateway is not None
+        and (
+            trouble := gateway_trouble(row.prefix.interface, row.prefix.gateway, state.engine.host)
+        )
     ]
+
+
+def _unattached(state: State) -> Iterator[str]:
+    found = state.attachments()
+    if found.absent:
+        whole = len(found.absent) == len(catalogue.CGROUP)
+        what = "nothing is enforced" if whole else "enforced in part"
+        yield (
+            f"{what}: {', '.join(found.absent)} not attached to {state.attached_to} (it was removed"
+            " and made again, or a pin was); start the agent again"
+        )
+    if found.hidden:
+        yield (
+            f"enforced by programs whose pins are hidden: {', '.join(found.hidden)} are attached,"
+            f" but not pinned in {state.config.agent.pin_dir} (a bpf file system was mounted over"
+            " it, or pins were removed); unmount that, or start the agent again, which pins them"
+        )
 
 
 def prefixes(state: State) -> list[PrefixView]:

@@ -29,6 +29,12 @@ ASKED = (
     "The kernel was asked: a child process joined the cgroup and connected a UDP socket "
     "(no packet leaves)."
 )
+#: What asking by a UDP socket doesn't show.
+UNSERVED = (
+    "Ping and raw sockets (ping, traceroute, mtr) and further MPTCP subflows are given no source: "
+    "they leave from the host's ordinary address, or in a strict class not at all."
+)
+UNCLASSIFIED = "unclassified"
 
 OPTION_MEANINGS = {
     errno.EACCES: "the class may not use this type, or the cgroup is in no class",
@@ -91,12 +97,13 @@ def explain(
         agent = _status(client)
         cgroup, namespace = find_target(target, agent)
         outcome = ask(Question(cgroup, namespace, host, port, type_))
+        class_ = _class_of(client, cgroup) if agent is not None else None
         found = Explanation(
             cgroup=str(cgroup),
-            class_=_class_of(client, cgroup) if agent is not None else None,
+            class_=class_,
             asked_type=type_.word if type_ is not None else None,
             destination=destination,
-            notes=_notes(outcome, agent),
+            notes=_notes(outcome, agent, class_),
         )
         found = _with_outcome(found, outcome, client if agent is not None else None)
     if json:
@@ -166,8 +173,10 @@ def _class_of(client: ControlClient, cgroup: Path) -> str:
     return client.ask("resolve", Membership, cgroup=str(cgroup)).class_
 
 
-def _notes(outcome: Outcome, agent: Status | None) -> list[str]:
+def _notes(outcome: Outcome, agent: Status | None, class_: str | None) -> list[str]:
     notes = [ASKED]
+    if class_ not in (None, UNCLASSIFIED):
+        notes.append(UNSERVED)
     if agent is None:
         notes.append("The agent does not run: class, type and prefix are not known.")
     elif outcome.cookie != agent.namespace_cookie:

@@ -67,6 +67,8 @@ class Where:
     config: Path
     socket: Path
     pin_dir: Path
+    #: The attach point; empty: the cgroup v2 root.
+    cgroup: str = ""
 
     def client(self) -> ControlClient:
         """A connection to the agent, not yet opened."""
@@ -81,6 +83,7 @@ def locate(config: Path | None, socket: Path | None) -> Where:
         config=path,
         socket=socket if socket is not None else Path(agent.socket),
         pin_dir=Path(agent.pin_dir),
+        cgroup=agent.cgroup,
     )
 
 

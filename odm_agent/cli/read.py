@@ -53,7 +53,7 @@ def status(
             found = client.ask("status", Status)
     except AgentNotRunning as error:
         typer.echo(f"odm-agent: {error}", err=True)
-        typer.echo(pinned_sentence(where.pin_dir), err=True)
+        typer.echo(pinned_sentence(where.pin_dir, where.cgroup), err=True)
         raise typer.Exit(ExitCode.NOT_RUNNING) from error
     if json:
         print_json(found)
@@ -210,22 +210,49 @@ def _cap_words(cap: CapView) -> str:
     return " ".join(words)
 
 
-def pinned_sentence(pin_dir: Path) -> str:
-    """Whether enforcement goes on without the agent, told from its pins."""
+def pinned_sentence(pin_dir: Path, cgroup: str = "") -> str:
+    """Whether enforcement goes on without the agent, told from its pins and its cgroup."""
     names: list[str] = []
     try:
         for _, folders, files in os.walk(pin_dir, onerror=_raise):
             names += folders + files
     except FileNotFoundError:
-        return f"Nothing is pinned in {pin_dir}: nothing is enforced."
+        pass
     except PermissionError:
         return f"Whether anything is enforced cannot be told: {pin_dir} is only readable to root."
-    if not names:
-        return f"Nothing is pinned in {pin_dir}: nothing is enforced."
-    return (
-        f"Enforcement goes on without the agent: its programs are pinned in {pin_dir}. "
-        "`odm-agent detach` removes them."
-    )
+    if names:
+        return (
+            f"Enforcement goes on without the agent: its programs are pinned in {pin_dir}. "
+            "`odm-agent detach` removes them."
+        )
+    if hidden := _attached_programs(cgroup):
+        return (
+            f"Nothing is pinned in {pin_dir}, but {hidden} programs called as ours are attached: "
+            "it is enforced by programs whose pins are hidden (a bpf file system is mounted over "
+            "them), or are another agent's. `odm-agent run` pins its own anew."
+        )
+    return f"Nothing is pinned in {pin_dir}: nothing is enforced."
+
+
+def _attached_programs(cgroup: str) -> int:
+    """How many programs with names as ours have are attached to it ("": the root)."""
+    from odm_agent.cli.doctor import bpf
+    from odm_agent.cli.doctor.programs import OUR_PREFIX
+    from odm_agent.datapath import catalogue
+    from odm_agent.errors import OdmError
+    from odm_agent.kernel.cgroups import find_root
+
+    try:
+        fd = os.open(cgroup or find_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, OdmError):
+        return 0
+    try:
+        hooks = [bpf.attached(fd, ours.attach_type) for ours in catalogue.CGROUP.values()]
+    except OSError:  # not root
+        return 0
+    finally:
+        os.close(fd)
+    return sum(name.startswith(OUR_PREFIX) for hook in hooks for name in hook.names)
 
 
 def _raise(error: OSError) -> None:

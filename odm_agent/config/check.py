@@ -8,6 +8,8 @@ from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
 
+#: Where the cgroup v2 hierarchy is mounted on Debian, the longest first.
+_MOUNTED: Final = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 #: A request every 0.6 ms: whoever needs more wants no cap.
 MOST_REQUESTS: Final = 100_000
 
@@ -107,7 +109,7 @@ def _classes(config: Config) -> Iterator[Problem]:
         yield from _caps(name, section)
         for pattern in section.cgroups:
             where = ("classes", name, "cgroups")
-            if reason := _bad_pattern(pattern):
+            if reason := _bad_pattern(pattern, config.agent.cgroup):
                 yield Problem(where, f"the cgroup {pattern!r} {reason}")
             key = pattern.strip("/")
             if key not in owners:
@@ -137,7 +139,11 @@ def _caps(name: str, section: ClassConfig) -> Iterator[Problem]:
                 )
 
 
-def _bad_pattern(pattern: str) -> str | None:
+def _bad_pattern(pattern: str, attach_point: str) -> str | None:
+    if (below := _below(pattern, attach_point)) is not None:
+        return (
+            f'is where the cgroup is mounted; write it as below the attach point: "{below or "/"}"'
+        )
     parts = pattern.strip("/").split("/")
     if "**" in parts:
         return 'holds "**"; a wildcard stays within one component, write one * for each level'
@@ -146,4 +152,14 @@ def _bad_pattern(pattern: str) -> str | None:
             "is not a path; write it as below the attach point, e.g."
             ' "system.slice/ssh.service" or "user.slice/*/app.slice"'
         )
+    return None
+
+
+def _below(pattern: str, attach_point: str) -> str | None:
+    """The form that matches of a path from the root of the file system, as `classes` prints it."""
+    parts = [part for part in pattern.split("/") if part]
+    for folder in (attach_point, *_MOUNTED):
+        above = [part for part in folder.split("/") if part]
+        if above and parts[: len(above)] == above:
+            return "/".join(parts[len(above) :])
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from odm_agent.config.advice import advice
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
@@ -18,7 +19,7 @@ def host_errors(config: Config, host: HostState) -> list[Problem]:
 
 def host_warnings(config: Config, host: HostState) -> list[Problem]:
     """What will not work now, but may later: interfaces come and go."""
-    return [
+    absent = [
         Problem(
             ("prefixes", name, "interface"),
             f"there is no interface {prefix.interface!r} now; the prefix serves nobody until it"
@@ -27,6 +28,7 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
         for name, prefix in config.prefixes.items()
         if prefix.interface not in host.links
     ]
+    return [*absent, *advice(config, host)]
 
 
 def _inside(config: Config, foreign: list[LocalAddress]) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
-from odm_agent.model import IPNetwork
+from odm_agent.model import IPAddress, IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
 ON_LINK_POOL: Final = 256
@@ -108,6 +108,18 @@ def _gateway(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> I
             f"{gateway} lies in {network}, all of which is delegated to this host; use the router's"
             ' address on the link, or placement = "on-link"',
         )
+    elif prefix.range is not None and _holds(prefix, gateway):
+        yield Problem(
+            where,
+            f"{gateway} lies in {prefix.range}, the addresses of this host itself; use the"
+            " router's, or another range",
+        )
+
+
+def _holds(prefix: PrefixConfig, address: IPAddress) -> bool:
+    """Whether an address is one of those that the prefix gives this host."""
+    spans, _ = _try(lambda: spans_of(prefix))
+    return any(each.version == address.version and address in each for each in spans or ())
 
 
 def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:

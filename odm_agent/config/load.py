@@ -1,5 +1,6 @@
 """Reads odm-agent.toml: from text to a checked `Config`, or everything that is wrong with it."""
 
+import codecs
 import difflib
 import re
 import tomllib
@@ -51,14 +52,24 @@ def load(path: Path) -> Config:
 def read(path: Path) -> str:
     """The text of a configuration file; raises ConfigError."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot read the configuration: {error.strerror}; name another file with"
             " --config, or make this one readable"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the configuration is not UTF-8; save it as UTF-8") from error
+        utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is UTF-16, as its byte order mark (BOM) says" if utf16 else "is not UTF-8"
+        raise ConfigError(
+            f"{path}: the configuration {what}; save it as UTF-8 without a BOM"
+        ) from error
+    if text.startswith("\ufeff"):
+        raise ConfigError(
+            f"{path}:1: the file begins with a byte order mark (BOM), which TOML doesn't know; save"
+            " it as UTF-8 without a BOM"
+        )
+    return text
 
 
 def parse(text: str, path: Path) -> Config:

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -74,6 +74,23 @@ def detached(pin_dir: Path, cgroup_id: int) -> list[str]:
     """The programs that no pin there attaches to that cgroup."""
     links = attached(pin_dir)
     return [n for n in CGROUP if n not in links or links[n].cgroup_id != cgroup_id]
+
+
+def still_attached(cgroup: Path, programs: Mapping[str, int]) -> list[str]:
+    """Which of these programs (name -> id) are attached to the cgroup, whatever their pins.
+
+    A bpf file system that is mounted over them hides pins, and ends nothing.
+    """
+    try:
+        fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    with libbpf.opened(fd):
+        return [
+            name
+            for name, number in programs.items()
+            if number in libbpf.attached_to(fd, CGROUP[name].attach_type)
+        ]
 
 
 def unknown(pin_dir: Path) -> list[Path]:

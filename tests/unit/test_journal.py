@@ -128,13 +128,10 @@ def test_prefixes_of_a_state_that_knew_no_addresses_are_told_from_later_ones(
     tmp_path: Path,
 ) -> None:
     """Their addresses were made with the interface's name, and must be made so again, once."""
-    with open_journal(tmp_path) as journal:
-        journal.id_of("prefix", "old")
-        path = journal.path
-    with closing(sqlite3.connect(path)) as db:
-        db.executescript(
-            "DROP TABLE addresses; DROP TABLE prefixes_by_interface; PRAGMA user_version = 1"
-        )
+    (tmp_path / "state").mkdir(mode=0o700)
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite")) as db:
+        db.executescript(f"{_MIGRATIONS[0]}; INSERT INTO ids VALUES ('prefix', 1, 'old');")
+        db.execute("PRAGMA user_version = 1")
     for _ in range(2):
         with open_journal(tmp_path) as journal:
             journal.id_of("prefix", "new")

@@ -14,6 +14,8 @@ LINK_TRACEPOINT: Final = 1
 LINK_CGROUP: Final = 3
 LINK_ITERATOR: Final = 4
 LINK_TCX: Final = 11
+#: No hook of a cgroup holds more (BPF_CGROUP_MAX_PROGS).
+_MOST_PROGRAMS: Final = 64
 #: bpf_attach_type of iterators.
 _TRACE_ITER: Final = 28
 
@@ -93,6 +95,17 @@ def link_info(link_fd: int) -> LinkInfo:
     info = _CgroupLinkInfo()
     object_info(link_fd, info)
     return LinkInfo(info.id, info.prog_id, info.cgroup_id, info.attach_type)
+
+
+def attached_to(cgroup_fd: int, attach_type: int) -> tuple[int, ...]:
+    """The ids of the programs at one hook of a cgroup itself, whoever attached them."""
+    ids = (ct.c_uint32 * _MOST_PROGRAMS)()
+    count, flags = ct.c_uint32(_MOST_PROGRAMS), ct.c_uint32()
+    result = library().bpf_prog_query(
+        cgroup_fd, attach_type, 0, ct.byref(flags), ids, ct.byref(count)
+    )
+    check(result, "asking what is attached to a cgroup")
+    return tuple(ids[: count.value])
 
 
 def link_ifindex(link_fd: int) -> int:

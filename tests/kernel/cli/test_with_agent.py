@@ -48,7 +48,7 @@ def test_explain_tells_the_source_that_the_kernel_gives(
     assert found["source"] == world.address(type_, family)
     assert found["type"] == type_.word
     assert found["class"] == place.rpartition("/")[2]
-    assert len(found["notes"]) == 1
+    assert [note.split()[0] for note in found["notes"]] == ["The", "Ping"]
 
 
 def test_explain_tells_why_there_is_no_source(world: World) -> None:
@@ -61,6 +61,7 @@ def test_explain_tells_that_legacy_sockets_are_left_alone(world: World) -> None:
     world.place("plain")
     found = explain(world, "plain", CORRESPONDENT[Family.IPV6])
     assert (found["class"], found["type"]) == ("unclassified", "untyped")
+    assert len(found["notes"]) == 1, "ping is as ever there"
     assert found["source"] == world.address(AddressType.UNSPECIFIED, Family.IPV6)
 
 

@@ -72,8 +72,13 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
         with bpffs(mount):
             assert type_of(world.place("fixed").do(lambda: call(Kind.TCP6)).seen) is FIXED
             if alive:
-                assert any("not attached" in a for a in world.agent.read("status")["alarms"])
+                status = world.agent.read("status")
+                assert status["programs"] == len(links)
+                (alarm,) = status["alarms"]
+                assert "enforced by programs whose pins are hidden" in alarm
             world.agent.sigkill()
+            said = world.agent.call("status", "-c", str(world.agent.config)).stderr
+            assert "enforced by programs whose pins are hidden" in said
             world.agent.start()
             assert (link_ids(world), program_ids(world)) == (links, programs)
             assert {path.name for path in world.agent.pins.glob("odm_*")} == {

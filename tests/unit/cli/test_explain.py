@@ -119,7 +119,8 @@ def test_json_says_class_source_and_that_the_kernel_was_asked(agent: FakeAgent, 
     assert (found["errno"], found["prefix"]) == ("", None)
     assert "The kernel was asked" in found["notes"][0]
     # The fake agent claims another namespace.
-    assert "not the agent's network namespace" in found["notes"][1]
+    assert "ping, traceroute, mtr" in found["notes"][1]
+    assert "not the agent's network namespace" in found["notes"][2]
 
 
 def test_an_errno_is_shown_with_its_meaning(cli: Cli, tmp_path: Path) -> None:

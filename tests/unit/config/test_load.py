@@ -1,4 +1,4 @@
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -7,7 +7,8 @@ from odm_agent.config.lines import line_of, lines_of
 from odm_agent.config.load import Finding, load, parse, review
 from odm_agent.config.schema import Config
 from odm_agent.errors import ConfigError
-from odm_agent.host import HostState, Link, LocalAddress
+from odm_agent.host import HostState, Link, LocalAddress, Route
+from odm_agent.model import Family
 
 PREFIX = """
 [prefixes.{name}]
@@ -249,3 +250,105 @@ def test_a_missing_interface_is_a_warning_since_interfaces_come_and_go() -> None
             " it appears, see `ip link`",
         ),
     )
+
+
+# --- what people paste, and what an editor leaves ---------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text("[agent]\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="BOM"):
+        load(tmp_path / "f.toml")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "right"),
+    [
+        ("/sys/fs/cgroup/unified/system.slice/ssh.service", "system.slice/ssh.service"),
+        ("/sys/fs/cgroup/system.slice/ssh.service", "system.slice/ssh.service"),
+        ("sys/fs/cgroup/system.slice/ssh.service/", "system.slice/ssh.service"),
+        ("//sys//fs/cgroup/unified//user.slice/*/app.slice", "user.slice/*/app.slice"),
+        ("/sys/fs/cgroup", "/"),
+    ],
+)
+def test_a_cgroup_as_classes_prints_it_is_refused_with_the_form_that_matches(
+    pattern: str, right: str
+) -> None:
+    said = refused(f'[classes.a]\ncgroups = ["{pattern}"]\n')
+    assert f'write it as below the attach point: "{right}"' in said
+    assert parse(f'[classes.a]\ncgroups = ["{right}"]\n', Path("f.toml"))
+
+
+def test_a_cgroup_below_the_configured_attach_point_is_told_from_there() -> None:
+    said = refused(
+        '[agent]\ncgroup = "/mnt/cg/odm"\n[classes.a]\ncgroups = ["/mnt/cg/odm/x.service"]\n'
+    )
+    assert 'below the attach point: "x.service"' in said
+
+
+@pytest.mark.parametrize("pattern", ["a/../b", "a//b", "..", "./a", "a/."])
+def test_a_cgroup_that_could_never_match_is_refused(pattern: str) -> None:
+    assert "is not a path" in refused(f'[classes.a]\ncgroups = ["{pattern}"]\n')
+
+
+@pytest.mark.parametrize("pattern", ["/a/b", "a/b/", "/a/b/"])
+def test_slashes_around_a_cgroup_change_nothing(pattern: str) -> None:
+    said = refused(f'[classes.a]\ncgroups = ["a/b"]\n[classes.b]\ncgroups = ["{pattern}"]\n')
+    assert "also in 'a'" in said
+
+
+# --- what is no error, and won't work all the same ----------------------------------------------
+
+ON_W0 = HostState(
+    links={"eth0": Link("eth0", 2, True)},
+    addresses=(LocalAddress(ip_address("192.0.2.10"), 24, "eth0", ours=False),),
+    main_routes=(Route(254, Family.IPV4, ip_network("192.0.2.0/24"), interface="eth0"),),
+)
+GATEWAY = 'gateway = "{}"\n'
+
+
+def warnings(text: str, host: HostState = ON_W0) -> list[str]:
+    result = review(parse(text, Path("f.toml")), host, text)
+    assert result.errors == ()
+    return [found.message for found in result.warnings]
+
+
+@pytest.mark.parametrize(
+    ("gateway", "words"),
+    [
+        ("192.0.2.1", None),
+        ("192.0.2.10", "this host's own address"),
+        ("203.0.113.1", "is in no subnet that eth0 is connected to"),
+    ],
+)
+def test_a_gateway_by_which_nothing_leaves_is_a_warning(gateway: str, words: str | None) -> None:
+    said = warnings(prefix("198.51.100.0/28", GATEWAY.format(gateway)))
+    assert len(said) == (words is not None)
+    assert all(words is not None and words in each for each in said)
+
+
+@pytest.mark.parametrize("gateway", ["fe80::1", "2001:db8:9::1"])
+def test_a_link_local_gateway_needs_no_subnet(gateway: str) -> None:
+    said = warnings(prefix("2001:db8:1::/64", GATEWAY.format(gateway)))
+    assert len(said) == (gateway != "fe80::1")
+
+
+def test_a_gateway_among_the_prefixs_own_addresses_is_refused() -> None:
+    own = 'range = "198.51.100.20-198.51.100.29"\n'
+    text = prefix("198.51.100.0/24", GATEWAY.format("198.51.100.21") + own, placement="on-link")
+    assert "the addresses of this host itself" in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "words"),
+    [
+        ("", ["there is no prefix of the type fixed"]),
+        (prefix("198.51.100.0/28"), []),
+        (prefix("2001:db8:1::/64"), ["there is no IPv4 prefix of the type fixed"]),
+    ],
+)
+def test_a_class_whose_type_no_prefix_has_is_warned_of(prefixes: str, words: list[str]) -> None:
+    said = warnings(prefixes + '[classes.a]\nallow = ["fixed"]\ndefault = "fixed"\n')
+    assert len(said) == len(words)
+    assert all(word in each for word, each in zip(words, said, strict=True))

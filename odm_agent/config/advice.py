@@ -1,0 +1,64 @@
+"""What a configuration promises and won't keep as it and the host are now. Pure; never an error."""
+
+from collections.abc import Iterator
+
+from odm_agent.config.problems import Problem
+from odm_agent.config.schema import Config
+from odm_agent.config.values import gateway_of, spans_of
+from odm_agent.host import HostState, RouteKind
+from odm_agent.model import IPAddress
+
+
+def advice(config: Config, host: HostState) -> Iterator[Problem]:
+    """Warnings, each with its remedy."""
+    yield from _unserved(config, host)
+    for name, prefix in config.prefixes.items():
+        gateway = gateway_of(prefix)
+        if gateway is not None and (trouble := gateway_trouble(prefix.interface, gateway, host)):
+            yield Problem(("prefixes", name, "gateway"), trouble)
+
+
+def gateway_trouble(interface: str, gateway: IPAddress, host: HostState) -> str | None:
+    """Why nothing leaves by a gateway, and the remedy; None: as far as is known, it does."""
+    for local in host.addresses:
+        if local.address == gateway:
+            return (
+                f"{gateway} is this host's own address (on {local.interface}), so nothing leaves by"
+                " it; use the router's"
+            )
+    if interface not in host.links or gateway.is_link_local:
+        return None
+    connected = [
+        route.destination
+        for route in host.main_routes
+        if route.kind is RouteKind.UNICAST
+        and route.gateway is None
+        and route.destination is not None
+        and interface in route.interfaces
+    ]
+    if any(net.version == gateway.version and gateway in net for net in connected):
+        return None
+    return (
+        f"{gateway} is in no subnet that {interface} is connected to, so it can't be reached; use"
+        f" the router's address on that link, or give {interface} an address of the subnet"
+    )
+
+
+def _unserved(config: Config, host: HostState) -> Iterator[Problem]:
+    """Types that a class may use, but that no prefix has."""
+    families: dict[str, set[int]] = {}
+    for prefix in config.prefixes.values():
+        families.setdefault(prefix.type, set()).add(spans_of(prefix)[0].version)
+    used = {a.address.version for a in host.addresses if not a.address.is_link_local}
+    for name, section in config.classes.items():
+        for word in section.allow:
+            served = families.get(word, set())
+            key = "default" if word == section.default else "allow"
+            lacking = "" if not served else "".join(f" IPv{v}" for v in sorted(used - served))
+            if served and not lacking:
+                continue
+            yield Problem(
+                ("classes", name, key),
+                f"there is no{lacking} prefix of the type {word}: the class's{lacking} sockets that"
+                " are to have it get no address; add such a prefix, or take the type out",
+            )

@@ -5,7 +5,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test soak lint format clean root
+.PHONY: help setup demo test soak bare lint format clean root
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -18,6 +18,9 @@ test: root setup lint ## Run all checks and tests, WORKERS=3 at a time (root)
 
 soak: root setup ## Kill the agent under thousands of sockets; DURATION=600 (seconds), SEED=N (root)
 	@.venv/bin/python -m tests.soak --seconds $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))
+
+bare: root ## Follow the README on a bare Debian 12 and 13, or SUITE=trixie (root; minutes)
+	@scripts/bare $(SUITE)
 
 lint: setup ## Run the static checks
 	@scripts/lint

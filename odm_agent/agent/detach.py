@@ -57,7 +57,8 @@ def detach(agent: AgentConfig) -> Iterator[str]:
     folder = Path(agent.pin_dir)
     pins.require_trust(folder)
     served = _served(folder, agent.protocol)
-    others = _others(folder, served)
+    found = orphans.find(served.netns)
+    others = _others(found, folder, served)
     if others and not served.is_pinned:
         raise OdmError(
             f"nothing is pinned in {folder}; the programs that serve this network namespace are"
@@ -66,7 +67,7 @@ def detach(agent: AgentConfig) -> Iterator[str]:
     if stop_agent(Path(agent.socket), folder, served.netns):
         yield "stopped the running agent"
     pins.require_unclaimed(folder)
-    in_use = _lost_in_use(served)
+    in_use = _lost_in_use(found, served)
     with namespace.inside(served.netns) as is_there:
         if not is_there:
             yield (
@@ -101,22 +102,21 @@ def _served(folder: Path, protocol: int) -> _Served:
     return _Served(row.home_netns or here, row.protocol or protocol)
 
 
-def _others(folder: Path, served: _Served) -> list[Folder]:
+def _others(found: list[orphans.Found], folder: Path, served: _Served) -> list[Folder]:
     """Where else programs are pinned for the same namespace and protocol number."""
-    found = {(each.pinned, each.protocol) for each in orphans.find(served.netns)}
+    places = {(each.pinned, each.protocol) for each in found}
     return sorted(
         pinned
-        for pinned, protocol in found
+        for pinned, protocol in places
         if pinned not in (None, Folder(folder)) and protocol == served.protocol
     )
 
 
-def _lost_in_use(served: _Served) -> set[int]:
+def _lost_in_use(found: list[orphans.Found], served: _Served) -> set[int]:
     """The settings maps of programs whose pins were lost, but with which an agent works.
 
     OdmError if there are no others: they are what would be removed.
     """
-    found = orphans.find(served.netns)
     pinned = {each.settings_id for each in found if each.pinned is not None}
     lost = {each.settings_id for each in found} - pinned
     in_use = {number: pids for number in lost if (pids := visible.holders(number))}

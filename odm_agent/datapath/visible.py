@@ -94,17 +94,31 @@ def _mounts() -> Iterator[tuple[int, str, str]]:
 
     A path that was mounted over shows what is on top.
     """
-    yield from ((0, "", mount) for mount in _bpf_mounts("/proc/self/mountinfo"))
+    devices: set[int] = set()
+    yield from ((0, "", mount) for mount in _new_ones(devices, "", "/proc/self/mountinfo"))
     seen = {_namespace("self")}
     for name in os.listdir("/proc"):
         if not name.isdecimal() or (namespace := _namespace(name)) in seen or namespace is None:
             continue
         seen.add(namespace)
         try:
-            mounts = _bpf_mounts(f"/proc/{name}/mountinfo")
+            root = f"/proc/{name}/root"
+            mounts = list(_new_ones(devices, root, f"/proc/{name}/mountinfo"))
         except OSError:  # it has ended
             continue
-        yield from ((int(name), f"/proc/{name}/root", mount) for mount in mounts)
+        yield from ((int(name), root, mount) for mount in mounts)
+
+
+def _new_ones(devices: set[int], root: str, mountinfo: str) -> Iterator[str]:
+    """The mounts whose file system is not among `devices` yet; they are added."""
+    for mount in _bpf_mounts(mountinfo):
+        try:
+            device = os.stat(f"{root}{mount}").st_dev
+        except OSError:
+            continue
+        if device not in devices:
+            devices.add(device)
+            yield mount
 
 
 def _namespace(process: str) -> str | None:

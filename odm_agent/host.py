@@ -42,6 +42,7 @@ class LocalAddress:
     """Any address found in the namespace, ours or not. `ready` is false while tentative (DAD).
 
     `failed` marks an address that duplicate address detection found in use elsewhere.
+    `from_network`: a router or a DHCP server gave it to this host, nobody wrote it down here.
     """
 
     address: IPAddress
@@ -52,6 +53,7 @@ class LocalAddress:
     failed: bool = False
     deprecated: bool = False
     broadcast: IPv4Address | None = None
+    from_network: bool = False
 
 
 class RouteKind(Enum):
@@ -118,6 +120,8 @@ class RuleAction(Enum):
 
     LOOKUP = "lookup"
     PROHIBIT = "prohibit"
+    GOTO = "goto"
+    NOTHING = "nop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class Rule:
     """A policy routing rule of ours: by mark, by source network, or main without its default.
 
     `local_only`: for packets that this host made, not for those that it forwards. Rules that look
-    nothing up have table 0.
+    nothing up have table 0; `goto` is the priority at which the walk goes on.
     """
 
     family: Family
@@ -137,6 +141,7 @@ class Rule:
     suppress_prefix_length: int | None = None
     local_only: bool = False
     action: RuleAction = RuleAction.LOOKUP
+    goto: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from odm_agent.model import ClassPolicy, Family, IPAddress
 from odm_agent.prefixes import selection, untyped
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
+from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.projection import CgroupRow, Projection
 from odm_agent.reconcile.failure import still_safe
@@ -146,6 +147,12 @@ class Engine:
             for family in sorted(families)
             if not self._has_untyped(family)
         ]
+        found += [
+            f"{local.address} on {local.interface} lies in a typed prefix, but the network gave it"
+            " to this host: it stays untyped; look who hands it out, or say"
+            ' untyped = "allow" for the prefix'
+            for local in theirs_inside(self.table, self.host)
+        ]
         return found + list(_of_selection(untyped.shield(self.table, self.host)))
 
     def _absences(self) -> list[str]:
@@ -161,19 +168,24 @@ class Engine:
         held = [
             a for a in self.host.addresses if a.address.version == family and not _local(a.address)
         ]
-        foreign = [a.address for a in held if not a.ours]
-        return not held or any(self._is_untyped(address) for address in foreign)
+        foreign = [a for a in held if not a.ours]
+        return not held or any(a.from_network or self._is_untyped(a.address) for a in foreign)
 
     def _is_untyped(self, address: IPAddress) -> bool:
         row = self.table.span_of(address)
         return row is None or row.prefix.untyped_allowed
 
     def _note_conflicts(self) -> None:
-        """IPv6: what duplicate address detection found is replaced by the next one."""
+        """What IPv6's detection or a lease shows to be in use is replaced by the next one."""
         for local in self.host.addresses:
-            if local.ours and local.failed:
+            taken = local.failed if local.ours else local.from_network
+            if taken and self._is_in_pool(local.address):
                 log.warning("another host uses an address", extra={"address": str(local.address)})
                 self.table = self.table.with_conflict(local.address)
+
+    def _is_in_pool(self, address: IPAddress) -> bool:
+        row = self.table.span_of(address)
+        return row is not None and address in row.addresses
 
     def _unless_unprobed(self, actions: Iterable[Action]) -> list[Action]:
         """An on-link IPv4 address is configured only once no other host was found to use it."""

@@ -12,13 +12,13 @@ from odm_agent.model import IPAddress
 
 def host_errors(config: Config, host: HostState) -> list[Problem]:
     """Why enforcing this configuration would cut off what works now."""
-    foreign = [a for a in host.addresses if not a.ours and _is_global(a.address)]
+    foreign = _foreign(host)
     untyped: set[int] = {a.address.version for a in foreign if not _denied_by(config, a)}
     return [*_inside(config, foreign), *_left_without(config, foreign, untyped)]
 
 
 def host_warnings(config: Config, host: HostState) -> list[Problem]:
-    """What will not work now, but may later: interfaces come and go."""
+    """What will not work now, but may later: interfaces come and go, and so do leases."""
     absent = [
         Problem(
             ("prefixes", name, "interface"),
@@ -28,7 +28,22 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
         for name, prefix in config.prefixes.items()
         if prefix.interface not in host.links
     ]
-    return [*absent, *advice(config, host)]
+    return [*absent, *advice(config, host), *_given(config, host)]
+
+
+def _given(config: Config, host: HostState) -> Iterator[Problem]:
+    """What the network sends never makes a configuration wrong."""
+    for local in _foreign(host):
+        if local.from_network and (name := _typed_by(config, local)):
+            yield Problem(
+                ("prefixes", name),
+                f"{local.address} on {local.interface} lies in this prefix, but the network gave it"
+                ' to this host: it stays untyped; say untyped = "allow" if that is meant',
+            )
+
+
+def _foreign(host: HostState) -> list[LocalAddress]:
+    return [a for a in host.addresses if not a.ours and _is_global(a.address)]
 
 
 def _inside(config: Config, foreign: list[LocalAddress]) -> Iterator[Problem]:
@@ -60,6 +75,10 @@ def _left_without(
 
 def _denied_by(config: Config, local: LocalAddress) -> str | None:
     """The prefix that types somebody else's address against its will, if there is one."""
+    return None if local.from_network else _typed_by(config, local)
+
+
+def _typed_by(config: Config, local: LocalAddress) -> str | None:
     for name, prefix in config.prefixes.items():
         if prefix.untyped == "refuse" and _holds(prefix, local.address):
             return name

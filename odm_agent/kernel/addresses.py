@@ -26,6 +26,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import (
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,
     IFA_F_OPTIMISTIC,
+    IFA_F_PERMANENT,
     IFA_F_TENTATIVE,
     ifaddrmsg,
 )
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 #: Acknowledgements queue in the receive buffer while the kernel works through one send.
 _BATCH: Final = 128
 _FOREVER: Final = 0xFFFFFFFF
+#: linux/if_addr.h; since Linux 5.18.
+_IFAPROT_KERNEL_RA: Final = 2
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 #: Errors of a removal that mean that there is nothing (left) to remove.
 _GONE: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO})
@@ -203,8 +206,14 @@ def _parse(message: ifaddrmsg, interface: str, protocol: int) -> LocalAddress:
         ready=not tentative and not failed,
         failed=failed,
         deprecated=bool(flags & IFA_F_DEPRECATED),
+        from_network=_is_from_network(found.get("IFA_PROTO"), flags),
         broadcast=_broadcast(address, message["prefixlen"], found.get("IFA_BROADCAST")),
     )
+
+
+def _is_from_network(origin: int | None, flags: int) -> bool:
+    """Told by the kernel's own mark of autoconfiguration, or by lifetimes: a lease runs out."""
+    return origin == _IFAPROT_KERNEL_RA or not flags & IFA_F_PERMANENT
 
 
 def _broadcast(address: IPAddress, length: int, configured: str | None) -> IPv4Address | None:

@@ -42,7 +42,12 @@ _RANGES: Final = {
 }
 _NO_SUPPRESSION: Final = 0xFFFFFFFF
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
-_ACTIONS: Final = {RuleAction.LOOKUP: FR_ACT_TO_TBL, RuleAction.PROHIBIT: FR_ACT_PROHIBIT}
+_ACTIONS: Final = {
+    RuleAction.LOOKUP: FR_ACT_TO_TBL,
+    RuleAction.PROHIBIT: FR_ACT_PROHIBIT,
+    RuleAction.GOTO: FR_ACT_GOTO,
+    RuleAction.NOTHING: FR_ACT_NOP,
+}
 _ACTION_OF: Final = {number: action for action, number in _ACTIONS.items()}
 #: Packets that this host makes "come in" by this interface (ip-rule(8)).
 _LOCAL: Final = "lo"
@@ -119,6 +124,7 @@ def _arguments(rule: Rule, protocol: int) -> dict[str, Any]:
         "action": _ACTIONS[rule.action],
         "protocol": protocol,
         "src": None if rule.source is None else str(rule.source),
+        "goto": rule.goto or None,
         "fwmark": rule.mark if marked else None,
         "fwmask": rule.mask if marked else None,
         "suppress_prefixlen": rule.suppress_prefix_length,
@@ -139,6 +145,7 @@ def _parse(family: Family, found: fibmsg) -> Rule:
         suppress_prefix_length=None if suppressed == _NO_SUPPRESSION else suppressed,
         local_only=found.get_attr("FRA_IIFNAME") == _LOCAL,
         action=_ACTION_OF[found["action"]],
+        goto=found.get_attr("FRA_GOTO", 0),
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.host import Route, RouteKind, Rule, RuleAction
+from odm_agent.host import HostState, LocalAddress, Route, RouteKind, Rule, RuleAction
 from odm_agent.model import Family, IPAddress, IPNetwork
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
-from odm_agent.prefixes.table import CONFIGURED_AT_MOST, Row
+from odm_agent.prefixes.table import CONFIGURED_AT_MOST, PrefixTable, Row
 
 LOCAL_TABLE: Final = 255
 #: The worst metric there is: the last resort of each of our tables.
@@ -74,6 +74,36 @@ def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
         if own:
             rules.append(refusal(source, numbers))
     return rules
+
+
+def exemptions(table: PrefixTable, host: HostState, numbers: Numbers) -> Iterator[Rule]:
+    """The rules by which addresses that the network gave us in a typed prefix pass by all others.
+
+    They are not of the prefix, so they are routed as without us: the walk goes on behind our rules.
+    """
+    end = numbers.rule_priority + 4
+    for local in theirs_inside(table, host):
+        family = Family.of(local.address)
+        yield Rule(family, end, 0, action=RuleAction.NOTHING)
+        yield Rule(
+            family=family,
+            priority=numbers.rule_priority + 1,
+            table=0,
+            source=ip_network(local.address),
+            local_only=True,
+            action=RuleAction.GOTO,
+            goto=end,
+        )
+
+
+def theirs_inside(table: PrefixTable, host: HostState) -> list[LocalAddress]:
+    """The addresses that the network gave to this host in prefixes that say nothing of such."""
+    return [
+        local
+        for local in host.addresses
+        if local.from_network and not local.ours
+        if (row := table.span_of(local.address)) and not row.prefix.untyped_allowed
+    ]
 
 
 def refusal(source: IPNetwork, numbers: Numbers) -> Rule:

@@ -22,6 +22,9 @@ def sources(
 ) -> dict[IPAddress, SourceRow]:
     """The verdict on each address that the namespace has, or is about to get from us.
 
+    What a router or DHCP server gave to this host is the host's own, also in a typed network: no
+    neighbour takes away the network of sockets of no class.
+
     An address of ours that the table knows no more, outside all typed networks, is left out: what
     was recorded about it holds until it is gone.
     """
@@ -35,7 +38,7 @@ def sources(
         if span is None:
             if local.address not in ours:
                 rows[local.address] = _UNTYPED
-        elif local.address in ours or not span.prefix.untyped_allowed:
+        elif local.address in ours or not (span.prefix.untyped_allowed or local.from_network):
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)
         else:
             rows[local.address] = _UNTYPED

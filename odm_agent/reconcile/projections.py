@@ -40,6 +40,7 @@ def desired(
         rules.update(routing.rules_of(row, numbers))
         if seen := selection.prefix_row(row, host, numbers):
             usable[row.prefix.id] = seen
+    rules.update(routing.exemptions(table, host, numbers))
     return Projection(
         addresses=addresses,
         routes=frozenset(routes),

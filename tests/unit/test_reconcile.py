@@ -294,6 +294,18 @@ def test_somebody_elses_address_in_a_typed_prefix(allowed: bool) -> None:
     assert by_source == ({ip_network(host.address())} if allowed else {NET})
 
 
+def test_an_address_that_the_network_gave_in_a_typed_prefix_passes_by_our_rules() -> None:
+    host = Host(HOME)
+    given = ip_address("2001:db8:1::99")
+    host.kernel.add_foreign(LocalAddress(given, 64, "eth0", ours=False, from_network=True))
+    host.settle()
+    assert host.maps.read().sources[given] == SourceRow()
+    past = [r for r in host.kernel.rules if r.action is RuleAction.GOTO]
+    assert [(r.source, r.goto, r.local_only) for r in past] == [(ip_network(given), 504, True)]
+    assert Rule(Family.IPV6, 504, 0, action=RuleAction.NOTHING) in host.kernel.rules
+    assert REFUSAL in host.kernel.rules, "others may not send from there all the same"
+
+
 def test_broadcast_addresses_are_known_as_such() -> None:
     host = Host()
     host.kernel.add_foreign(

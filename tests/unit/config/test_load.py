@@ -1,3 +1,4 @@
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -221,6 +222,14 @@ def test_an_address_of_somebody_else_in_a_typed_prefix_is_an_error_that_names_it
     assert [f.line for f in found.errors] == [3]
     assert "2001:db8:1::7 on eth0 lies in this prefix" in found.errors[0].message
     assert found.warnings == ()
+
+
+def test_an_address_that_the_network_gave_is_a_warning_and_the_hosts_own() -> None:
+    text = prefix()
+    given = replace(at("2001:db8:1::7"), from_network=True)
+    found = review(parse(text, Path("f")), host(given), text)
+    assert found.errors == ()
+    assert any("the network gave it to this host" in each.message for each in found.warnings)
 
 
 def test_untyped_allow_takes_such_an_address() -> None:

@@ -183,6 +183,7 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 	gift.addr = *source;
 	if (!(odm_wants_nothing(&want) && odm_is_any(source) &&
 	      !odm_may_answer(&want, sk, source)) &&
+	    !(odm_is_any(source) && odm_leaves_group(&want, sk, destination)) &&
 	    !odm_leaves_alone(settings, destination))
 		d = odm_decide_connect(ctx, sk, settings, &want, family, destination, &gift);
 	d = odm_serve(ctx, sk, &want, &gift, d);

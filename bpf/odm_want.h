@@ -55,6 +55,19 @@ static __always_inline __u8 odm_why_not(__u16 class_id)
 	return class_id == ODM_UNDECIDED_CLASS ? ODM_R_UNDECIDED : ODM_R_CLASS;
 }
 
+/*
+ * A group of multicast beyond the link, from a socket that has its type by default and is bound to no
+ * device: as without us. Which interface a group is meant for is said by IP_MULTICAST_IF, a control
+ * message, the scope of the address or the host's multicast route, none of which a hook sees; a typed
+ * source would fail the routers' reverse-path check elsewhere, and sends IPv4 to `lo`.
+ */
+static __always_inline bool odm_leaves_group(const struct odm_want *want, const struct bpf_sock *sk,
+					     const struct odm_addr *destination)
+{
+	return odm_is_multicast(destination) && !sk->bound_dev_if && !want->asked &&
+	       !(want->class->flags & ODM_CLASS_STRICT);
+}
+
 /* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may, or are in audit. */
 static __always_inline struct odm_decision odm_check_want(const struct odm_settings *settings,
 							  const struct odm_want *want, u8 hook)

@@ -56,6 +56,7 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		d = odm_answer(settings, &want, sk, peer, ctx->user_port, source);
 	if (d.silent) {
 		if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
+		    (odm_is_any(source) && odm_leaves_group(&want, sk, peer)) ||
 		    odm_leaves_alone(settings, peer))
 			return 1;
 		d = odm_decide_sendmsg(ctx, sk, settings, &want, family, source);

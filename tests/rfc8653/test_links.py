@@ -1,0 +1,169 @@
+"""Groups of multicast and broadcasts: sent by a class with a default as by a program of no class.
+
+Which is tried beside it; told by captures at both gateways.
+"""
+
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from odm_agent.model import AddressType, Family
+from tests.lab.cases import each_family
+from tests.lab.host import LINKS, NONPERSISTENT, Captures
+from tests.lab.world import PLAIN, World
+
+#: Classes whose type is on the one or the other gateway, and what their socket is to go without it:
+#: "session" fails closed, "brief" open.
+OF: Final = {"A": "session", "B": "brief"}
+TYPES: Final = {"A": AddressType.SESSION_LASTING, "B": NONPERSISTENT}
+OTHER: Final = {"A": "B", "B": "A"}
+INTERFACE: Final = {"A": "w0", "B": "w1"}
+PORT: Final = 1900
+
+each_letter = pytest.mark.parametrize("letter", ["A", "B"])
+
+
+GROUP: Final = {Family.IPV4: "239.255.255.250", Family.IPV6: "ff05::c"}
+WIDE: Final = {Family.IPV4: "233.252.0.1", Family.IPV6: "ff0e::114"}
+_AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+Way = Callable[[socket.socket, Family, str, str], None]
+
+
+def _by_sendto(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    sock.sendto(b"x", (to, PORT))
+
+
+def _by_connect(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    sock.connect((to, PORT))
+    sock.send(b"x")
+
+
+def _with_a_port(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    sock.bind(("::" if family is Family.IPV6 else "0.0.0.0", 0))
+    _by_connect(sock, family, to, interface)
+
+
+def _bound_to_the_group(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    """As a program does that has joined it."""
+    _join(sock, family, to, interface)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((to, PORT))
+    sock.sendto(b"x", (to, PORT))
+
+
+def _by_option(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    """IP_MULTICAST_IF, IPV6_MULTICAST_IF."""
+    index = socket.if_nametoindex(interface)
+    if family is Family.IPV6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+    else:
+        request = struct.pack("=4s4si", bytes(4), bytes(4), index)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+    sock.sendto(b"x", (to, PORT))
+    sock.connect((to, PORT))
+    sock.send(b"x")
+
+
+def _by_message(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    """IP_PKTINFO, IPV6_PKTINFO, with an interface and no address."""
+    index = socket.if_nametoindex(interface)
+    if family is Family.IPV6:
+        info = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", bytes(16), index))
+    else:
+        info = (socket.IPPROTO_IP, 8, struct.pack("=I8s", index, bytes(8)))
+    sock.sendmsg([b"x"], [info], 0, (to, PORT))
+
+
+def _by_scope(sock: socket.socket, family: Family, to: str, interface: str) -> None:
+    """The zone of the address (RFC 4007); IPv4 has none."""
+    if family is Family.IPV6:
+        sock.sendto(b"x", (to, PORT, 0, socket.if_nametoindex(interface)))
+
+
+def _join(sock: socket.socket, family: Family, group: str, interface: str) -> None:
+    index = socket.if_nametoindex(interface)
+    packed = socket.inet_pton(_AF[family], group)
+    if family is Family.IPV6:
+        request = packed + struct.pack("=I", index)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+    else:
+        request = packed + struct.pack("=4si", bytes(4), index)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+
+
+WAYS: Final[dict[str, Way]] = {
+    "sendto": _by_sendto,
+    "connect": _by_connect,
+    "connect with a port": _with_a_port,
+    "bound to the group": _bound_to_the_group,
+    "the interface by option": _by_option,
+    "the interface by control message": _by_message,
+    "the interface by zone": _by_scope,
+}
+
+
+def _sent(
+    world: World, captures: Captures, place: str, family: Family, to: str, do: Callable[..., object]
+) -> list[tuple[str, str]]:
+    """Gateway and source of what arrived at either for `to`, sent by `do` in a place."""
+
+    def application() -> None:
+        with socket.socket(_AF[family], socket.SOCK_DGRAM) as sock:
+            do(sock)
+
+    world.place(place).do(application)
+    return [
+        (letter, str(packet.source))
+        for letter in "AB"
+        for packet in captures.at(letter).packets()
+        if str(packet.destination) == to and packet.port == PORT
+    ]
+
+
+@each_letter
+@each_family
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("groups", [GROUP, WIDE], ids=["site", "global"])
+def test_N4_groups_are_reached_as_by_a_program_of_no_class(
+    world: World,
+    captures: Captures,
+    family: Family,
+    letter: str,
+    way: str,
+    groups: dict[Family, str],
+) -> None:
+    """By the same interface and from the same source, whichever the class's own uplink is."""
+    to = groups[family]
+    for interface in INTERFACE.values():
+        plain, typed = (
+            _sent(
+                *(world, captures, place, family, to),
+                lambda sock: WAYS[way](sock, family, to, interface),  # noqa: B023
+            )
+            for place in (PLAIN, OF[letter])
+        )
+        assert typed == plain
+        assert plain or (way == "the interface by zone" and family is Family.IPV4)
+
+
+@each_letter
+def test_N4_broadcasts_are_sent_as_by_a_program_of_no_class(
+    world: World, captures: Captures, letter: str
+) -> None:
+    family = Family.IPV4
+    networks = (LINKS["A", family][0], LINKS["B", family][0])
+    for to in ("255.255.255.255", *(str(network[-1]) for network in networks)):
+        for way in (_by_sendto, _by_connect, _with_a_port, _by_message):
+
+            def send(sock: socket.socket) -> None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                way(sock, family, to, INTERFACE[letter])  # noqa: B023
+
+            plain, typed = (
+                _sent(world, captures, place, family, to, send) for place in (PLAIN, OF[letter])
+            )
+            assert typed == plain

@@ -10,16 +10,13 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.model import Family
 from tests.lab.cases import each_family
-from tests.lab.host import LINKS, NONPERSISTENT, Captures
+from tests.lab.host import LINKS, Captures
 from tests.lab.world import PLAIN, World
 
-#: Classes whose type is on the one or the other gateway, and what their socket is to go without it:
-#: "session" fails closed, "brief" open.
+#: Classes whose type is on the one or the other gateway: "session" fails closed, "brief" open.
 OF: Final = {"A": "session", "B": "brief"}
-TYPES: Final = {"A": AddressType.SESSION_LASTING, "B": NONPERSISTENT}
-OTHER: Final = {"A": "B", "B": "A"}
 INTERFACE: Final = {"A": "w0", "B": "w1"}
 PORT: Final = 1900
 

@@ -1,16 +1,29 @@
 """S8: hosts without support, foreign namespaces, and agents that died."""
 
 import errno
+import platform
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 from odm_agent.model import AddressType, Family
+from tests.lab import compat
 from tests.lab.agent import Settings
 from tests.lab.cases import each_kind, each_type
 from tests.lab.cgroup import Cgroup
-from tests.lab.client import TYPE_MASK, Kind, ask, asked, call, exchange, outcome
+from tests.lab.client import (
+    IPV6_ADDR_PREFERENCES,
+    TYPE_MASK,
+    TYPE_SHIFT,
+    Kind,
+    ask,
+    asked,
+    call,
+    exchange,
+    outcome,
+)
 from tests.lab.host import FIXED, PREFIXES, SESSION, Site, type_of
 from tests.lab.place import Place
 from tests.lab.world import BY_DEFAULT, CLASSES, World
@@ -66,6 +79,32 @@ def test_S8_foreign_namespace_in_the_same_cgroup_is_a_host_without_agent(
         told, seen = foreign.do(lambda: with_fallback(kind))
         assert told not in ("ok", "EACCES")
         assert type_of(seen) is _UNTYPED
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="32-bit system calls of x86")
+def test_S8_32_bit_program_finds_a_host_without_support(world: World) -> None:
+    """Its options pass the hooks by, in both directions; its addresses don't."""
+
+    def application() -> tuple[int, int, str, int, int, str]:
+        with Kind.TCP6.open() as sock:
+            value = struct.pack("@I", FIXED << TYPE_SHIFT)
+            compat.set_option(sock.fileno(), socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, value)
+            own = (_asked_by_32_bits(sock) & TYPE_MASK, asked(sock) & TYPE_MASK)
+            seen = exchange(sock, Kind.TCP6).seen
+        with Kind.TCP6.open() as sock:
+            ask(sock, FIXED)
+            others = (_asked_by_32_bits(sock) & TYPE_MASK, asked(sock) & TYPE_MASK)
+            return *own, seen, *others, exchange(sock, Kind.TCP6).seen
+
+    compat.prepare()
+    by_32, by_64, seen, of_another, its_own, seen_of_another = world.place("every").do(application)
+    assert (by_32, by_64, type_of(seen)) == (0, 0, _UNTYPED)
+    assert (of_another, its_own) == (0, FIXED << TYPE_SHIFT)
+    assert type_of(seen_of_another) is FIXED
+
+
+def _asked_by_32_bits(sock: socket.socket) -> int:
+    return compat.get_option(sock.fileno(), socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES)
 
 
 # --- an agent that dies ---------------------------------------------------------------------------

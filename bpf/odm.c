@@ -28,5 +28,6 @@
 #include "ingress.c"
 #include "tracking.c"
 #include "frames.c"
+#include "creation.c"
 #include "census.c"
 #include "cgroups.c"

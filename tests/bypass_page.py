@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from odm_agent.datapath import creation
 from tests.rfc8653.bypass.table import GROUPS
 from tests.rfc8653.bypass.technique import Form, Result, Technique
 from tests.whole_run import ROOT, WholeRun, is_worker
@@ -40,7 +41,8 @@ why. So no row says "refused" of a trick that never works.
   the packet was dropped in silence); "timeout" where TCP waits in vain; "no call" where a server is
   never asked.
 - *On the wire*: what the gateways saw of it.
-- With `refuse`: what a class with that option meets instead.
+- With `refuse`: what a class with that option meets instead. Packet and XDP sockets are refused
+  when they are created (sock-create, EACCES) where the kernel runs a program there; {creation}.
 
 **What is no way around, and yet not what one may expect.**
 
@@ -55,6 +57,10 @@ why. So no row says "refused" of a trick that never works.
 - *A negative length* in `getsockopt` is EINVAL for every option of every socket as soon as any
   program, be it empty, is attached to that hook.
 """
+_CREATION: Final = {
+    True: "the one on which this page was measured does",
+    False: "the one on which this page was measured does not",
+}
 _COLUMNS: Final = (
     "Technique",
     "Family",
@@ -87,7 +93,7 @@ _UNKNOWN: Final = Row("-", "-", "-", Result.UNKNOWN.name)
 def page(measured: Measured) -> str:
     """The page's text, out of what was measured by technique, form and class."""
     notes: dict[str, int] = {}
-    parts = [_HEAD]
+    parts = [_HEAD.format(creation=_CREATION[creation.way() is not None])]
     for group, techniques in GROUPS.items():
         lines = [f"\n## {group}\n", _line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
         for technique in techniques:

@@ -17,7 +17,7 @@ from odm_agent.agent.owner import journal_of
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config import load as config_file
 from odm_agent.config.schema import Config
-from odm_agent.datapath import abi, catalogue, pins, swap, tracepoints
+from odm_agent.datapath import abi, catalogue, creation, pins, swap, tracepoints
 from odm_agent.datapath.maps import PinnedDatapath
 from odm_agent.datapath.settings import Wanted
 from odm_agent.errors import ConfigError, DatapathError, OdmError
@@ -77,6 +77,8 @@ class State:
     unseen: bool = False
     #: Why the programs don't know all patterns and cgroups that they should; None: they do.
     not_followed: str | None = None
+    #: Whether a program refuses packet and XDP sockets at their creation; not on every kernel.
+    at_creation: bool = False
     #: What was replaced at the start; None: the programs in force were adopted.
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
@@ -158,6 +160,10 @@ class State:
         hidden = pins.still_attached(self.attached_to, lacking)
         absent = (name for name in catalogue.CGROUP if name not in seen and name not in hidden)
         return Attachments(tuple(absent), tuple(hidden))
+
+    def lost_creation(self) -> bool:
+        """Whether the program at the creation of sockets was there, and isn't any more."""
+        return self.at_creation and not creation.in_force(Path(self.config.agent.pin_dir))
 
     def settle_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""
@@ -308,6 +314,7 @@ def open_state(
             addresses=AddressBook(journal, memory),
             uplinks=Uplinks(journal),
             unseen=unseen,
+            at_creation=creation.in_force(wanted.pin_dir),
             replaced=replaced,
         )
         state.taken(config)

@@ -59,6 +59,7 @@ def alarms(state: State) -> list[str]:
     return [
         *_unattached(state),
         *state.engine.alarms(),
+        *_lost_creation(state),
         *_gateways(state),
         *_unrecorded(state),
         *_not_followed(state),
@@ -76,6 +77,15 @@ def _not_followed(state: State) -> list[str]:
     if state.not_followed is None:
         return []
     return [f"new cgroups wait for the agent: {state.not_followed}"]
+
+
+def _lost_creation(state: State) -> list[str]:
+    if not state.lost_creation():
+        return []
+    return [
+        "packet and XDP sockets are not refused at their creation any more (a pin was removed);"
+        " start the agent again"
+    ]
 
 
 def _gateways(state: State) -> list[str]:

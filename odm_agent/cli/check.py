@@ -60,6 +60,7 @@ def check_host() -> list[Finding]:
 
 def check_configuration(path: Path) -> Iterator[Finding]:
     """Findings about a configuration here; ConfigError with all that is wrong in itself."""
+    from odm_agent.cli.doctor import sockets
     from odm_agent.config.load import parse, read, review
     from odm_agent.kernel.netlink import NetlinkKernel
 
@@ -78,6 +79,10 @@ def check_configuration(path: Path) -> Iterator[Finding]:
     yield from _rule_findings(config, host)
     yield from _pattern_findings(config)
     yield from _rough_globs(config)
+    yield from sockets.closing(
+        [("unclassified", config.unclassified.refuse)]
+        + [(f"classes.{name}", section.refuse) for name, section in config.classes.items()]
+    )
     size = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
     if not result.errors:
         yield Finding(str(path), "ok", f"would be taken: {size}")

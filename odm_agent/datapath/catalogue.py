@@ -53,6 +53,7 @@ TRACEPOINTS: Final = {
     "odm_mkdir": Program("cgroup_mkdir", 17, 0),
 }
 
+#: But for `creation.PROGRAM`, which may stand at one of two places, or at none.
 ALL: Final = CGROUP | ELSEWHERE | TRACEPOINTS
 
 #: The kernel keeps 15 characters of a name, and the compiler takes what says the kind of program

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath import catalogue, libbpf, pins, source, tracepoints
+from odm_agent.datapath import catalogue, creation, libbpf, pins, source, tracepoints
 from odm_agent.datapath.shapes import IDENTITY, MAPS
 from odm_agent.errors import DatapathError, OdmError
 
@@ -92,6 +92,7 @@ def _compile(pin_dir: Path) -> dict[str, int]:
 def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[str, int]:
     flags = ["-O2", "-Wall", "-Werror", f'-DODM_PINS="{pin_dir}"']
     flags += tracepoints.compiler_flags()
+    flags += creation.compiler_flags()
     if with_mptcp:
         flags.append("-DODM_WITH_MPTCP")
     try:
@@ -104,6 +105,7 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error
     programs |= _load_tracepoints(module)
+    programs |= _load_creation(module)
     missing = [name for name in MAPS if not (pin_dir / name).exists()]
     assert not missing, f"bpf/odm_maps.h lacks {missing}"
     return programs
@@ -122,6 +124,18 @@ def _load_tracepoints(module: Any) -> dict[str, int]:
     except Exception as error:
         print(f"{tracepoints.LACKING}: {error}")
         return {}
+
+
+def _load_creation(module: Any) -> dict[str, int]:
+    """The program at the creation of sockets, if this kernel runs it."""
+    why = ""
+    if way := creation.way():
+        try:
+            return {creation.PROGRAM: creation.load(way, module.dump_func(creation.PROGRAM))}
+        except DatapathError as error:
+            why = f": {error}"
+    print(f"{creation.LACKING}{why}")
+    return {}
 
 
 _keep: list[Any] = []

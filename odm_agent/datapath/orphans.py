@@ -7,13 +7,24 @@ namespaces have their own, on the same cgroup perhaps.
 """
 
 import ctypes as ct
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import abi, census, clsact, frames, libbpf, tc, tcx, visible
+from odm_agent.datapath import (
+    abi,
+    census,
+    clsact,
+    creation,
+    frames,
+    libbpf,
+    settings,
+    tc,
+    tcx,
+    visible,
+)
 from odm_agent.datapath.catalogue import BY_KERNEL_NAME, TRACEPOINTS
 from odm_agent.datapath.pins import attached, links_folder, make_folder
 from odm_agent.datapath.shapes import MAPS
@@ -92,6 +103,7 @@ def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
             path.unlink(missing_ok=True)
             libbpf.pin(fd, path)
     _detach({each.link.id for each in lost} - adopted.keys())
+    _disown({each.settings_id for each in lost} - {newest})
     return len(adopted)
 
 
@@ -125,6 +137,10 @@ def _pin_others(pin_dir: Path, settings_id: int) -> None:
                 if is_of_set(prog_fd, name):
                     _pin(fd, pin_dir / name)
                     _pin_missing(pin_dir, _identify(prog_fd)[1])
+    for fd in libbpf.links(libbpf.LINK_TRACING):
+        with suppress(DatapathError), libbpf.opened(_program_of(fd)) as prog_fd:
+            if is_of_set(prog_fd, creation.PROGRAM):
+                _pin(fd, pin_dir / creation.PROGRAM)
 
 
 def _pin(fd: int, path: Path) -> None:
@@ -166,13 +182,27 @@ def remove(netns_cookie: int, but_for: Container[int] = ()) -> int:
         row = _settings(settings_id)
         return row is not None and row.home_netns == netns_cookie and settings_id not in but_for
 
-    lost = {
-        each.link.id
-        for each in find(netns_cookie)
-        if each.pinned is None and is_lost(each.settings_id)
-    }
+    found = find(netns_cookie)
+    lost = {e.link.id for e in found if e.pinned is None and is_lost(e.settings_id)}
+    at_creation = {n for n in _creation_settings() if is_lost(n)}
+    at_creation -= {each.settings_id for each in found if each.pinned is not None}
     _detach(lost)
-    return len(lost) + _remove_links(is_lost) + _remove_filters(is_lost)
+    _disown(at_creation)
+    return len(lost) + len(at_creation) + _remove_links(is_lost) + _remove_filters(is_lost)
+
+
+def _creation_settings() -> Iterator[int]:
+    """The settings maps of all programs of ours at the creation of sockets."""
+    for fd in libbpf.links(libbpf.LINK_TRACING):
+        name, maps = _program(libbpf.link_info(fd).prog_id)
+        if name == creation.PROGRAM and "odm_settings" in maps:
+            yield maps["odm_settings"]
+
+
+def _disown(settings_ids: Iterable[int]) -> None:
+    """Make programs at the creation of sockets let all pass, since nothing detaches them."""
+    for settings_id in settings_ids:
+        settings.disown_map(libbpf.map_by_id(settings_id))
 
 
 def _remove_links(is_lost: Callable[[int | None], bool]) -> int:
@@ -247,12 +277,12 @@ def _settings(settings_id: int | None) -> abi.Settings | None:
         return None
     try:
         fd = libbpf.map_by_id(settings_id)
-        settings = libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
+        opened = libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
     except DatapathError:
         return None
     try:
-        row = settings.get(0)
+        row = opened.get(0)
         assert row is None or isinstance(row, abi.Settings)
         return row
     finally:
-        settings.close()
+        opened.close()

@@ -12,11 +12,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from odm_agent.datapath import frames, libbpf
+from odm_agent.datapath import creation, frames, libbpf, settings
 from odm_agent.datapath.catalogue import CGROUP, ELSEWHERE_PINS, TRACEPOINTS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.errors import DatapathError
@@ -96,8 +96,9 @@ def still_attached(cgroup: Path, programs: Mapping[str, int]) -> list[str]:
 def unknown(pin_dir: Path) -> list[Path]:
     """Pins of ours that this version has no name for: another version's links and maps."""
     links = links_folder(pin_dir).glob("odm_*")
+    known = {*MAPS, *ELSEWHERE_PINS, *TRACEPOINTS, creation.PROGRAM}
     return [p for p in links if p.name not in CGROUP] + [
-        p for p in pin_dir.glob("odm_*") if p.name not in {*MAPS, *ELSEWHERE_PINS, *TRACEPOINTS}
+        p for p in pin_dir.glob("odm_*") if p.name not in known
     ]
 
 
@@ -198,6 +199,9 @@ def clear(pin_dir: Path) -> None:
         if name in links:
             remove_link(links[name])
     frames.remove(pin_dir)
+    # What stands elsewhere can't be detached: it ends with its last reference, perhaps not at once.
+    with suppress(DatapathError):  # these are of another version
+        settings.disown(pin_dir)
     for path in sorted(pin_dir.glob("odm_*")):
         path.unlink()
     for directory in (links_folder(pin_dir), pin_dir):

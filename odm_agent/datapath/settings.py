@@ -56,6 +56,24 @@ def write(folder: Path, wanted: Wanted) -> None:
         settings.close()
 
 
+def disown(pin_dir: Path) -> None:
+    """Let no namespace be the programs' home: those that only look at its sockets let all pass."""
+    if (pin_dir / "odm_settings").exists():
+        disown_map(libbpf.get_pinned(pin_dir / "odm_settings"))
+
+
+def disown_map(fd: int) -> None:
+    """The same, of a map that is given; closes the descriptor."""
+    settings = libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")
+    try:
+        row = settings.get(0)
+        assert row is not None  # an array has all its rows
+        row.home_netns = 0
+        settings.put(0, row)
+    finally:
+        settings.close()
+
+
 def _open(pin_dir: Path) -> libbpf.Map:
     fd = libbpf.get_pinned(pin_dir / "odm_settings")
     return libbpf.Map(fd, ct.c_uint32, abi.Settings, "odm_settings")

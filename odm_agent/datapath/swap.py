@@ -21,6 +21,7 @@ from odm_agent.datapath import (
     abi,
     catalogue,
     census,
+    creation,
     frames,
     identity,
     libbpf,
@@ -79,6 +80,7 @@ def up_to_date(wanted: Wanted) -> bool:
         == identity.Identity(abi.ABI_TAG, abi.STORAGE_TAG, source.source_hash())
         and all((pin_dir / name).exists() for name in (*MAPS, *catalogue.ELSEWHERE_PINS))
         and tracepoints.complete(pin_dir)
+        and creation.complete(pin_dir)
         and pins.is_enforcing(pin_dir, wanted.cgroup.stat().st_ino)
         and settings.fit(wanted)
     )
@@ -122,6 +124,7 @@ class Staged:
             with _program(self.folder, program) as prog_fd:
                 install(pin_dir, prog_fd)
         self._attach_tracepoints()
+        creation.install(pin_dir, self.folder)
         removed = _remove_unknown(pin_dir)
         identity.write(pin_dir)
         shutil.rmtree(self.folder)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from odm_agent.cli.doctor import managers, network, programs, software, system
+from odm_agent.cli.doctor import managers, network, programs, sockets, software, system
 from odm_agent.cli.doctor.findings import Finding, Host, missing
 from odm_agent.errors import OdmError
 
@@ -26,6 +26,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     network.policy_routing,
     system.new_cgroups,
     software.load_test,
+    sockets.socket_creation,
     programs.foreign_programs,
     network.foreign_rules,
     managers.networkd,

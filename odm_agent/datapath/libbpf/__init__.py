@@ -1,7 +1,8 @@
 """The few system calls of BPF that we need, by the system's libbpf: no compiler in here.
 
 `library` loads it and tells its errors; `objects` finds and pins, `link` attaches, `map` reads and
-writes rows, `btf` asks where the kernel keeps things. The datapath uses all by the one name.
+writes rows, `btf` asks where the kernel keeps things, `program` loads what is given as
+instructions. The datapath uses all by the one name.
 """
 
 from odm_agent.datapath.libbpf.btf import offsets as struct_offsets
@@ -11,6 +12,7 @@ from odm_agent.datapath.libbpf.link import (
     LINK_ITERATOR,
     LINK_TCX,
     LINK_TRACEPOINT,
+    LINK_TRACING,
     LinkInfo,
     attached_to,
     iterator_create,
@@ -38,12 +40,14 @@ from odm_agent.datapath.libbpf.objects import (
     prog_info,
     programs,
 )
+from odm_agent.datapath.libbpf.program import instruction, load_at_function
 
 __all__ = [
     "LINK_CGROUP",
     "LINK_ITERATOR",
     "LINK_TCX",
     "LINK_TRACEPOINT",
+    "LINK_TRACING",
     "MAP_SK_STORAGE",
     "LinkInfo",
     "Map",
@@ -55,6 +59,7 @@ __all__ = [
     "find_pinned",
     "get_pinned",
     "hold_map",
+    "instruction",
     "iterator_create",
     "iterator_read",
     "link_create",
@@ -63,6 +68,7 @@ __all__ = [
     "link_info",
     "link_update",
     "links",
+    "load_at_function",
     "map_by_id",
     "map_info",
     "opened",

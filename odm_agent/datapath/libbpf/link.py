@@ -11,6 +11,7 @@ from odm_agent.datapath.libbpf.objects import all_ids, object_info
 
 #: bpf_link_type.
 LINK_TRACEPOINT: Final = 1
+LINK_TRACING: Final = 2
 LINK_CGROUP: Final = 3
 LINK_ITERATOR: Final = 4
 LINK_TCX: Final = 11
@@ -73,7 +74,8 @@ class LinkInfo:
 def link_create(prog_fd: int, target: int, attach_type: int) -> int:
     """Attach a program beside others (never in their place); the link's descriptor.
 
-    `target` is the descriptor of a cgroup, or for tcx the index of an interface.
+    `target` is the descriptor of a cgroup, for tcx the index of an interface, and 0 for programs
+    that were loaded for a function of the kernel.
     """
     return check(
         library().bpf_link_create(prog_fd, target, attach_type, None), "attaching a program"

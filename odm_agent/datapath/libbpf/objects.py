@@ -58,6 +58,7 @@ class ProgInfo:
     """A program, and the maps that it holds."""
 
     id: int
+    type: int
     name: str
     map_ids: tuple[int, ...]
 
@@ -132,7 +133,9 @@ def prog_info(prog_fd: int) -> ProgInfo:
     ids = (ct.c_uint32 * _MOST_MAPS)()
     info = _ProgInfo(nr_map_ids=_MOST_MAPS, map_ids=ct.addressof(ids))
     object_info(prog_fd, info)
-    return ProgInfo(info.id, info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)]))
+    return ProgInfo(
+        info.id, info.type, info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)])
+    )
 
 
 def hold_map(prog_fd: int, map_fd: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import clsact, orphans
+from odm_agent.datapath import clsact, creation, orphans
 from odm_agent.datapath.catalogue import ELSEWHERE_PINS, TRACEPOINTS
 from odm_agent.datapath.shapes import MAPS
 from odm_agent.kernel.namespace import netns_cookie
@@ -85,6 +85,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
                 *MAPS,
                 *ELSEWHERE_PINS,
                 *TRACEPOINTS,
+                *([creation.PROGRAM] if creation.way() else []),
             }
             assert world.agent.guarded() == guarded
             assert _filters(world) == filters

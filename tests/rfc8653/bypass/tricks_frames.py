@@ -1,17 +1,23 @@
 """Frames past the IP layer: AF_PACKET and AF_XDP, for which no cgroup program runs."""
 
 import ctypes
+import errno
 import mmap
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
+from odm_agent.datapath import creation
+from tests.lab import compat
 from tests.rfc8653.bypass.forward import forwarding, gateway_mac
 from tests.rfc8653.bypass.packets import spoofed
 from tests.rfc8653.bypass.technique import (
     OPEN,
+    Absent,
     Act,
+    Expect,
     Form,
     Stage,
     Technique,
@@ -45,6 +51,7 @@ def frame(stage: Stage, mac: bytes) -> bytes:
 
 def _packet(send: Callable[[Stage, bytes], object]) -> Act:
     def act(stage: Stage) -> str:
+        compat.prepare()
         mac = gateway_mac(stage)
         return stage.do(lambda: send(stage, mac))
 
@@ -91,6 +98,57 @@ def _bypassing(stage: Stage, mac: bytes) -> None:
         sock.sendto(frame(stage, mac), ("w0", _ethertype(stage)))
 
 
+def _bypassing_by_32_bits(stage: Stage, mac: bytes) -> None:
+    """The kernel runs no program of ours for the options of 32-bit programs."""
+    with _open(socket.SOCK_RAW) as sock:
+        _set_by_32_bits(sock, _SOL_PACKET, _PACKET_QDISC_BYPASS, struct.pack("@I", 1))
+        sock.sendto(frame(stage, mac), ("w0", _ethertype(stage)))
+
+
+def _set_by_32_bits(sock: socket.socket, level: int, option: int, value: bytes) -> None:
+    try:
+        compat.set_option(sock.fileno(), level, option, value)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise Absent("32-bit system calls") from None
+        raise
+
+
+@contextmanager
+def _late_interface(stage: Stage) -> Iterator[None]:
+    """One more link to gateway A, made while there is no agent."""
+    world = stage.world
+    host, gateway = world.site.host, world.site.a
+    world.agent.sigkill()
+    try:
+        host.ip("link", "add", "late", "type", "veth", "peer", "late-end", "netns", gateway.name)
+        host.ip("link", "set", "late", "up")
+        gateway.ip("link", "set", "late-end", "up")
+        # What arrives there arrives at the link that is captured.
+        gateway.run(["tc", "qdisc", "add", "dev", "late-end", "ingress"])
+        gateway.run(
+            [
+                *("tc", "filter", "add", "dev", "late-end", "ingress", "protocol", "all"),
+                *("u32", "match", "u32", "0", "0"),
+                *("action", "mirred", "ingress", "redirect", "dev", "to-host"),
+            ]
+        )
+        yield
+    finally:
+        host.ip("link", "del", "late")
+        world.agent.start()
+
+
+def _raw_at_late(stage: Stage, mac: bytes) -> None:
+    with _open(socket.SOCK_RAW) as sock:
+        sock.sendto(frame(stage, mac), ("late", _ethertype(stage)))
+
+
+def _at_late_interface(stage: Stage) -> str:
+    with _late_interface(stage):
+        return _packet(_raw_at_late)(stage)
+
+
 def _ring(stage: Stage, mac: bytes) -> None:
     """PACKET_TX_RING: the frame is put into memory shared with the kernel."""
     size = _FRAME_SIZE * _FRAMES
@@ -104,6 +162,9 @@ def _ring(stage: Stage, mac: bytes) -> None:
             shared[_SLOT_HEAD : _SLOT_HEAD + len(data)] = data
             shared[: len(head)] = head
             sock.send(b"")
+
+
+SetOption = Callable[[socket.socket, int, int, bytes], None]
 
 
 class _Xdp:
@@ -121,16 +182,16 @@ class _Xdp:
         except OSError as error:
             raise absent(error) from None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, set_option: SetOption = socket.socket.setsockopt) -> None:
         """Send one frame; OSError as it comes."""
         size = 4096 * 4
         area = mmap.mmap(-1, size)
         area[: len(data)] = data
         where = ctypes.addressof(ctypes.c_char.from_buffer(area))
-        option = self.sock.setsockopt
-        option(_SOL_XDP, self._REGISTER, struct.pack("@QQIIII", where, size, 4096, 0, 0, 0))
+        area_at = struct.pack("@QQIIII", where, size, 4096, 0, 0, 0)
+        set_option(self.sock, _SOL_XDP, self._REGISTER, area_at)
         for ring in (self._FILL, self._COMPLETION, self._TX):
-            option(_SOL_XDP, ring, struct.pack("@I", self._ENTRIES))
+            set_option(self.sock, _SOL_XDP, ring, struct.pack("@I", self._ENTRIES))
         offsets = struct.unpack("@16Q", self.sock.getsockopt(_SOL_XDP, self._OFFSETS, 128))
         producer, _, entries, _ = offsets[4:8]  # of the TX ring
         shared = mmap.mmap(
@@ -151,12 +212,31 @@ def _xdp(stage: Stage, mac: bytes) -> None:
         sender.send(frame(stage, mac))
 
 
+def _xdp_by_32_bits(stage: Stage, mac: bytes) -> None:
+    sender = _Xdp()
+    with sender.sock:
+        sender.send(frame(stage, mac), _set_by_32_bits)
+
+
 _RAW: Final = "CAP_NET_RAW"
 _REMEDY: Final = (
     "No cgroup program runs for these sockets. Without CAP_NET_RAW nobody can open one; for a "
     "class that needs it, refuse = {}."
 )
-_FRAMES_DROPPED: Final = refused("frames", "ENOBUFS")
+_UNHEARD: Final = (
+    " That closes this where the kernel runs a program at the creation of sockets (`odm-agent"
+    " check`: socket creation). For services elsewhere: SystemCallArchitectures=native and"
+    " RestrictAddressFamilies=~AF_PACKET AF_XDP."
+)
+_AT_CREATION: Final = creation.way() is not None
+
+
+def _closed(otherwise: Expect) -> Expect:
+    """What a class with `refuse` meets: the refusal at creation, if the kernel lets us there."""
+    return refused("sock-create") if _AT_CREATION else otherwise
+
+
+_FRAMES_DROPPED: Final = _closed(refused("frames", "ENOBUFS"))
 
 TECHNIQUES: Final = (
     Technique(
@@ -207,7 +287,27 @@ TECHNIQUES: Final = (
         needs=_RAW,
         remedy=_REMEDY.format('["packet"]'),
         closed_by="packet",
-        closed=refused("setsockopt"),
+        closed=_closed(refused("setsockopt")),
+    ),
+    Technique(
+        "packet-bypass-32-bit",
+        "AF_PACKET, PACKET_QDISC_BYPASS set by a 32-bit system call",
+        _packet(_bypassing_by_32_bits),
+        OPEN,
+        needs=_RAW,
+        remedy=_REMEDY.format('["packet"]') + _UNHEARD,
+        closed_by="packet",
+        closed=_closed(OPEN),
+    ),
+    Technique(
+        "packet-late",
+        "AF_PACKET, at an interface that was made while the agent was dead",
+        _at_late_interface,
+        OPEN,
+        needs=_RAW,
+        remedy=_REMEDY.format('["packet"]') + _UNHEARD,
+        closed_by="packet",
+        closed=_closed(OPEN),
     ),
     Technique(
         "xdp",
@@ -217,6 +317,16 @@ TECHNIQUES: Final = (
         needs=_RAW,
         remedy=_REMEDY.format('["xdp"]'),
         closed_by="xdp",
-        closed=refused("setsockopt"),
+        closed=_closed(refused("setsockopt")),
+    ),
+    Technique(
+        "xdp-32-bit",
+        "AF_XDP in copy mode, set up by 32-bit system calls",
+        _packet(_xdp_by_32_bits),
+        OPEN,
+        needs=_RAW,
+        remedy=_REMEDY.format('["xdp"]') + _UNHEARD,
+        closed_by="xdp",
+        closed=_closed(OPEN),
     ),
 )

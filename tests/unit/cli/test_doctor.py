@@ -13,10 +13,20 @@ from typing import Final
 
 import pytest
 
-from odm_agent.cli.doctor import CHECKS, bpf, examine, managers, network, programs, software, system
+from odm_agent.cli.doctor import (
+    CHECKS,
+    bpf,
+    examine,
+    managers,
+    network,
+    programs,
+    sockets,
+    software,
+    system,
+)
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok
 from odm_agent.config.schema import AgentConfig
-from odm_agent.datapath import catalogue
+from odm_agent.datapath import catalogue, creation, libbpf
 from odm_agent.errors import KernelError
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
@@ -199,6 +209,27 @@ def test_an_exclusive_program_is_found_at_each_hook_that_we_attach_to(name: str)
 def test_programs_below_only_stand_beside(tmp_path: Path) -> None:
     finding = programs.judge("below", tmp_path, "connect4", ["other"], 0)
     assert finding.state == "warning"
+
+
+@pytest.mark.parametrize(
+    ("way", "state"), [(None, "warning"), (creation.WAYS[0], "ok"), (creation.WAYS[1], "warning")]
+)
+def test_kernels_that_refuse_no_socket_at_its_creation_are_named(
+    monkeypatch: pytest.MonkeyPatch, way: creation.Way | None, state: str
+) -> None:
+    monkeypatch.setattr(creation, "way", lambda: way)
+    (finding,) = sockets.socket_creation(Host())
+    assert finding.state == state
+    classes = [("classes.open", ["raw"]), ("classes.closed", ["raw", "packet"])]
+    found = [each.name for each in sockets.closing(classes)]
+    assert found == ([] if way else ["classes.closed"])
+
+
+def test_where_a_program_can_refuse_sockets_is_tried_on_this_kernel() -> None:
+    """By a program that is gone afterwards; other tests show that what is found does its work."""
+    before = sum(1 for _ in libbpf.links(libbpf.LINK_TRACING))
+    assert creation.way() in (None, *creation.WAYS)
+    assert sum(1 for _ in libbpf.links(libbpf.LINK_TRACING)) == before, "nothing stays"
 
 
 def test_where_nobody_is_that_is_said() -> None:

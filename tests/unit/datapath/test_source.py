@@ -2,12 +2,12 @@
 
 import re
 
-from odm_agent.datapath import catalogue, source
+from odm_agent.datapath import catalogue, creation, source
 
 
 def test_every_hook_is_a_program_of_the_text() -> None:
     defined = set(re.findall(r"^int (\w+)\(", source.amalgamated(), re.MULTILINE))
-    assert defined == set(catalogue.ALL)
+    assert defined == {*catalogue.ALL, creation.PROGRAM}
 
 
 def test_no_local_include_is_left_and_lines_point_at_files() -> None:

@@ -6,9 +6,10 @@ before there are typed addresses, beside them and after them.
 
 import ctypes
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Final
 
 import pytest
 
-from odm_agent.journal import Journal
 from odm_agent.model import Family, Placement
 from tests.lab.agent import LabClass, Settings
 from tests.lab.client import Kind, call
@@ -328,11 +328,10 @@ def test_what_an_interface_was_set_to_is_put_back_under_its_new_name(tmp_path: P
 
 
 def _known_as(world: World, name: str) -> bool:
-    journal = Journal(world.agent.folder / "state" / "state.db")
-    try:
-        return any(f"/{name}/" in each for each in journal.sysctls())
-    finally:
-        journal.close()
+    database = sqlite3.connect(world.agent.folder / "state" / "state.db")
+    with closing(database):
+        rows = database.execute("SELECT path FROM changed_sysctls").fetchall()
+    return any(f"/{name}/" in path for (path,) in rows)
 
 
 def test_labels_and_settings_go_without_the_configuration_too(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
     waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
     match failed:
-        case AddAddress() | RemoveAddress() | AddLabel() | RemoveLabel():
+        case AddAddress() | RemoveAddress() | AddLabel() | RemoveLabel() | Guard() | Unguard():
             return list(rest)
-        case AddAddress() | RemoveAddress() | Guard() | Unguard() | PutUplink() | DropUplink():
+        case PutUplink() | DropUplink():
             return list(rest)
         case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
             # Nor may others go in whose place it was to stand.

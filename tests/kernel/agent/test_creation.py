@@ -70,7 +70,9 @@ _DOORS: Final = {
     "32-bit": lambda: _open_compat(socket.AF_PACKET),
     "32-bit xdp": lambda: _open_compat(_AF_XDP),
     "io_uring": lambda: Uring().open(socket.AF_PACKET, socket.SOCK_RAW, 0).close(),
-    "io_uring worker": lambda: Uring(worker=True).open(_AF_XDP, socket.SOCK_RAW, 0).close(),
+    "io_uring worker": lambda: (
+        Uring(worker=True).open(socket.AF_PACKET, socket.SOCK_DGRAM, 0).close()
+    ),
 }
 
 

@@ -47,12 +47,20 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 	return d.verdict != ODM_REFUSE;
 }
 
-/* Unconnected and bound to a wildcard: the only kind of socket whose answers need the note. */
-static __always_inline bool odm_is_wildcard_server(const struct bpf_sock *sk)
+/*
+ * Unconnected, bound to a wildcard, and without a type of its own: the only kind of socket whose
+ * answers need the note. What peers send to a socket that asked for a type would be noted for the
+ * next one that the kernel gives its port, and lead that to another type than its class's default.
+ */
+static __always_inline bool odm_is_wildcard_server(struct bpf_sock *sk)
 {
+	struct odm_socket *sock;
 	struct odm_addr bound;
 
 	if (sk->dst_port)
+		return false;
+	sock = odm_own_storage(sk);
+	if (sock && sock->type)
 		return false;
 	if (sk->family == AF_INET)
 		return !sk->src_ip4;

@@ -26,7 +26,9 @@ def gateway_trouble(interface: str, gateway: IPAddress, host: HostState) -> str 
                 f"{gateway} is this host's own address (on {local.interface}), so nothing leaves by"
                 " it; use the router's"
             )
-    if interface not in host.links or gateway.is_link_local:
+    link = host.links.get(interface)
+    # A link that is set down has no routes: that alone is what there is to say of it.
+    if link is None or not link.enabled or gateway.is_link_local:
         return None
     connected = [
         route.destination

@@ -145,7 +145,11 @@ def test_T1_an_upgrade_keeps_addresses_that_were_made_with_the_interfaces_name(
                 journal.id_of("prefix", name)
         with closing(sqlite3.connect(database)) as db:
             db.executescript(
-                "DROP TABLE addresses; DROP TABLE prefixes_by_interface; PRAGMA user_version = 1"
+                "DROP TABLE addresses;"
+                "DROP TABLE prefixes_by_interface;"
+                "DROP TABLE changed_sysctls;"
+                "CREATE TABLE sysctls (path TEXT PRIMARY KEY, value TEXT NOT NULL);"
+                "PRAGMA user_version = 1"
             )
         old = {
             each.name: [str(opaque_address(each.network, each.interface, 0, 0, secret))]

@@ -121,7 +121,9 @@ def test_D8_every_absence_of_an_uplink_is_one_absence(
     # Everything that tells says so.
     assert _states(world, "addresses") == {"withdrawn"}
     reasons = {p["reason"] for p in agent.read("prefixes") if p["name"] in _BEHIND_W1}
-    (alarm,) = agent.read("status")["alarms"]
+    alarms = agent.read("status")["alarms"]
+    assert len(alarms) == 1, alarms
+    (alarm,) = alarms
     assert all("w1" in reason for reason in reasons)
     assert all(name in alarm for name in ("w1", *_BEHIND_W1))
     assert {p["addresses"] for p in agent.read("prefixes") if p["name"] in _BEHIND_W1} == {0}

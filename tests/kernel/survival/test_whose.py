@@ -232,7 +232,9 @@ def test_detach_leaves_programs_whose_pins_were_lost_to_the_agent_that_works_wit
             before = sorted(tagged(world.site.host))
             done = detach(world, world.site.host, "-c", str(config))
             assert done.returncode == 1, done.stdout
-            assert f"process {world.agent.read('status')['pid']} works with them" in done.stderr
+            # A process with mounts of its own, made a moment ago, may still see the pins.
+            told = f"process {world.agent.read('status')['pid']} works with them"
+            assert told in done.stderr or f"detach --pin-dir {world.agent.pins}" in done.stderr
             assert sorted(tagged(world.site.host)) == before
             assert works(world)
 

@@ -286,7 +286,6 @@ TECHNIQUES: Final = (
         UNTYPED,
         needs=_ADMIN,
         no_control=_UNMARKED,
-        unclassified=_DROPPED,
     ),
     Technique(
         "mark-udp",

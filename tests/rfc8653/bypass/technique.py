@@ -229,14 +229,14 @@ class Technique:
     closed: Expect | None = None
     #: A class with a default type gets that type's address by the same call.
     own: bool = False
-    #: Where sockets of no class are treated in another way.
-    unclassified: Expect | None = None
     #: Of packets that the kernel sends by itself, whatever class.
     kernels: bool = False
     #: The socket was made before the agent was started.
     older: bool = False
     #: Whose typed packets are on the wire, if not those of the class that tries.
     others: str = ""
+    #: It leads packets of a class with a default type, from its own source, to another uplink.
+    astray: bool = False
 
     def expected(self, form: Form) -> Expect:
         """What must come of it in one form."""

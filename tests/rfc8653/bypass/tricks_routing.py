@@ -204,7 +204,7 @@ def _by_selection(call: Callable[[Stage], str]) -> Act:
 
 _ADMIN: Final = "CAP_NET_ADMIN"
 _UNCHOSEN: Final = "typed addresses are kept out of default selection, which is the point"
-_UNMARKED: Final = "the hook takes our mark off sockets of any class; egress counts the others'"
+_UNMARKED: Final = "the hook takes our mark off"
 
 TECHNIQUES: Final = (
     Technique("route-tcp", "`ip route … src`: TCP", _by_route(_tcp), _DROPPED, ALL),
@@ -293,6 +293,7 @@ TECHNIQUES: Final = (
         _marked("udp"),
         _EPERM,
         needs=_ADMIN,
+        astray=True,
     ),
     Technique(
         "mark-cmsg",
@@ -300,5 +301,6 @@ TECHNIQUES: Final = (
         _mark_by_cmsg,
         _EPERM,
         needs=_ADMIN,
+        astray=True,
     ),
 )

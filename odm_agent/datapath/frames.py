@@ -23,6 +23,11 @@ def install(pin_dir: Path, prog_fd: int) -> None:
     libbpf.pin(prog_fd, path)
 
 
+def is_pinned(pin_dir: Path) -> bool:
+    """Whether the pin of the program can be seen (a bpf file system may be mounted over it)."""
+    return (pin_dir / PROGRAM).exists()
+
+
 def guarded(pin_dir: Path) -> frozenset[int]:
     """The interfaces (by index) of this namespace that are guarded now, or were until they went."""
     return tcx.guarded(pin_dir) | clsact.guarded(pin_dir)
@@ -30,14 +35,14 @@ def guarded(pin_dir: Path) -> frozenset[int]:
 
 def guard(pin_dir: Path, ifindex: int) -> None:
     """Attach at an interface; raises DatapathError."""
-    with libbpf.opened(libbpf.get_pinned(pin_dir / PROGRAM)) as prog_fd:
-        try:
+    try:
+        with libbpf.opened(libbpf.get_pinned(pin_dir / PROGRAM)) as prog_fd:
             _attach(pin_dir, prog_fd, ifindex)
-        except DatapathError as error:
-            raise DatapathError(
-                f"guarding interface {ifindex} against packet sockets: {error}; it is tried again."
-                ' Else take "packet" out of `refuse` and CAP_NET_RAW away from the class'
-            ) from error
+    except DatapathError as error:
+        raise DatapathError(
+            f"guarding interface {ifindex} against packet sockets: {error}; it is tried again."
+            ' Else take "packet" out of `refuse` and CAP_NET_RAW away from the class'
+        ) from error
 
 
 def _attach(pin_dir: Path, prog_fd: int, ifindex: int) -> None:

@@ -56,6 +56,7 @@ class PinnedDatapath(OpenedMaps):
 
     What they hold is read once, when they are opened; from then on a copy is kept beside, so that
     `read` costs next to nothing. Only interfaces are looked at each time: anybody may change them.
+    While the pins are hidden, the guards there are taken to be as they were last seen.
     Cgroups are classified by the programs, too: `classified` reads their rows anew.
     Raises DatapathError if a pin is missing or of another shape.
     """
@@ -78,10 +79,13 @@ class PinnedDatapath(OpenedMaps):
         self._cgroups: dict[int, CgroupRow] = {}
         self._written: set[int] = set()
         self._is_followed = False
+        self._guards = frames.guarded(pin_dir)
         self.classified()
 
     def read(self) -> Projection:
         """The rows that are in the maps now."""
+        if frames.is_pinned(self._pin_dir):
+            self._guards = frames.guarded(self._pin_dir)
         return Projection(
             spans=dict(self._spans),
             sources=dict(self._sources),
@@ -89,7 +93,7 @@ class PinnedDatapath(OpenedMaps):
             choices=dict(self._choices),
             classes=dict(self._classes),
             cgroups=dict(self._cgroups),
-            guards=frames.guarded(self._pin_dir),
+            guards=self._guards,
             uplinks=frozenset(self._uplinks),
         )
 
@@ -166,8 +170,10 @@ class PinnedDatapath(OpenedMaps):
                 self._uplinks.discard(interface)
             case Guard(interface):
                 frames.guard(self._pin_dir, interface)
+                self._guards |= {interface}
             case Unguard(interface):
                 frames.unguard(self._pin_dir, interface)
+                self._guards -= {interface}
 
     def fill(self, goal: Projection, fresh: Collection[str]) -> None:
         """Write the goal's rows into maps that no program reads yet, and into no other.

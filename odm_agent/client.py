@@ -19,7 +19,7 @@ import socket
 from contextlib import suppress
 from typing import Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 
 __all__ = ["AddressType", "NotSupported", "connect", "get_type", "set_type", "supported"]
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 
 _PACKAGE: Final = Path(__file__).resolve().parent
 # The folder is named for the package alone: what else lies in it hides no other module.
@@ -23,7 +23,7 @@ _START: Final = (
     " runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
 #: What compiles and loads the eBPF programs (it alone knows the compiler, so it isn't imported).
-LOADER: Final = "odm_agent.datapath.loader"
+LOADER: Final = "odm_agent.datapath.install.loader"
 #: Where the distribution keeps its programs. The caller's PATH may name folders of others.
 _PROGRAMS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 

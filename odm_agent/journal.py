@@ -8,9 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
+from odm_agent.core.model import IPAddress
 from odm_agent.folders import distrust
-from odm_agent.model import IPAddress
 from odm_agent.prefixes.memory import Given
 
 Kind = Literal["class", "prefix"]

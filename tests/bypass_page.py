@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from odm_agent.datapath import creation
+from odm_agent.datapath.guards import creation
 from tests.rfc8653.bypass.table import GROUPS
 from tests.rfc8653.bypass.technique import Form, Result, Technique
 from tests.whole_run import ROOT, WholeRun, is_worker

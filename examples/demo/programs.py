@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from examples.demo.servers import DNS_PORT, HTTP_PORT, IPERF_PORT, ZONE
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import LabClass
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import CORRESPONDENT

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from examples.demo.programs import CLASSES, PROGRAMS, Program
 from examples.demo.servers import Server
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.agent import Agent
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LINKS, Captures, Site, prefix_of, type_of

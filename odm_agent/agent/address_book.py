@@ -2,7 +2,7 @@
 
 import logging
 
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 from odm_agent.journal import Journal
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.table import PrefixTable

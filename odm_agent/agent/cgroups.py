@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.control import scopes
+from odm_agent.core.errors import KernelError
+from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy, Mode
+from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath import abi
-from odm_agent.datapath.following import Folder
-from odm_agent.errors import KernelError
+from odm_agent.datapath.maps.following import Folder
 from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import Matches, Refused, cgroup_id, distrust, expand, path_of
-from odm_agent.model import AddressType, ClassPolicy, Mode
 from odm_agent.policy.automaton import Automaton, compiled
-from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.policy.globs import class_of, match, nearest_class_of
-from odm_agent.projection import CgroupRow
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from odm_agent.actions import (
+from odm_agent.agent.owner import journal_of, state_file
+from odm_agent.config.schema import AgentConfig
+from odm_agent.control.answers import Status
+from odm_agent.control.client import AgentNotRunning, ControlClient
+from odm_agent.core.actions import (
     KernelAction,
     PutChoice,
     RemoveAddress,
@@ -19,15 +23,12 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
-from odm_agent.agent.owner import journal_of, state_file
-from odm_agent.config.schema import AgentConfig
-from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.control.shapes import Status
-from odm_agent.datapath import orphans, pins, settings, visible
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.datapath.visible import Folder
-from odm_agent.errors import KernelError, OdmError
-from odm_agent.host import Address, HostState, RuleAction
+from odm_agent.core.errors import KernelError, OdmError
+from odm_agent.core.host import Address, HostState, RuleAction
+from odm_agent.datapath.install import deployment, lost_pins, pins, visible
+from odm_agent.datapath.install.visible import Folder
+from odm_agent.datapath.maps.writer import MapWriter
+from odm_agent.datapath.trust import require_trust
 from odm_agent.kernel import namespace, sysctl
 from odm_agent.kernel.netlink import NetlinkKernel
 
@@ -55,9 +56,9 @@ def detach(agent: AgentConfig) -> Iterator[str]:
     place named; before anything was touched if it belongs to another agent.
     """
     folder = Path(agent.pin_dir)
-    pins.require_trust(folder)
+    require_trust(folder)
     served = _served(folder, agent.protocol)
-    found = orphans.find(served.netns)
+    found = lost_pins.find(served.netns)
     others = _others(found, folder, served)
     if others and not served.is_pinned:
         raise OdmError(
@@ -86,7 +87,7 @@ def detach(agent: AgentConfig) -> Iterator[str]:
             yield from _restore_sysctls(agent, served.netns)
         if pins.remove(folder):
             yield f"detached the programs and removed the pins in {folder}"
-        if is_there and (count := orphans.remove(served.netns, in_use)):
+        if is_there and (count := lost_pins.remove(served.netns, in_use)):
             yield f"detached {count} programs whose pins were lost"
 
 
@@ -95,14 +96,14 @@ def _served(folder: Path, protocol: int) -> _Served:
     if not (folder / "odm_settings").exists():
         return _Served(here, protocol, is_pinned=pins.links_folder(folder).exists())
     try:
-        row = settings.read(folder)
+        row = deployment.read(folder)
     except OdmError as error:  # of another version: all the more to be removed
         log.warning("pins that can't be read are removed", extra={"error": str(error)})
         return _Served(here, protocol)
     return _Served(row.home_netns or here, row.protocol or protocol)
 
 
-def _others(found: list[orphans.Found], folder: Path, served: _Served) -> list[Folder]:
+def _others(found: list[lost_pins.Found], folder: Path, served: _Served) -> list[Folder]:
     """Where else programs are pinned for the same namespace and protocol number."""
     places = {(each.pinned, each.protocol) for each in found}
     return sorted(
@@ -112,7 +113,7 @@ def _others(found: list[orphans.Found], folder: Path, served: _Served) -> list[F
     )
 
 
-def _lost_in_use(found: list[orphans.Found], served: _Served) -> set[int]:
+def _lost_in_use(found: list[lost_pins.Found], served: _Served) -> set[int]:
     """The settings maps of programs whose pins were lost, but with which an agent works.
 
     OdmError if there are no others: they are what would be removed.
@@ -153,7 +154,7 @@ def _withdraw(pin_dir: Path) -> None:
     if not pin_dir.exists():
         return
     try:
-        with PinnedDatapath(pin_dir) as datapath:
+        with MapWriter(pin_dir) as datapath:
             for type_, family in datapath.read().choices:
                 datapath.apply(PutChoice(type_, family, ()))
     except OdmError as error:  # half made, or of another version: all the more to be removed

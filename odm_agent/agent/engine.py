@@ -4,7 +4,8 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from odm_agent.actions import (
+from odm_agent.agent.repairs import vanished
+from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddLabel,
@@ -18,18 +19,17 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
-from odm_agent.agent.repairs import vanished
+from odm_agent.core.errors import DatapathError, KernelError
+from odm_agent.core.host import Address, HostState
+from odm_agent.core.model import ClassPolicy, Family, IPAddress
+from odm_agent.core.projection import CgroupRow, Projection
 from odm_agent.datapath.base import Datapath
-from odm_agent.errors import DatapathError, KernelError
-from odm_agent.host import Address, HostState
 from odm_agent.kernel.base import Kernel
-from odm_agent.model import ClassPolicy, Family, IPAddress
 from odm_agent.prefixes import selection, untyped
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.projection import CgroupRow, Projection
 from odm_agent.reconcile.failure import still_safe
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe

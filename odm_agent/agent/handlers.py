@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from odm_agent.agent import sockets, views
+from odm_agent.control.answers import ReloadResult
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
-from odm_agent.control.shapes import ReloadResult
-from odm_agent.errors import ControlError
-from odm_agent.model import Mode
+from odm_agent.core.errors import ControlError
+from odm_agent.core.model import Mode
 
 if TYPE_CHECKING:
     from odm_agent.agent.service import Service

@@ -5,7 +5,7 @@ from collections.abc import Set
 from typing import Final
 
 from odm_agent.config.schema import AgentConfig
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.capabilities import Capability, keep_only
 from odm_agent.metrics.endpoint import split_address
 

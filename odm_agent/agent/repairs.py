@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from odm_agent.projection import Projection
+from odm_agent.core.projection import Projection
 
 #: At most one line in this time, however often somebody takes things away, seconds.
 _QUIET_S: Final = 10.0

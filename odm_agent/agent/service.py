@@ -13,13 +13,13 @@ from pathlib import Path
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
-from odm_agent.agent.readings import AgentReadings
+from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.state import State, open_state, read_config
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
-from odm_agent.datapath import pins
-from odm_agent.errors import KernelError, OdmError
-from odm_agent.host import Address
+from odm_agent.core.errors import KernelError, OdmError
+from odm_agent.core.host import Address
+from odm_agent.datapath.install import pins
 from odm_agent.kernel import conflict
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics

@@ -7,12 +7,11 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from odm_agent.agent.state import State
-from odm_agent.control.shapes import SocketView
+from odm_agent.control.answers import SocketView
+from odm_agent.core.model import UNCLASSIFIED, AddressType, Family, IPAddress
 from odm_agent.datapath import abi
 from odm_agent.kernel import cgroups as kernel_cgroups
-from odm_agent.kernel.sockets import SocketInfo, owners, sockets
-from odm_agent.model import AddressType, Family, IPAddress
-from odm_agent.policy.compile import UNCLASSIFIED
+from odm_agent.kernel.sock_diag import SocketInfo, owners, sockets
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odm_agent.actions import DropCgroup
 from odm_agent.agent import privileges
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
@@ -16,20 +15,23 @@ from odm_agent.agent.engine import Engine
 from odm_agent.agent.owner import journal_of
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config import load as config_file
+from odm_agent.config.classes import class_policies
 from odm_agent.config.schema import Config
-from odm_agent.datapath import abi, catalogue, creation, pins, swap, tracepoints
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.datapath.settings import Wanted
-from odm_agent.errors import ConfigError, DatapathError, OdmError
+from odm_agent.config.values import numbers_of
+from odm_agent.core.actions import DropCgroup
+from odm_agent.core.errors import ConfigError, DatapathError, OdmError
+from odm_agent.core.model import ClassPolicy, TypedPrefix
+from odm_agent.datapath import abi, catalogue
+from odm_agent.datapath.guards import creation
+from odm_agent.datapath.install import pins, swap, tracepoints
+from odm_agent.datapath.install.deployment import Deployment
+from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.kernel.sockets import sockets
-from odm_agent.model import ClassPolicy, TypedPrefix
-from odm_agent.policy.compile import class_policies
+from odm_agent.kernel.sock_diag import sockets
 from odm_agent.prefixes.memory import Memory
-from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile.projections import desired
 from odm_agent.sources.static import typed_prefixes
@@ -63,7 +65,7 @@ class State:
     config: Config
     journal: Journal
     kernel: NetlinkKernel
-    datapath: PinnedDatapath
+    datapath: MapWriter
     engine: Engine
     cgroups: ClassifiedCgroups
     attached_to: Path
@@ -246,14 +248,14 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
     return config, [f"{path}:{found.line}: {found.message}" for found in review.warnings]
 
 
-def wanted_by(config: Config) -> Wanted:
+def wanted_by(config: Config) -> Deployment:
     """What programs a configuration wants, and where. Raises OdmError."""
     agent = config.agent
     attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
     if not attached_to.is_dir():
         raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
     pin_dir = Path(agent.pin_dir)
-    return Wanted(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
+    return Deployment(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
 
 
 def open_state(
@@ -279,7 +281,7 @@ def open_state(
         opened.callback(cgroups.close)
         memory = Memory(journal.addresses())
         table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
-        numbers = Numbers.of(agent)
+        numbers = numbers_of(agent)
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
         if not swap.adopt(wanted):
@@ -289,7 +291,7 @@ def open_state(
                     with NetlinkKernel(agent.protocol) as for_now:
                         host = for_now.read()
                     cgroups.follow(classes)
-                    with PinnedDatapath(staged.folder) as maps:
+                    with MapWriter(staged.folder) as maps:
                         maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
                         found = cgroups.rows(classes, maps.classified(), _cgroups_with_sockets)
                         known = {**classes, **cgroups.reserved()}
@@ -303,7 +305,7 @@ def open_state(
         privileges.drop(agent)  # before there is a second thread, which is the kernel's
         kernel = NetlinkKernel(agent.protocol)
         opened.callback(kernel.close)
-        datapath = PinnedDatapath(wanted.pin_dir)
+        datapath = MapWriter(wanted.pin_dir)
         opened.callback(datapath.close)
         engine = Engine(kernel, datapath, numbers, table, classes)
         state = State(

@@ -6,11 +6,12 @@ from typing import Literal
 from odm_agent.agent.detach import stop_agent
 from odm_agent.agent.state import open_state, read_config, wanted_by
 from odm_agent.config.schema import Config
+from odm_agent.control.answers import Status, Upgrade
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.control.shapes import Status, Upgrade
-from odm_agent.datapath import abi, pins, swap
-from odm_agent.datapath.settings import Wanted
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
+from odm_agent.datapath import abi
+from odm_agent.datapath.install import pins, swap
+from odm_agent.datapath.install.deployment import Deployment
 
 
 def upgrade(path: Path, *, forget_sockets: bool = False) -> Upgrade:
@@ -68,7 +69,7 @@ def _running(config: Config) -> Status | None:
         return None
 
 
-def _refuse_elsewhere(running: Status, wanted: Wanted) -> None:
+def _refuse_elsewhere(running: Status, wanted: Deployment) -> None:
     """Its places can't change under it, nor may it be served from another namespace."""
     is_same = (
         running.pin_dir == str(wanted.pin_dir)

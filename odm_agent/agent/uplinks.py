@@ -8,8 +8,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from odm_agent.errors import KernelError
-from odm_agent.host import HostState, Link
+from odm_agent.core.errors import KernelError
+from odm_agent.core.host import HostState, Link
 from odm_agent.journal import Journal
 from odm_agent.kernel import sysctl
 from odm_agent.prefixes.table import PrefixTable

@@ -9,7 +9,7 @@ from odm_agent import __version__
 from odm_agent.agent import sockets
 from odm_agent.agent.state import State
 from odm_agent.config.advice import gateway_trouble
-from odm_agent.control.shapes import (
+from odm_agent.control.answers import (
     AddressState,
     AddressView,
     CapView,
@@ -19,12 +19,11 @@ from odm_agent.control.shapes import (
     PrefixView,
     Status,
 )
+from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family, IPAddress, Placement
+from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import abi, catalogue
-from odm_agent.model import AddressType, Cap, Family, IPAddress, Placement
-from odm_agent.policy.compile import UNCLASSIFIED
 from odm_agent.prefixes import selection
 from odm_agent.prefixes.table import Row
-from odm_agent.projection import PrefixRow
 
 
 def status(state: State) -> Status:

@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from odm_agent.cli import check, explain, launch, read, serve
 from odm_agent.cli.exits import EPILOG, exit_code
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 
 
 class _Group(TyperGroup):

@@ -12,7 +12,7 @@ from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import DEFAULT_CONFIG, JsonOption, agent_settings
 from odm_agent.cli.output import print_json, print_table
 from odm_agent.config.schema import Config
-from odm_agent.host import HostState
+from odm_agent.core.host import HostState
 
 
 def register(app: typer.Typer) -> None:
@@ -90,9 +90,9 @@ def check_configuration(path: Path) -> Iterator[Finding]:
 
 def _rough_globs(config: Config) -> Iterator[Finding]:
     """Globs that only the agent can tell fully, so that new cgroups must wait for it."""
+    from odm_agent.config.classes import class_policies
     from odm_agent.datapath import abi
     from odm_agent.policy.automaton import compiled
-    from odm_agent.policy.compile import class_policies
 
     ids = count(1)
     policies = class_policies(config, lambda name: next(ids))
@@ -109,12 +109,11 @@ def _rough_globs(config: Config) -> Iterator[Finding]:
 
 def _rule_findings(config: Config, host: HostState) -> Iterator[Finding]:
     """Rules of others that would decide about typed packets before ours do."""
-    from odm_agent.config.values import spans_of
-    from odm_agent.model import Family
-    from odm_agent.prefixes.numbers import Numbers
+    from odm_agent.config.values import numbers_of, spans_of
+    from odm_agent.core.model import Family
     from odm_agent.prefixes.precedence import Typed, obstacles
 
-    numbers = Numbers.of(config.agent)
+    numbers = numbers_of(config.agent)
     # Its mark and table are given to a prefix when the agent starts; the first ones stand for all.
     mark, table = numbers.mark(1), numbers.table(1)
     typed = [

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 import typer
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 FORWARDED: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 #: What a shell returns for a command that it finds but cannot start, and for one it cannot find.

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from odm_agent.control.answers import ClassView
 from odm_agent.control.client import ControlClient
-from odm_agent.control.shapes import ClassView
-from odm_agent.errors import OdmError
-from odm_agent.model import TYPES
+from odm_agent.core.errors import OdmError
+from odm_agent.core.model import TYPES
 
 #: Seconds that a key press may wait for the agent.
 TIMEOUT_S = 0.5

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from odm_agent.errors import ConfigError, OdmError
+from odm_agent.core.errors import ConfigError, OdmError
 
 
 class ExitCode(IntEnum):

@@ -19,9 +19,9 @@ from odm_agent.cli.options import (
 )
 from odm_agent.cli.output import print_facts, print_json
 from odm_agent.cli.probe import Outcome, Question, ask
+from odm_agent.control.answers import AddressView, Membership, PrefixView, Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.control.shapes import AddressView, Membership, PrefixView, Status
-from odm_agent.model import IPAddress
+from odm_agent.core.model import IPAddress
 
 #: No packet leaves, so any port does; this one is "discard".
 DEFAULT_PORT = 9

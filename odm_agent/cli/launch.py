@@ -13,8 +13,8 @@ from odm_agent.cli import complete
 from odm_agent.cli.command import identity_of, run_command
 from odm_agent.cli.options import ConfigOption, SocketOption, TypeOption, locate, parse_type
 from odm_agent.cli.scoped import scope_cgroup, systemd_scope
+from odm_agent.control.answers import Status
 from odm_agent.control.scopes import PARENT, Scope
-from odm_agent.control.shapes import Status
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import typer
 from odm_agent.cli import complete
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import ControlClient
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 
 DEFAULT_CONFIG: Final = Path("/etc/odm-agent/odm-agent.toml")
 SOCKET_VARIABLE: Final = "ODM_AGENT_SOCKET"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.cli.child import in_child
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
+from odm_agent.core.model import AddressType
 from odm_agent.kernel.namespace import enter, netns_cookie
-from odm_agent.model import AddressType
 
 IPV6_ADDR_PREFERENCES: Final = 72
 TYPE_SHIFT: Final = 16

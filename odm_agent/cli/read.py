@@ -17,8 +17,15 @@ from odm_agent.cli.options import (
     parse_type,
 )
 from odm_agent.cli.output import moment, print_facts, print_json, print_table
+from odm_agent.control.answers import (
+    AddressView,
+    CapView,
+    ClassView,
+    PrefixView,
+    SocketView,
+    Status,
+)
 from odm_agent.control.client import AgentNotRunning
-from odm_agent.control.shapes import AddressView, CapView, ClassView, PrefixView, SocketView, Status
 
 SOCKETS_NOTE = (
     "Listed by sock_diag, which knows no TCP socket that is only bound (before Linux 6.8) and no "
@@ -238,8 +245,8 @@ def _attached_programs(cgroup: str) -> int:
     """How many programs with names as ours have are attached to it ("": the root)."""
     from odm_agent.cli.doctor import bpf
     from odm_agent.cli.doctor.programs import OUR_PREFIX
+    from odm_agent.core.errors import OdmError
     from odm_agent.datapath import catalogue
-    from odm_agent.errors import OdmError
     from odm_agent.kernel.cgroups import find_root
 
     try:

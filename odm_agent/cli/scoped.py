@@ -9,7 +9,7 @@ from pathlib import Path
 
 from odm_agent.control.client import ControlClient
 from odm_agent.control.scopes import Scope, parse
-from odm_agent.errors import KernelError, OdmError
+from odm_agent.core.errors import KernelError, OdmError
 from odm_agent.kernel.cgroups import cgroup_id, current_cgroup
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from odm_agent.cli.options import (
 )
 from odm_agent.cli.output import print_json
 from odm_agent.config.schema import AgentConfig
-from odm_agent.control.shapes import ReloadResult
-from odm_agent.errors import ConfigError
+from odm_agent.control.answers import ReloadResult
+from odm_agent.core.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config
 from odm_agent.config.values import gateway_of, spans_of
-from odm_agent.host import HostState, RouteKind
-from odm_agent.model import IPAddress
+from odm_agent.core.host import HostState, RouteKind
+from odm_agent.core.model import IPAddress
 
 
 def advice(config: Config, host: HostState) -> Iterator[Problem]:

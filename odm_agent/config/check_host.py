@@ -6,8 +6,8 @@ from odm_agent.config.advice import advice
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
-from odm_agent.host import HostState, LocalAddress
-from odm_agent.model import IPAddress
+from odm_agent.core.host import HostState, LocalAddress
+from odm_agent.core.model import IPAddress
 
 
 def host_errors(config: Config, host: HostState) -> list[Problem]:

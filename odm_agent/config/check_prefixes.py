@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
-from odm_agent.model import IPAddress, IPNetwork
+from odm_agent.core.model import IPAddress, IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
 ON_LINK_POOL: Final = 256

@@ -22,8 +22,8 @@ from odm_agent.config.schema import (
     PrefixConfig,
     UnclassifiedConfig,
 )
-from odm_agent.errors import ConfigError
-from odm_agent.host import HostState
+from odm_agent.core.errors import ConfigError
+from odm_agent.core.host import HostState
 
 _Section = TypeVar("_Section", bound=msgspec.Struct)
 

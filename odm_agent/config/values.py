@@ -1,4 +1,4 @@
-"""The values of a `[prefixes.NAME]` section as addresses and networks."""
+"""Values of a checked configuration as those of the core: addresses, networks, numbers."""
 
 from ipaddress import (
     IPv4Address,
@@ -8,8 +8,9 @@ from ipaddress import (
     summarize_address_range,
 )
 
-from odm_agent.config.schema import PrefixConfig
-from odm_agent.model import IPAddress, IPNetwork
+from odm_agent.config.schema import AgentConfig, PrefixConfig
+from odm_agent.core.model import IPAddress, IPNetwork
+from odm_agent.prefixes.numbers import Numbers
 
 Range = tuple[IPv4Address, IPv4Address]
 
@@ -48,3 +49,8 @@ def spans_of(prefix: PrefixConfig) -> tuple[IPNetwork, ...]:
     if isinstance(network, IPv4Network) and range_ and prefix.placement == "on-link":
         return tuple(summarize_address_range(*range_))
     return (network,)
+
+
+def numbers_of(agent: AgentConfig) -> Numbers:
+    """What the agent uses in the kernel, as `[agent]` says."""
+    return Numbers(agent.table_base, agent.rule_priority, agent.mark_mask, agent.protocol)

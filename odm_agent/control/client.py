@@ -9,8 +9,8 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from odm_agent.control.shapes import Answer
-from odm_agent.errors import ConfigError, ControlError
+from odm_agent.control.answers import Answer
+from odm_agent.core.errors import ConfigError, ControlError
 
 T = TypeVar("T")
 

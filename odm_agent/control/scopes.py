@@ -10,7 +10,7 @@ same cgroups, so that nobody else has to tell the two apart.
 from dataclasses import dataclass
 from typing import Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 
 #: The cgroup below the attach point that holds one cgroup per command.
 PARENT: Final = "odm.slice"

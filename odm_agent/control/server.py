@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from odm_agent.control.shapes import Answer, Request
-from odm_agent.errors import ConfigError, ControlError, OdmError
+from odm_agent.control.answers import Answer, Request
+from odm_agent.core.errors import ConfigError, ControlError, OdmError
 from odm_agent.folders import distrust
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import ClassVar, Final
 
-from odm_agent.model import AddressType, Family, IPAddress, IPNetwork
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
 
 ABI_TAG: Final = 3
 STORAGE_TAG: Final = 2

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
-from odm_agent.actions import DatapathAction
-from odm_agent.model import AddressType, Family, IPAddress
-from odm_agent.projection import PrefixRow, Projection
+from odm_agent.core.actions import DatapathAction
+from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.projection import PrefixRow, Projection
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def unconfigured(family: Family) -> IPAddress:
 
 
 class Datapath(Protocol):
-    """The maps. The real one is `maps.PinnedDatapath`, the fake `memory.MemoryDatapath`."""
+    """The maps. The real one is `maps.MapWriter`, the fake `memory.FakeDatapath`."""
 
     def read(self) -> Projection:
         """The rows that are in the maps now (kernel parts of the projection stay empty)."""

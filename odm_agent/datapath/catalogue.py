@@ -1,12 +1,18 @@
-"""Every program of ours, and where the kernel runs it.
+"""Every program of ours and where the kernel runs it, and every map: what bpf/odm_maps.h says.
 
 The one list: who compiles, attaches, pins, finds again, or looks what others have attached beside
-ours, reads it here.
+ours, reads it here. A test compares the maps with what the compiler makes of that file. A map whose
+rows change their meaning gets another *name*: so a version never finds, under a name that it knows,
+rows that it misreads, and an upgrade shares with the programs in force whatever both know.
 """
 
-from typing import Final, NamedTuple
+import ctypes as ct
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
-from odm_agent.datapath import census, frames
+from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath.guards import packet_sockets
+from odm_agent.datapath.maps import census
 
 
 class Program(NamedTuple):
@@ -39,11 +45,11 @@ CGROUP: Final = {
 
 #: Those attached elsewhere, each in its own way: to interfaces, and to an iterator.
 ELSEWHERE: Final = {
-    frames.PROGRAM: Program("tc egress", 3, 0),
+    packet_sockets.PROGRAM: Program("tc egress", 3, 0),
     census.PROGRAM: Program("socket storage", 26, 28),
 }
 #: Their pins beside the maps.
-ELSEWHERE_PINS: Final = (frames.PROGRAM, census.PIN)
+ELSEWHERE_PINS: Final = (packet_sockets.PROGRAM, census.PIN)
 
 #: Those at tracepoints, by the tracepoints' names; not on kernels that can't have them. A link
 #: each, which is pinned beside the maps by the program's name. In the order of attaching.
@@ -59,3 +65,79 @@ ALL: Final = CGROUP | ELSEWHERE | TRACEPOINTS
 #: The kernel keeps 15 characters of a name, and the compiler takes what says the kind of program
 #: off it.
 BY_KERNEL_NAME: Final = {name.removeprefix("bpf_iter__")[:15]: name for name in ALL}
+
+#: bpf_map_type and map flags of the kernel's UAPI.
+_HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE = 1, 2, 5, 6, 9, 11
+_NO_PREALLOC, _CLONE = 0x1, 0x200
+
+STORAGE: Final = "odm_sockets"
+IDENTITY: Final = "odm_identities"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One map: `key` and `value` are ctypes types, `maker` is who writes its rows."""
+
+    type: int
+    key: Any
+    value: Any
+    max_entries: int
+    flags: int
+    maker: str
+
+    def differences(self, info: libbpf.MapInfo) -> list[str]:
+        """What of a map in the kernel is not as it should be, in words."""
+        wanted = {
+            "type": self.type,
+            "key_size": ct.sizeof(self.key),
+            "value_size": ct.sizeof(self.value),
+            "max_entries": self.max_entries,
+            "flags": self.flags,
+        }
+        return [
+            f"{field} {getattr(info, field)} instead of {value}"
+            for field, value in wanted.items()
+            if getattr(info, field) != value
+        ]
+
+
+_U32, _U64 = ct.c_uint32, ct.c_uint64
+MAPS: Final[dict[str, Shape]] = {
+    IDENTITY: Shape(_ARRAY, _U32, abi.Identity, 1, 0, "loader"),
+    "odm_settings": Shape(_ARRAY, _U32, abi.Settings, 1, 0, "loader"),
+    "odm_classes": Shape(_ARRAY, _U32, abi.Class, abi.MAX_CLASSES, 0, "agent"),
+    "odm_cgroups": Shape(_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, _NO_PREALLOC, "agent"),
+    "odm_resolved": Shape(_LRU_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, 0, "hooks"),
+    "odm_globs": Shape(_ARRAY, _U32, abi.Globs, 2, 0, "agent"),
+    "odm_steps": Shape(_HASH, abi.StepKey, abi.Step, abi.MAX_STEPS, _NO_PREALLOC, "agent"),
+    "odm_folders": Shape(_HASH, abi.FolderKey, abi.Folder, abi.MAX_FOLDERS, _NO_PREALLOC, "agent"),
+    "odm_members": Shape(_ARRAY, _U32, _U32, abi.MAX_CLASSES + 1, 0, "hooks"),
+    "odm_births": Shape(_PERCPU_ARRAY, _U32, abi.Birth, 1, 0, "hooks"),
+    "odm_sources": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
+    "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
+    "odm_prefixes": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
+    "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
+    "odm_pools": Shape(_ARRAY, _U32, abi.Addr, abi.MAX_POOL, 0, "agent"),
+    "odm_choices": Shape(_ARRAY, _U32, abi.Choice, abi.CHOICES, 0, "agent"),
+    "odm_verdicts": Shape(
+        _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
+    ),
+    "odm_asked": Shape(_LRU_HASH, abi.AskedKey, abi.Addr, abi.MAX_ASKED, 0, "hooks"),
+    "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
+    "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
+    "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
+    "odm_missed": Shape(_PERCPU_ARRAY, _U32, _U64, abi.MISSED, 0, "hooks"),
+    STORAGE: Shape(
+        libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
+    ),
+}
+
+#: What is counted of the sockets that the storage knows: it begins anew with a new one.
+OF_STORAGE: Final = ("odm_usage", "odm_live")
+
+#: Maps whose rows point into one another: both are shared with the programs in force, or neither.
+TOGETHER: Final = (
+    ("odm_prefixes", "odm_pools"),
+    ("odm_settings", "odm_resolved"),
+    ("odm_globs", "odm_steps", "odm_folders"),
+)

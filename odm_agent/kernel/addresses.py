@@ -32,10 +32,10 @@ from pyroute2.netlink.rtnl.ifaddrmsg import (
 )
 from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 
-from odm_agent.host import Address, LocalAddress
+from odm_agent.core.host import Address, LocalAddress
+from odm_agent.core.model import IPAddress
 from odm_agent.kernel.links import index_of
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import IPAddress
 
 logger = logging.getLogger(__name__)
 

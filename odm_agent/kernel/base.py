@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from odm_agent.actions import KernelAction
-from odm_agent.host import HostState
+from odm_agent.core.actions import KernelAction
+from odm_agent.core.host import HostState
 
 
 class Kernel(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.cgroups import matching
 from odm_agent.policy.globs import parts_of
 

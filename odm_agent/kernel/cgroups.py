@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.policy.globs import is_glob, parts_of
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)

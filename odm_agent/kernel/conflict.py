@@ -14,7 +14,7 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 _ETH_P_ARP: Final = 0x0806
 _ARPHRD_ETHER: Final = 1

@@ -7,7 +7,7 @@ from pyroute2.netlink import NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, ifinfmsg
 
-from odm_agent.host import Link
+from odm_agent.core.host import Link
 from odm_agent.kernel.rtnetlink import dump
 
 #: What an interface needs to carry packets, and what it is without it (RFC 2863's ifOperStatus, of

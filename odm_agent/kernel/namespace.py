@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 _SO_NETNS_COOKIE: Final = 71
 _CLONE_NEWNET: Final = 0x40000000

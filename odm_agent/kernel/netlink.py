@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     AddAddress,
     AddLabel,
     AddRoute,
@@ -21,8 +21,8 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
-from odm_agent.errors import KernelError
-from odm_agent.host import Address, HostState, Route, Rule, RuleAction
+from odm_agent.core.errors import KernelError
+from odm_agent.core.host import Address, HostState, Route, Rule, RuleAction
 from odm_agent.kernel import addresses, labels, links, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
 

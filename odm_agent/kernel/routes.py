@@ -15,11 +15,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from odm_agent.host import Route, RouteKind
+from odm_agent.core.host import Route, RouteKind
+from odm_agent.core.model import Family
 from odm_agent.kernel import routespec
 from odm_agent.kernel.links import index_of
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family
 
 MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255

@@ -25,9 +25,9 @@ from pyroute2.netlink.rtnl.rtmsg import (
     rtmsg,
 )
 
-from odm_agent.host import Attributes, Hop, Route, RouteKind
+from odm_agent.core.host import Attributes, Hop, Route, RouteKind
+from odm_agent.core.model import Family, IPAddress, IPNetwork
 from odm_agent.kernel.wire import attribute, attribute_list, number
-from odm_agent.model import Family, IPAddress, IPNetwork
 
 logger = logging.getLogger(__name__)
 

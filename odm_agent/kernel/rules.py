@@ -19,9 +19,9 @@ from pyroute2.netlink.rtnl.fibmsg import (
     fibmsg,
 )
 
-from odm_agent.host import ForeignRule, Rule, RuleAction
+from odm_agent.core.host import ForeignRule, Rule, RuleAction
+from odm_agent.core.model import Family, IPNetwork
 from odm_agent.kernel.rtnetlink import dump
-from odm_agent.model import Family, IPNetwork
 
 #: Where the kernel has the rule for the main table.
 _MAIN_PRIORITY: Final = 32766

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 _ROOT: Final = Path("/proc/sys")
 #: One part of a name; an interface's may hold dots, hence the slashes between the parts.

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from pyroute2.netlink import NETLINK_ROUTE, rtnl
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 _GROUPS: Final = {
     "link": rtnl.RTMGRP_LINK,

@@ -23,7 +23,7 @@ from pyroute2.netlink import (
 )
 from pyroute2.netlink.diag import SOCK_DIAG_BY_FAMILY
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 _TIMEOUT_S: Final = 10.0
 _DUMP_ATTEMPTS: Final = 20

@@ -9,8 +9,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from odm_agent.core.model import AddressType, Family
 from odm_agent.metrics.readings import Readings
-from odm_agent.model import AddressType, Family
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 from odm_agent.metrics.collector import OdmCollector
 from odm_agent.metrics.readings import Readings
 

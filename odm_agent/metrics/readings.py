@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from odm_agent.model import AddressType, Cap, Family
+from odm_agent.core.model import AddressType, Cap, Family
 
 
 class VerdictLabels(Protocol):

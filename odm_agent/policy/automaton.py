@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
 
-from odm_agent.model import ClassPolicy, Mode
-from odm_agent.policy.compile import UNCLASSIFIED
+from odm_agent.core.model import UNCLASSIFIED, ClassPolicy, Mode
 from odm_agent.policy.globs import is_glob, parts_of
 
 #: How many characters of globs there is room for.

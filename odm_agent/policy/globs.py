@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from odm_agent.model import ClassPolicy
+from odm_agent.core.model import ClassPolicy
 
 _WILD = frozenset("*?[")
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from odm_agent.model import IPAddress
+from odm_agent.core.model import IPAddress
 
 
 @dataclass(frozen=True, slots=True)

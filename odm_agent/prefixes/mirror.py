@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.host import HostState, Link, Route, RouteKind
-from odm_agent.model import Family, IPAddress, IPNetwork
+from odm_agent.core.host import HostState, Link, Route, RouteKind
+from odm_agent.core.model import Family, IPAddress, IPNetwork
 from odm_agent.prefixes.table import PrefixTable, Row
 
 #: What IPv6 makes of a route without a metric; the model writes 0 for it.

@@ -2,22 +2,15 @@
 
 from dataclasses import dataclass
 
-from odm_agent.config.schema import AgentConfig
-
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Routing table, rule priority, mark bits and protocol, as `[agent]` configures them."""
+    """Routing table, rule priority, mark bits and protocol, as they are configured."""
 
     table_base: int
     rule_priority: int
     mark_mask: int
     protocol: int
-
-    @classmethod
-    def of(cls, agent: AgentConfig) -> "Numbers":
-        """The numbers of a configuration that has been checked."""
-        return cls(agent.table_base, agent.rule_priority, agent.mark_mask, agent.protocol)
 
     @property
     def last_prefix_id(self) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from odm_agent.host import ForeignRule, HostState, Route
-from odm_agent.model import Family, IPNetwork
+from odm_agent.core.host import ForeignRule, HostState, Route
+from odm_agent.core.model import Family, IPNetwork
 from odm_agent.prefixes.mirror import takes_everything
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.host import HostState, LocalAddress, Route, RouteKind, Rule, RuleAction
-from odm_agent.model import Family, IPAddress, IPNetwork
+from odm_agent.core.host import HostState, LocalAddress, Route, RouteKind, Rule, RuleAction
+from odm_agent.core.model import Family, IPAddress, IPNetwork
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import CONFIGURED_AT_MOST, PrefixTable, Row

@@ -1,11 +1,11 @@
 """What hooks may hand out: prefixes whose addresses, routes and rules are all really there."""
 
-from odm_agent.host import HostState
-from odm_agent.model import AddressType, Family, IPAddress
+from odm_agent.core.host import HostState
+from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.projection import PrefixRow
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
 from odm_agent.prefixes.table import PrefixTable, Row
-from odm_agent.projection import PrefixRow
 
 
 def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from odm_agent.model import AddressType, Family, IPAddress, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, Family, IPAddress, Placement, TypedPrefix
+from odm_agent.prefixes.addresses import addresses, bounds
 from odm_agent.prefixes.memory import Given, Known, Memory
-from odm_agent.prefixes.pools import addresses, bounds
 
 #: A delegated pool larger than this is made local by a route: each configured address costs every
 #: untyped IPv6 connect of the namespace a little, since the kernel looks at all of them.

@@ -16,8 +16,8 @@ from enum import IntEnum
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from odm_agent.host import HostState, LocalAddress
-from odm_agent.model import Family, IPNetwork, Placement
+from odm_agent.core.host import HostState, LocalAddress
+from odm_agent.core.model import Family, IPNetwork, Placement
 from odm_agent.prefixes.table import PrefixTable
 
 #: What the kernel's table of labels sets apart from ordinary global addresses (RFC 6724, 2.1).

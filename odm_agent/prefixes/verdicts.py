@@ -1,9 +1,9 @@
 """Which type each source address has: whole networks, and every address of the namespace."""
 
-from odm_agent.host import Address, HostState
-from odm_agent.model import IPAddress, IPNetwork
+from odm_agent.core.host import Address, HostState
+from odm_agent.core.model import IPAddress, IPNetwork
+from odm_agent.core.projection import SourceRow, SpanRow
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.projection import SourceRow, SpanRow
 
 _UNTYPED = SourceRow()
 

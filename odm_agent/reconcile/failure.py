@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddLabel,
@@ -24,8 +24,8 @@ from odm_agent.actions import (
     RemoveRule,
     Unguard,
 )
-from odm_agent.host import Rule, RuleAction
-from odm_agent.model import IPAddress
+from odm_agent.core.host import Rule, RuleAction
+from odm_agent.core.model import IPAddress
 from odm_agent.reconcile.planning import holds, refuses
 
 

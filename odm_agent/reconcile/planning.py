@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddLabel,
@@ -29,9 +29,9 @@ from odm_agent.actions import (
     RemoveRule,
     Unguard,
 )
-from odm_agent.host import Address, HostState, Route, RouteKind, Rule, RuleAction
-from odm_agent.model import ClassPolicy, IPAddress, IPNetwork
-from odm_agent.projection import Projection
+from odm_agent.core.host import Address, HostState, Route, RouteKind, Rule, RuleAction
+from odm_agent.core.model import ClassPolicy, IPAddress, IPNetwork
+from odm_agent.core.projection import Projection
 
 
 def plan(desired: Projection, observed: Projection, host: HostState) -> list[Action]:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from odm_agent.host import Address, HostState, Route, Rule
-from odm_agent.model import ClassPolicy, Mode, Placement, SocketKind
+from odm_agent.core.host import Address, HostState, Route, Rule
+from odm_agent.core.model import ClassPolicy, Mode, Placement, SocketKind
+from odm_agent.core.projection import CgroupRow, PrefixRow, Projection
 from odm_agent.prefixes import routing, selection, untyped, verdicts
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
-from odm_agent.projection import CgroupRow, PrefixRow, Projection
 
 
 def desired(

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Collection
 
 from odm_agent.config.schema import Config, PrefixConfig
-from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
-from odm_agent.errors import ConfigError
-from odm_agent.model import AddressType, Placement, TypedPrefix
-from odm_agent.prefixes.numbers import Numbers
+from odm_agent.config.values import gateway_of, network_of, numbers_of, range_of, spans_of
+from odm_agent.core.errors import ConfigError
+from odm_agent.core.model import AddressType, Placement, TypedPrefix
 
 
 def typed_prefixes(
@@ -17,7 +16,7 @@ def typed_prefixes(
     `by_interface` are the names of prefixes whose first addresses were made with the interface's.
     Raises ConfigError when so many names were used over time that an id does not fit in the mark.
     """
-    numbers = Numbers.of(config.agent)
+    numbers = numbers_of(config.agent)
     made = tuple(
         _typed(name, prefix, id_of(name), order, name in by_interface)
         for order, (name, prefix) in enumerate(config.prefixes.items())

@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES
+from odm_agent.core.model import TYPES
 from tests.lab.process import wait_until
 
 ROOT: Final = Path(__file__).parents[2]

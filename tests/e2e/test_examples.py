@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType, Family
+from odm_agent.core.model import TYPES, AddressType, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import CORRESPONDENT, PREFIXES, prefix_of, type_of

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.soak.server import Judge
 
 _ROOT = Path(__file__).parents[2]

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from odm_agent.config import load
+from odm_agent.config.classes import class_policies
 from odm_agent.config.schema import AgentConfig, ClassConfig, PrefixConfig
-from odm_agent.errors import ConfigError
-from odm_agent.host import HostState, Link, LocalAddress
-from odm_agent.policy.compile import class_policies
+from odm_agent.core.errors import ConfigError
+from odm_agent.core.host import HostState, Link, LocalAddress
 from odm_agent.sources.static import typed_prefixes
 
 _BOUNDED: Final = settings(

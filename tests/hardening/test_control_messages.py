@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from odm_agent.model import AddressType, Family, IPAddress
+from odm_agent.core.model import AddressType, Family, IPAddress
 from tests.hardening.twins import Twin, beside_twin, libc
 from tests.lab.client import Kind
 from tests.lab.host import CORRESPONDENT, LINKS, NONPERSISTENT, PREFIXES, type_of

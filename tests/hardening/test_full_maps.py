@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import pytest
 
+from odm_agent.core.errors import DatapathError
+from odm_agent.core.model import AddressType, Family, Placement
 from odm_agent.datapath import abi, libbpf
-from odm_agent.errors import DatapathError
-from odm_agent.model import AddressType, Family, Placement
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, ask, call, outcome
 from tests.lab.host import FIXED, LabPrefix, type_of

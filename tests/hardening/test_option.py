@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 from tests.hardening.twins import Twin, beside_twin, libc
 from tests.lab.client import IPV6_ADDR_PREFERENCES
 from tests.lab.host import NONPERSISTENT

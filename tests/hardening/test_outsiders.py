@@ -15,8 +15,9 @@ from typing import Final
 import pytest
 
 from odm_agent.control.client import ControlClient
-from odm_agent.datapath import libbpf, pins
-from odm_agent.errors import DatapathError, OdmError
+from odm_agent.core.errors import DatapathError, OdmError
+from odm_agent.datapath import libbpf
+from odm_agent.datapath.install import pins
 from odm_agent.folders import distrust
 from odm_agent.journal import Journal, JournalError
 from tests.lab.client import Kind, call

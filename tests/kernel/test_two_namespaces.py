@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.model import TYPES
+from odm_agent.core.model import TYPES
 from tests.kernel.s6.legacy import run, run_on_stock
 from tests.lab.agent import Agent
 from tests.lab.cases import each_kind

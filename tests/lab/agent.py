@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from odm_agent.control.client import ControlClient
-from odm_agent.datapath import frames
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
+from odm_agent.datapath.guards import packet_sockets
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LabPrefix
 from tests.lab.netns import NetNs, checked
@@ -256,7 +256,7 @@ class Agent:
 
     def guarded(self) -> frozenset[int]:
         """The interfaces (by index) that are guarded against packet sockets."""
-        return self.netns.call(frames.guarded, self.pins)
+        return self.netns.call(packet_sockets.guarded, self.pins)
 
     def close(self) -> None:
         """Stop and detach: nothing of it is left in the kernel."""

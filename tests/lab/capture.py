@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.model import IPAddress
+from odm_agent.core.model import IPAddress
 from tests.lab.netns import NetNs
 
 _ETH_P_ALL: Final = 0x0003

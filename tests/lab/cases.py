@@ -2,7 +2,7 @@
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType, Family
+from odm_agent.core.model import TYPES, AddressType, Family
 from tests.lab.client import Kind
 
 

@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Final
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.host import CORRESPONDENT
 from tests.lab.peer import IPPROTO_MPTCP, MPTCP_PORT, plain
 

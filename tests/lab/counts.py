@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from odm_agent.core.model import AddressType
 from odm_agent.datapath.base import LiveKey
-from odm_agent.datapath.census import CensusRow
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.kernel.sockets import SocketInfo, sockets
-from odm_agent.model import AddressType
+from odm_agent.datapath.maps.census import CensusRow
+from odm_agent.datapath.maps.writer import MapWriter
+from odm_agent.kernel.sock_diag import SocketInfo, sockets
 from tests.lab.agent import Agent
 from tests.lab.process import wait_until
 
@@ -28,7 +28,7 @@ class Counts:
 
 def look(agent: Agent) -> Counts:
     """The counts now; rows by address that count nobody are left out."""
-    with PinnedDatapath(agent.pins) as datapath:
+    with MapWriter(agent.pins) as datapath:
         live = {key: count for key, count in datapath.live().items() if count}
         return Counts(datapath.usage(), live, datapath.census())
 

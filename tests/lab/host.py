@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.model import AddressType, Family, IPAddress, IPNetwork, Placement
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork, Placement
 from tests.lab.capture import Capture
 from tests.lab.netns import NetNs, address, veth
 from tests.lab.peer import Peer

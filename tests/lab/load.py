@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.client import Kind, ask, exchange, outcome
 from tests.lab.host import FIXED, NONPERSISTENT, SESSION, type_of
 from tests.lab.place import Place

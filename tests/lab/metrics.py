@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.world import World
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.model import TYPES, AddressType, Family
+from odm_agent.core.model import TYPES, AddressType, Family
 from tests.lab.agent import Agent, LabClass, Settings
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import (

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddRule,
@@ -23,11 +23,9 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
-from odm_agent.datapath.memory import MemoryDatapath
-from odm_agent.errors import DatapathError, KernelError
-from odm_agent.host import Hop, LocalAddress, Route, RouteKind, Rule, RuleAction
-from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import (
+from odm_agent.core.errors import DatapathError, KernelError
+from odm_agent.core.host import Hop, LocalAddress, Route, RouteKind, Rule, RuleAction
+from odm_agent.core.model import (
     AddressType,
     ClassPolicy,
     Family,
@@ -36,9 +34,11 @@ from odm_agent.model import (
     Placement,
     TypedPrefix,
 )
+from odm_agent.core.projection import CgroupRow
+from odm_agent.datapath.fake import FakeDatapath
+from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.projection import CgroupRow
 from odm_agent.reconcile.failure import still_safe
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
@@ -100,8 +100,8 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernel = MemoryKernel()
-        self.datapath = MemoryDatapath()
+        self.kernel = FakeKernel()
+        self.datapath = FakeDatapath()
         self.table = PrefixTable(b"secret")
         self.classes = {0: ClassPolicy(0, "unclassified")}
         self.cgroups: dict[int, CgroupRow] = {}

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType, Family, Placement
+from odm_agent.core.model import TYPES, AddressType, Family, Placement
 from tests.lab.agent import Settings
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import Kind, ask, call, exchange

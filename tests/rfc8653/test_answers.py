@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.capture import Packet
 from tests.lab.cases import each_family, each_kind
 from tests.lab.client import Kind

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from odm_agent import client
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, asked, call, exchange, outcome

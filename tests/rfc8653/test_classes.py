@@ -2,7 +2,7 @@
 
 from subprocess import PIPE
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import Kind, call, exchange
 from tests.lab.host import (

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.cases import each_family
 from tests.lab.host import LINKS, Captures
 from tests.lab.world import PLAIN, World

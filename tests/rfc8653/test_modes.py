@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, call, exchange, outcome, source_cmsg
@@ -120,7 +120,7 @@ def modes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _counted(world: World, hook: str, verdict: str) -> int:
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return sum(
             count
             for key, count in datapath.verdicts().items()

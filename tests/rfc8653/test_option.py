@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.cases import each_kind, each_type
 from tests.lab.client import (
     IPV6_ADDR_PREFERENCES,

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.cases import each_kind, each_type
 from tests.lab.client import IPV6_ADDR_PREFERENCES, Kind, ask, call, exchange, outcome, source_cmsg
 from tests.lab.host import (

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import (

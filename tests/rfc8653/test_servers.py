@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.cases import each_family, each_kind, each_type
 from tests.lab.client import TYPE_MASK, TYPE_SHIFT, Kind, ask, asked, exchange, outcome
 from tests.lab.host import FIXED, GRACEFUL, LINKS, NONPERSISTENT, SESSION, Captures, type_of

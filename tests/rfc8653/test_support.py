@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab import compat
 from tests.lab.agent import Settings
 from tests.lab.cases import each_kind, each_type

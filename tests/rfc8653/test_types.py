@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 from tests.lab.cases import each_kind, each_type
 from tests.lab.client import Exchange, Kind, ask, call, disconnect, exchange
 from tests.lab.host import type_of

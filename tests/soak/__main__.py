@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.model import Family
+from odm_agent.core.model import Family
+from odm_agent.datapath.maps.writer import MapWriter
 from tests import residue
 from tests.lab.counts import settles_at
 from tests.lab.host import CORRESPONDENT, FIXED
@@ -107,12 +107,12 @@ def _soak(folder: Path, seconds: float, draw: random.Random) -> list[str]:
 
 
 def _verdicts(world: World) -> Counter[str]:
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return Counter({str(key): count for key, count in datapath.verdicts().items()})
 
 
 def _losses(world: World) -> dict[str, int]:
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return datapath.losses()
 
 

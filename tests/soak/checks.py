@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from odm_agent.kernel.sockets import SocketInfo, sockets
+from odm_agent.kernel.sock_diag import SocketInfo, sockets
 from tests.lab.counts import Counts, look
 from tests.lab.host import type_of
 from tests.lab.process import wait_until

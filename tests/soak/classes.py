@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 from tests.lab.agent import LabClass, Settings
 from tests.lab.host import FIXED, NONPERSISTENT, SESSION
 from tests.lab.world import CLASSES, STANDARD

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from typing import Any, Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.host import type_of
 from tests.lab.peer import plain
 from tests.soak.classes import allowed

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from odm_agent.model import TYPES, AddressType, Family
+from odm_agent.core.model import TYPES, AddressType, Family
 from tests.lab.client import Kind, ask
 from tests.lab.host import CORRESPONDENT, FIXED
 from tests.lab.place import Ready

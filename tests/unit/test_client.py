@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from odm_agent import client
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 
 KINDS = [
     (socket.AF_INET, socket.SOCK_STREAM, 0),

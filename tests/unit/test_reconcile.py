@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 
 import pytest
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddRoute,
@@ -24,13 +24,13 @@ from odm_agent.actions import (
     RemoveAddress,
     RemoveRule,
 )
-from odm_agent.datapath.memory import MemoryDatapath
-from odm_agent.host import LocalAddress, Route, RouteKind, Rule, RuleAction
-from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
+from odm_agent.core.host import LocalAddress, Route, RouteKind, Rule, RuleAction
+from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
+from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow
+from odm_agent.datapath.fake import FakeDatapath
+from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.projection import CgroupRow, PrefixRow, SourceRow
 from odm_agent.reconcile.failure import still_safe
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
@@ -49,7 +49,7 @@ class Host:
     """A namespace, maps, and the agent's loop one step at a time."""
 
     def __init__(self, *prefixes: TypedPrefix) -> None:
-        self.kernel, self.maps = MemoryKernel(), MemoryDatapath()
+        self.kernel, self.maps = FakeKernel(), FakeDatapath()
         self.kernel.set_link("eth0")
         self.table = PrefixTable(b"secret").with_only(prefixes)
         self.classes: dict[int, ClassPolicy] = {}

@@ -5,7 +5,7 @@ from typing import Final
 
 from odm_agent.cli.doctor import managers, network, programs, sockets, software, system
 from odm_agent.cli.doctor.findings import Finding, Host, missing
-from odm_agent.errors import OdmError
+from odm_agent.core.errors import OdmError
 
 Check = Callable[[Host], Iterable[Finding]]
 

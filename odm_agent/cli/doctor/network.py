@@ -12,7 +12,7 @@ from typing import Final
 from odm_agent.cli.child import in_child
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
 from odm_agent.config.schema import AgentConfig
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.namespace import netns_cookie
 
 #: linux/netlink.h, linux/sock_diag.h

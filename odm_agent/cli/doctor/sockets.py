@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from odm_agent.cli.doctor.findings import Finding, Host, ok, warning
-from odm_agent.datapath import creation
-from odm_agent.model import SocketKind
+from odm_agent.core.model import SocketKind
+from odm_agent.datapath.guards import creation
 
 NAME: Final = "socket creation"
 #: What a class closes that has no other hook at its creation.

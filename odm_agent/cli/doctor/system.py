@@ -7,8 +7,8 @@ from typing import Final
 
 from odm_agent.cli.doctor import bpf
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
-from odm_agent.datapath import tracepoints
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
+from odm_agent.datapath.install import tracepoints
 
 #: linux/capability.h
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}

@@ -5,7 +5,7 @@ import os
 from functools import cache
 from typing import Final
 
-from odm_agent.errors import DatapathError
+from odm_agent.core.errors import DatapathError
 
 #: By its name and not by ctypes' search, which runs programs that it finds in PATH.
 LIBRARY: Final = "libbpf.so.1"

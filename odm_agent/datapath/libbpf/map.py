@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.libbpf.library import check, library
 from odm_agent.datapath.libbpf.objects import map_info
-from odm_agent.errors import DatapathError
 
 #: bpf_map_type of the kernel's UAPI.
 MAP_PERCPU_TYPES: Final = frozenset({5, 6, 10})

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.libbpf.library import check, error_code, library
-from odm_agent.errors import DatapathError
 
 _MOST_MAPS: Final = 64
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import Family, Placement
+from odm_agent.core.model import Family, Placement
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cgroup import Cgroup
 from tests.lab.client import Kind, call

@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.datapath import creation, orphans
+from odm_agent.datapath.guards import creation
+from odm_agent.datapath.install import lost_pins
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, outdate
 from tests.kernel.survival.test_pins import bpffs
@@ -207,5 +208,5 @@ def test_lost_pins_are_found_again_and_detach_ends_what_is_pinned_nowhere(tmp_pa
             done = world.agent.call("detach", "-c", str(world.agent.config))
             assert "programs whose pins were lost" in done.stdout, done.stderr
             assert _told(world, "closed") == _all("ok")
-            assert orphans.remove(world.site.host.call(netns_cookie)) == 0
+            assert lost_pins.remove(world.site.host.call(netns_cookie)) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.model import Family
+from odm_agent.core.model import Family
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind
 from tests.lab.host import SESSION
@@ -17,7 +17,7 @@ from tests.lab.world import World
 
 def is_known(world: World, cgroup_id: int) -> bool:
     """Whether the programs know a class of that cgroup."""
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return cgroup_id in datapath.classified()
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
+from odm_agent.core.model import Family
 from odm_agent.journal import Journal
-from odm_agent.model import Family
 from odm_agent.prefixes.rfc7217 import opaque_address
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import Settings

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.model import TYPES, AddressType, Family, IPAddress
+from odm_agent.core.model import TYPES, AddressType, Family, IPAddress
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import CORRESPONDENT, LINKS, PREFIXES, LabPrefix, prefix_of

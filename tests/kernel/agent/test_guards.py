@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.datapath import clsact, tcx
+from odm_agent.datapath.guards import clsact, tcx
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.capture import Capture

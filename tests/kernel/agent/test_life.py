@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import abi, pins
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
+from odm_agent.datapath import abi
+from odm_agent.datapath.install import pins
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import FIXED, PREFIXES, SESSION

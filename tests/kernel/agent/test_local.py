@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.cases import each_family, each_kind
 from tests.lab.client import Kind, exchange, outcome
 from tests.lab.host import FIXED

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from odm_agent.control.client import ControlClient
+from odm_agent.core.model import AddressType, Family
 from odm_agent.datapath import abi
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.model import AddressType, Family
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, call
 from tests.lab.host import FIXED, SESSION, type_of
@@ -212,7 +212,7 @@ def test_user_who_floods_his_class_takes_no_room_of_others(own: World, life: Lif
     with life(own):
         from_outside(own, flood, uid=NOBODY)
         wait_until(lambda: _largest(own) == most, "his share is full, and not overfull")
-        with PinnedDatapath(own.agent.pins) as datapath:
+        with MapWriter(own.agent.pins) as datapath:
             assert datapath.losses()["cgroup"] > 0
         root = own.cgroup.path / "apps"
         root.mkdir(exist_ok=True)
@@ -245,11 +245,11 @@ def test_cgroup_of_v2_keeps_its_name(own: World) -> None:
 
 
 def _rows(world: World) -> int:
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return len(datapath.classified())
 
 
 def _largest(world: World) -> int:
     """How many rows the class has that has most."""
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return max(Counter(row.class_id for row in datapath.classified().values()).values())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from odm_agent.datapath import pins
+from odm_agent.datapath.install import pins
 from tests.lab.client import Kind, call
 from tests.lab.host import SESSION
 from tests.lab.restarts import restarted

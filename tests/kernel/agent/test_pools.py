@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.client import Kind, call
 from tests.lab.host import FIXED, PREFIXES, SESSION
 from tests.lab.world import STANDARD, World, with_pool

@@ -12,17 +12,17 @@ from typing import Final
 
 import pytest
 
-from odm_agent.actions import AddRule
 from odm_agent.agent.privileges import KEPT
+from odm_agent.core.actions import AddRule
+from odm_agent.core.errors import OdmError
+from odm_agent.core.host import Rule
+from odm_agent.core.model import Family
 from odm_agent.datapath import libbpf
-from odm_agent.errors import OdmError
-from odm_agent.host import Rule
 from odm_agent.kernel.capabilities import Capability, keep_only
 from odm_agent.kernel.cgroups import path_of
 from odm_agent.kernel.conflict import in_use
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.kernel.sockets import owners, sockets
-from odm_agent.model import Family
+from odm_agent.kernel.sock_diag import owners, sockets
 from tests.kernel.agent.conftest import eventually
 from tests.lab.cgroup import v2_root
 from tests.lab.client import Kind, ask, call

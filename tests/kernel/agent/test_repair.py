@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.model import Family, Placement
+from odm_agent.core.model import Family, Placement
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call, outcome
 from tests.lab.host import FIXED, GRACEFUL, LINKS, NONPERSISTENT, PREFIXES, LabPrefix

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.kernel.agent.test_life import BROKEN
 from tests.lab.agent import Agent

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, call, exchange, outcome

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import (
     Refused,
@@ -19,7 +19,7 @@ from odm_agent.kernel.cgroups import (
     find_root,
     path_of,
 )
-from odm_agent.kernel.sockets import sockets
+from odm_agent.kernel.sock_diag import sockets
 from tests.lab.cgroup import Cgroup
 
 NOBODY = 65534

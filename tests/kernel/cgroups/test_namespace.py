@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel import namespace, sysctl
 from tests.lab.netns import NetNs
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.cgroups import cgroup_id
 from odm_agent.kernel.namespace import visit
-from odm_agent.kernel.sockets import SocketInfo, owners, sockets
+from odm_agent.kernel.sock_diag import SocketInfo, owners, sockets
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.host import CORRESPONDENT, FIXED, NONPERSISTENT, SESSION
 from tests.lab.world import World
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import abi, source
-from odm_agent.model import AddressType, Mode
+from odm_agent.core.model import AddressType, Mode
+from odm_agent.datapath import abi
+from odm_agent.datapath.install import c_text
 
-_HEADER = source.folder() / "odm_abi.h"
+_HEADER = c_text.folder() / "odm_abi.h"
 
 #: enum in C -> its mirror, and what its members are called in C.
 _ENUMS: dict[str, tuple[type[IntEnum], str]] = {
@@ -116,7 +117,7 @@ def test_application_header_agrees(tmp_path: Path) -> None:
     Both name ON_NET and FRESH alike, so the compiler itself refuses a difference (-Werror).
     """
     program = tmp_path / "uapi.c"
-    public = source.folder() / "uapi" / "odm.h"
+    public = c_text.folder() / "uapi" / "odm.h"
     asserts = [f'_Static_assert((int){a} == (int){b}, "{a}");' for a, b in _PUBLIC.items()]
     program.write_text(
         "\n".join(

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from odm_agent.model import Family, Placement
+from odm_agent.core.model import Family, Placement
 from tests.lab.client import Kind, ask, call, exchange, outcome
 from tests.lab.host import FIXED, LINKS, NONPERSISTENT, PREFIXES, LabPrefix
 from tests.lab.world import STANDARD, World

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, disconnect, exchange
 from tests.lab.host import CORRESPONDENT, FIXED

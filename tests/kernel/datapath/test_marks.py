@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.client import Kind, ask, exchange
 from tests.lab.host import FIXED, SESSION
 from tests.lab.peer import plain

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from odm_agent.actions import AddAddress, RemoveAddress
-from odm_agent.errors import KernelError
-from odm_agent.host import Address, LocalAddress
+from odm_agent.core.actions import AddAddress, RemoveAddress
+from odm_agent.core.errors import KernelError
+from odm_agent.core.host import Address, LocalAddress
 from odm_agent.kernel.netlink import NetlinkKernel
 from tests.kernel.netlink.conftest import PROTOCOL
 from tests.lab.netns import NetNs, veth

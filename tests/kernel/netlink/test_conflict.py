@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel.conflict import conflicts, in_use
 from tests.lab.netns import NetNs, veth
 

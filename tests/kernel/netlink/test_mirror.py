@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from odm_agent.agent.engine import Engine
-from odm_agent.datapath.memory import MemoryDatapath
+from odm_agent.core.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
+from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from tests.lab.netns import NetNs, address, veth
@@ -133,7 +133,7 @@ def site() -> Iterator[Site]:
         )
         table = PrefixTable(bytes(32)).with_only(_prefix(family) for family in Family)
         with host.call(NetlinkKernel, NUMBERS.protocol) as kernel:
-            made = Site(host, Engine(kernel, MemoryDatapath(), NUMBERS, table))
+            made = Site(host, Engine(kernel, FakeDatapath(), NUMBERS, table))
             made.settle()
             yield made
 

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 from pyroute2 import AsyncIPRoute
 
-from odm_agent.actions import (
+from odm_agent.core.actions import (
     AddAddress,
     AddRoute,
     AddRule,
@@ -18,10 +18,10 @@ from odm_agent.actions import (
     RemoveRoute,
     RemoveRule,
 )
-from odm_agent.errors import KernelError
-from odm_agent.host import Address, Route, Rule
+from odm_agent.core.errors import KernelError
+from odm_agent.core.host import Address, Route, Rule
+from odm_agent.core.model import Family
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Family
 from tests.kernel.netlink.conftest import PROTOCOL
 from tests.lab.netns import NetNs
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.kernel.netlink.test_mirror import BOTH, FAR, GATEWAY, NUMBERS, Site, site
 
 __all__ = ["site"]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from odm_agent.actions import AddAddress, AddRoute, KernelAction, RemoveAddress, RemoveRoute
-from odm_agent.errors import KernelError
-from odm_agent.host import Address, Hop, Route, RouteKind
+from odm_agent.core.actions import AddAddress, AddRoute, KernelAction, RemoveAddress, RemoveRoute
+from odm_agent.core.errors import KernelError
+from odm_agent.core.host import Address, Hop, Route, RouteKind
+from odm_agent.core.model import Family, IPAddress
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Family, IPAddress
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from odm_agent.actions import AddRule, RemoveRule
-from odm_agent.host import Rule, RuleAction
+from odm_agent.core.actions import AddRule, RemoveRule
+from odm_agent.core.host import Rule, RuleAction
+from odm_agent.core.model import Family
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.model import Family
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]

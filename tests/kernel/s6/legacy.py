@@ -4,7 +4,7 @@ import ctypes
 from pathlib import Path
 from typing import Final
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.kernel.s6.operations import results
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import CORRESPONDENT, Site

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, Final
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.client import IPV6_ADDR_PREFERENCES, Kind, disconnect, exchange, source_cmsg
 from tests.lab.host import CORRESPONDENT, CORRESPONDENT_2, LINKS
 from tests.lab.peer import plain

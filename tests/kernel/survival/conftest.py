@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from odm_agent.datapath import pins
 from odm_agent.datapath.base import VerdictKey
-from odm_agent.datapath.maps import PinnedDatapath
+from odm_agent.datapath.install import pins
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.lab.host import PREFIXES
 from tests.lab.load import ALL, Job, Tally, under_load
 from tests.lab.world import STANDARD, World
@@ -46,7 +46,7 @@ class Counters:
 
     def check(self) -> int:
         """The sum of all, now."""
-        with PinnedDatapath(self._pins) as datapath:
+        with MapWriter(self._pins) as datapath:
             now = datapath.verdicts()
         for key, count in self._last.items():
             assert now.get(key, 0) >= count, f"{key} went back from {count} to {now.get(key, 0)}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import orphans
+from odm_agent.datapath.install import lost_pins
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, link_ids, program_ids
 from tests.lab.client import Kind, call
@@ -90,7 +90,7 @@ def test_detach_removes_everything(world: World) -> None:
     assert "stopped the running agent" in done.stdout
     assert "detached the programs" in done.stdout, done.stderr
     assert not world.agent.pins.exists()
-    assert orphans.find(world.site.host.call(netns_cookie)) == []
+    assert lost_pins.find(world.site.host.call(netns_cookie)) == []
     assert not type_of(world.place("fixed").do(lambda: call(Kind.TCP6)).seen)
 
 

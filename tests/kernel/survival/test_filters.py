@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.datapath import clsact, libbpf
+from odm_agent.datapath import libbpf
+from odm_agent.datapath.guards import clsact
 from tests.kernel.survival.conftest import outdate
 from tests.kernel.survival.test_pins import GUARDED
 from tests.lab.older import before_6_6

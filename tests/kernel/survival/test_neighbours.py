@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.kernel.survival.conftest import QUICK
 from tests.lab.cgroup import Cgroup
 from tests.lab.client import PORT, Kind, call, outcome

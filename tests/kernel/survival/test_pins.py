@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
-from odm_agent.datapath import clsact, creation, orphans
-from odm_agent.datapath.catalogue import ELSEWHERE_PINS, TRACEPOINTS
-from odm_agent.datapath.shapes import MAPS
+from odm_agent.datapath.catalogue import ELSEWHERE_PINS, MAPS, TRACEPOINTS
+from odm_agent.datapath.guards import clsact, creation
+from odm_agent.datapath.install import lost_pins
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids
 from tests.lab.agent import Agent, LabClass
@@ -55,8 +55,8 @@ def elsewhere(tmp_path: Path, *, links: bool = True) -> Iterator[tuple[World, Pa
         yield world, mount
 
 
-def _ours(world: World) -> list[orphans.Found]:
-    return orphans.find(world.site.host.call(netns_cookie), world.cgroup.id)
+def _ours(world: World) -> list[lost_pins.Found]:
+    return lost_pins.find(world.site.host.call(netns_cookie), world.cgroup.id)
 
 
 def _filters(world: World) -> list[clsact.Filter]:
@@ -118,7 +118,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
             world.agent.close()
             assert _ours(world) == [], "detach ends the links, below the mount as well"
             assert _filters(world) == []
-            assert orphans.remove(world.site.host.call(netns_cookie)) == 0
+            assert lost_pins.remove(world.site.host.call(netns_cookie)) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
 
 
@@ -154,7 +154,7 @@ def test_other_agents_on_the_cgroup_are_not_touched(tmp_path: Path) -> None:
         Site() as second,
         Agent(second.host, world.cgroup, tmp_path, QUICK) as other,
     ):
-        theirs = orphans.find(second.host.call(netns_cookie))
+        theirs = lost_pins.find(second.host.call(netns_cookie))
         assert len(theirs) == len(_ours(world))
         world.agent.sigkill()
         with bpffs(mount):
@@ -162,7 +162,7 @@ def test_other_agents_on_the_cgroup_are_not_touched(tmp_path: Path) -> None:
             assert not {x.link.id for x in _ours(world)} & {x.link.id for x in theirs}
             world.agent.close()
             assert _ours(world) == []
-            assert orphans.find(second.host.call(netns_cookie)) == theirs
+            assert lost_pins.find(second.host.call(netns_cookie)) == theirs
             place = Place(world.place("fixed").cgroup, second.host)
             assert type_of(place.do(lambda: call(Kind.TCP6)).seen) is FIXED
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import orphans
+from odm_agent.datapath.install import lost_pins
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.agent.conftest import eventually
 from tests.kernel.survival.conftest import QUICK, Counters, link_ids, outdate, program_ids, unharmed
@@ -81,7 +81,7 @@ def test_first_start_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path, th
         else:
             assert world.agent.call("detach", "-c", str(world.agent.config)).returncode == 0
             assert not world.agent.pins.exists()
-            assert orphans.find(world.site.host.call(netns_cookie)) == []
+            assert lost_pins.find(world.site.host.call(netns_cookie)) == []
 
 
 def test_restart_adopts_within_moments(own: World) -> None:

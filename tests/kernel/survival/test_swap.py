@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.datapath import abi, catalogue, libbpf, pins, swap
-from odm_agent.datapath.settings import Wanted
+from odm_agent.datapath import abi, catalogue, libbpf
+from odm_agent.datapath.install import pins, swap
+from odm_agent.datapath.install.deployment import Deployment
 from odm_agent.kernel.namespace import netns_cookie
 from tests.kernel.survival.conftest import (
     Counters,
@@ -35,9 +36,9 @@ RENAMED = {
 _SWAPPING_S = 6.0
 
 
-def _wanted(world: World) -> Wanted:
+def _wanted(world: World) -> Deployment:
     cookie = world.site.host.call(netns_cookie)
-    return Wanted(world.agent.pins, world.cgroup.path, cookie, 0xFF000000, 86)
+    return Deployment(world.agent.pins, world.cgroup.path, cookie, 0xFF000000, 86)
 
 
 def _listed(printed: str, what: str) -> set[str]:

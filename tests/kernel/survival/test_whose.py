@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.kernel.survival.conftest import QUICK, link_ids
 from tests.kernel.survival.test_pins import bpffs
 from tests.lab.agent import Agent

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES, Family
+from odm_agent.core.model import TYPES, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.counts import settles_at
 from tests.lab.host import CORRESPONDENT, FIXED, LINKS, NONPERSISTENT

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import Final
 
 from odm_agent.agent.counts import Counts
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.model import Family
+from odm_agent.core.model import Family
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.kernel.tracking.conftest import routed
 from tests.lab.client import Kind, ask, disconnect
 from tests.lab.counts import settles_at, total
@@ -100,7 +100,7 @@ def _churn(
 
 def _given(world: World) -> int:
     """How often a typed address was given or accepted."""
-    with PinnedDatapath(world.agent.pins) as datapath:
+    with MapWriter(world.agent.pins) as datapath:
         return sum(
             count
             for key, count in datapath.verdicts().items()
@@ -113,7 +113,7 @@ def test_no_drift_after_100_000_sockets(tracked: World) -> None:
     places = ("counted", "counted2", "every", "bare")[:_PROCESSES]
     samples: list[int] = []
     given = _given(tracked)
-    with _swallower(tracked), PinnedDatapath(tracked.agent.pins) as datapath:
+    with _swallower(tracked), MapWriter(tracked.agent.pins) as datapath:
         threads = [
             threading.Thread(target=_churn(tracked, place, _CYCLES, addresses)) for place in places
         ]
@@ -129,7 +129,7 @@ def test_no_drift_after_100_000_sockets(tracked: World) -> None:
     given = _given(tracked) - given
     assert given > _PROCESSES * _CYCLES // 2, "most sockets got a typed address"
     settles_at(tracked.agent, 0, timeout_s=20)
-    with PinnedDatapath(tracked.agent.pins) as datapath:
+    with MapWriter(tracked.agent.pins) as datapath:
         assert set(datapath.losses().values()) == {0}
     assert "odm_count_corrections_total 0.0" in tracked.agent.metrics()
 
@@ -165,7 +165,7 @@ def test_counts_are_right_in_the_midst_of_it(tracked: World) -> None:
 def test_looks_that_never_end_find_nothing_wrong(tracked: World) -> None:
     """Few sockets that come and go make the same small differences again and again."""
     addresses = {family: tracked.address(FIXED, family) for family in Family}
-    with _swallower(tracked), PinnedDatapath(tracked.agent.pins) as datapath:
+    with _swallower(tracked), MapWriter(tracked.agent.pins) as datapath:
         counts, looks = Counts(datapath), 0
         typed = {ip_address(tracked.address(t, f)) for t in (FIXED, NONPERSISTENT) for f in Family}
         thread = threading.Thread(target=_churn(tracked, "counted", 60_000, addresses))
@@ -193,7 +193,7 @@ def test_two_that_send_first_by_one_socket_take_one_place(tracked: World) -> Non
             for sock in sockets:
                 wait()
                 sock.sendto(b"x", Kind.SENDTO6.destination)
-        with PinnedDatapath(tracked.agent.pins) as datapath:
+        with MapWriter(tracked.agent.pins) as datapath:
             return sum(datapath.usage().values())
 
     with _more_files(), routed(tracked, Family.IPV6):

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Final
 
+from odm_agent.core.errors import OdmError
+from odm_agent.core.model import Family, IPAddress
 from odm_agent.datapath import abi
-from odm_agent.datapath.maps import PinnedDatapath
-from odm_agent.errors import OdmError
-from odm_agent.model import Family, IPAddress
+from odm_agent.datapath.maps.writer import MapWriter
 from tests.lab.client import Kind, ask
 from tests.lab.counts import look, settles_at, total
 from tests.lab.host import FIXED, prefix_of
@@ -56,7 +56,7 @@ def test_A2_addresses_that_are_not_configured_are_counted_together(tracked: Worl
 
 
 @contextmanager
-def _no_room(datapath: PinnedDatapath) -> Iterator[None]:
+def _no_room(datapath: MapWriter) -> Iterator[None]:
     """While the body runs the map of counts by address takes no further row."""
     rows = datapath._maps["odm_live"]
     keys = []
@@ -95,7 +95,7 @@ def test_A2_what_found_no_room_is_not_taken_back_from_what_did(tracked: World) -
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         application(ready)
 
-    with PinnedDatapath(tracked.agent.pins) as datapath, ExitStack() as stack:
+    with MapWriter(tracked.agent.pins) as datapath, ExitStack() as stack:
         lost = datapath.losses()["address"]
         with _no_room(datapath):
             talk = stack.enter_context(tracked.place("counted").conversation(blocking))

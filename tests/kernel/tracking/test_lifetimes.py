@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.kernel.sockets import sockets
-from odm_agent.model import Family
+from odm_agent.core.model import Family
+from odm_agent.kernel.sock_diag import sockets
 from tests.kernel.tracking.conftest import routed
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, disconnect, exchange, outcome

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent.model import TYPES
+from odm_agent.core.model import TYPES
 from tests.lab.agent import LabClass
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, disconnect, exchange, outcome

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.world import PLAIN, World
 from tests.rfc8653.bypass.technique import ABSENT, Form, Result, Stage, Technique
 from tests.rfc8653.bypass.wire import Verdicts, kernels_word, watched

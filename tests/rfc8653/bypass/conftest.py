@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.client import Kind, call
 from tests.lab.world import World
 from tests.rfc8653.bypass import tricks_older

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from odm_agent.model import AddressType, Family
+from odm_agent.core.model import AddressType, Family
 from tests.lab.client import PORT, outcome
 from tests.lab.host import CORRESPONDENT, CORRESPONDENT_2, FIXED, PREFIXES, SESSION, LabPrefix
 from tests.lab.place import Place, Ready

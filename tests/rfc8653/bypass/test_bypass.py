@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import pytest
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.host import NONPERSISTENT
 from tests.lab.world import World
 from tests.rfc8653.bypass.attempt import attempt, works

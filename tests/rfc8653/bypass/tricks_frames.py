@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from odm_agent.datapath import creation
+from odm_agent.datapath.guards import creation
 from tests.lab import compat
 from tests.rfc8653.bypass.forward import forwarding, gateway_mac
 from tests.rfc8653.bypass.packets import spoofed

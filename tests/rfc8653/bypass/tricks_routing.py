@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from odm_agent.model import Family
+from odm_agent.core.model import Family
 from tests.lab.client import IPV6_ADDR_PREFERENCES, PORT
 from tests.lab.host import LINKS, NONPERSISTENT
 from tests.rfc8653.bypass.forward import forwarding

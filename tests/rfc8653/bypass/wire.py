@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from odm_agent.model import AddressType
+from odm_agent.core.model import AddressType
 from tests.lab.capture import Packet
 from tests.lab.host import Captures, type_of
 from tests.lab.metrics import counts

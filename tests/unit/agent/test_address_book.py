@@ -3,8 +3,8 @@
 from ipaddress import IPv6Network
 
 from odm_agent.agent.address_book import AddressBook
+from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.journal import Journal, JournalError
-from odm_agent.model import AddressType, Placement, TypedPrefix
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.table import PrefixTable
 

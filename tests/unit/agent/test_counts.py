@@ -5,9 +5,9 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 
 from odm_agent.agent.counts import Counts
+from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.datapath.base import LiveKey, unconfigured
-from odm_agent.datapath.census import CensusRow
-from odm_agent.model import AddressType, Family, IPAddress
+from odm_agent.datapath.maps.census import CensusRow
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 HERE, GONE = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")

@@ -4,13 +4,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from odm_agent.actions import AddAddress, KernelAction, PutPrefix
 from odm_agent.agent.engine import Engine
-from odm_agent.datapath.memory import MemoryDatapath
-from odm_agent.errors import DatapathError, KernelError
-from odm_agent.host import LocalAddress
-from odm_agent.kernel.memory import MemoryKernel
-from odm_agent.model import AddressType, Family, Placement, TypedPrefix
+from odm_agent.core.actions import AddAddress, KernelAction, PutPrefix
+from odm_agent.core.errors import DatapathError, KernelError
+from odm_agent.core.host import LocalAddress
+from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
+from odm_agent.datapath.fake import FakeDatapath
+from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 
@@ -39,8 +39,8 @@ LINK4 = TypedPrefix(
 )
 
 
-def engine(*prefixes: TypedPrefix) -> tuple[Engine, MemoryKernel, MemoryDatapath]:
-    kernel, maps = MemoryKernel(), MemoryDatapath()
+def engine(*prefixes: TypedPrefix) -> tuple[Engine, FakeKernel, FakeDatapath]:
+    kernel, maps = FakeKernel(), FakeDatapath()
     kernel.set_link("eth0")
     table = PrefixTable(b"secret").with_only(prefixes)
     return Engine(kernel, maps, NUMBERS, table), kernel, maps

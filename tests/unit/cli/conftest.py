@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from odm_agent.cli.app import build
-from odm_agent.control.server import ControlServer, Handler
-from odm_agent.control.shapes import (
+from odm_agent.control.answers import (
     AddressView,
     ClassView,
     Membership,
@@ -24,6 +23,7 @@ from odm_agent.control.shapes import (
     SocketView,
     Status,
 )
+from odm_agent.control.server import ControlServer, Handler
 
 STATUS = Status(
     version="0.1.0",

@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from odm_agent.cli.child import ChildError, in_child
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
 
 
 def refused() -> NoReturn:

@@ -14,20 +14,20 @@ from odm_agent.cli.app import build
 from odm_agent.cli.doctor.findings import Finding
 from odm_agent.cli.exits import EPILOG, ExitCode
 from odm_agent.cli.explain import Explanation
-from odm_agent.control import shapes
+from odm_agent.control import answers
 from tests.unit.cli.conftest import Cli, FakeAgent
 
 PAGE = Path(__file__).parents[3] / "docs/cli.md"
 APP: Any = typer.main.get_command(build())
 #: What --json prints, by command.
 SHAPES: dict[str, type[msgspec.Struct]] = {
-    "status": shapes.Status,
-    "prefixes": shapes.PrefixView,
-    "addresses": shapes.AddressView,
-    "sockets": shapes.SocketView,
-    "classes": shapes.ClassView,
-    "reload": shapes.ReloadResult,
-    "upgrade": shapes.Upgrade,
+    "status": answers.Status,
+    "prefixes": answers.PrefixView,
+    "addresses": answers.AddressView,
+    "sockets": answers.SocketView,
+    "classes": answers.ClassView,
+    "reload": answers.ReloadResult,
+    "upgrade": answers.Upgrade,
     "check": Finding,
     "explain": Explanation,
 }

@@ -26,8 +26,9 @@ from odm_agent.cli.doctor import (
 )
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok
 from odm_agent.config.schema import AgentConfig
-from odm_agent.datapath import catalogue, creation, libbpf
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
+from odm_agent.datapath import catalogue, libbpf
+from odm_agent.datapath.guards import creation
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
 from tests.unit.cli.conftest import Cli

@@ -14,9 +14,9 @@ import pytest
 
 from odm_agent.cli.launch import own_arguments, systemd_command, wants_systemd_scope
 from odm_agent.control.scopes import PARENT, Scope, parse
-from odm_agent.errors import ControlError
+from odm_agent.core.errors import ControlError
+from odm_agent.core.model import AddressType
 from odm_agent.kernel.cgroups import cgroup_id, find_root
-from odm_agent.model import AddressType
 from tests.lab.cgroup import Cgroup
 from tests.unit.cli.conftest import STATUS, FakeAgent
 

@@ -12,10 +12,10 @@ import typer
 
 from odm_agent.cli.explain import find_target, parse_destination
 from odm_agent.cli.probe import Outcome, Question, ask
-from odm_agent.errors import KernelError
+from odm_agent.core.errors import KernelError
+from odm_agent.core.model import AddressType
 from odm_agent.kernel.cgroups import current_cgroup
 from odm_agent.kernel.namespace import netns_cookie
-from odm_agent.model import AddressType
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
 from tests.lab.process import wait_until

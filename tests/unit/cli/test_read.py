@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from odm_agent.errors import ControlError
+from odm_agent.core.errors import ControlError
 from tests.unit.cli.conftest import (
     ADDRESSES,
     CLASSES,

@@ -9,8 +9,8 @@ import pytest
 import odm_agent.agent
 from odm_agent import __version__
 from odm_agent.config.schema import AgentConfig
-from odm_agent.control.shapes import ReloadResult, Upgrade
-from odm_agent.errors import ConfigError, DatapathError
+from odm_agent.control.answers import ReloadResult, Upgrade
+from odm_agent.core.errors import ConfigError, DatapathError
 from tests.unit.cli.conftest import Cli, FakeAgent
 
 

@@ -7,9 +7,9 @@ import pytest
 from odm_agent.config.lines import line_of, lines_of
 from odm_agent.config.load import Finding, load, parse, review
 from odm_agent.config.schema import Config
-from odm_agent.errors import ConfigError
-from odm_agent.host import HostState, Link, LocalAddress, Route
-from odm_agent.model import Family
+from odm_agent.core.errors import ConfigError
+from odm_agent.core.host import HostState, Link, LocalAddress, Route
+from odm_agent.core.model import Family
 
 PREFIX = """
 [prefixes.{name}]

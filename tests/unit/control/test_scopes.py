@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odm_agent.control.scopes import Scope, parse
-from odm_agent.model import TYPES, AddressType
+from odm_agent.core.model import TYPES, AddressType
 
 
 @given(

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from odm_agent.control.answers import ClassView
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.control.server import LINE_LIMIT_BYTES, ControlServer
-from odm_agent.control.shapes import ClassView
-from odm_agent.errors import ConfigError, ControlError, OdmError
+from odm_agent.core.errors import ConfigError, ControlError, OdmError
 
 T = TypeVar("T")
 NOBODY_UID = 65534

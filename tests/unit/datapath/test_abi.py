@@ -5,8 +5,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.datapath import abi
-from odm_agent.model import AddressType, Family, IPAddress
 
 
 @given(st.ip_addresses())

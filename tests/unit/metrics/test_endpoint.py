@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.metrics.endpoint import MetricsError, split_address, start
 from odm_agent.metrics.readings import Info, Readings, Reloads, VerdictLabels
-from odm_agent.model import AddressType, Cap, Family
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 Labels = frozenset[tuple[str, str]]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from odm_agent.core.model import ClassPolicy, Mode
 from odm_agent.datapath import abi
-from odm_agent.model import ClassPolicy, Mode
 from odm_agent.policy.automaton import MOST_BITS, Position, compiled
 from odm_agent.policy.globs import class_of, parts_of
 

@@ -1,6 +1,6 @@
 import pytest
 
-from odm_agent.model import ClassPolicy
+from odm_agent.core.model import ClassPolicy
 from odm_agent.policy.globs import class_of, match, nearest_class_of
 
 

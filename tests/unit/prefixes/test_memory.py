@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odm_agent.model import AddressType, IPAddress, IPNetwork, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, IPAddress, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.memory import Given, Memory
 from odm_agent.prefixes.table import PrefixTable
 

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 import pytest
 
-from odm_agent.host import Rule, RuleAction
-from odm_agent.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
+from odm_agent.core.host import Rule, RuleAction
+from odm_agent.core.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.routing import rules_of
 from odm_agent.prefixes.table import PrefixTable

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odm_agent.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 
 

@@ -5,8 +5,8 @@ from ipaddress import IPv6Address, IPv6Network
 
 import pytest
 
-from odm_agent.host import HostState, Link, LocalAddress, Route
-from odm_agent.model import AddressType, Family, Placement, TypedPrefix
+from odm_agent.core.host import HostState, Link, LocalAddress, Route
+from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.prefixes.untyped import Shield, shield
 

@@ -3,8 +3,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from odm_agent.config.schema import AgentConfig, Config, PrefixConfig
-from odm_agent.errors import ConfigError
-from odm_agent.model import AddressType, Placement, TypedPrefix
+from odm_agent.core.errors import ConfigError
+from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.sources.static import typed_prefixes
 
 HOME = PrefixConfig(

@@ -1,0 +1,75 @@
+"""What a scrape reads; in the endpoint's thread, of values that never change in place."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from odm_agent import __version__
+from odm_agent.agent import sockets, views
+from odm_agent.agent.state import State
+from odm_agent.core.model import AddressType, Cap, Family
+from odm_agent.datapath import abi
+from odm_agent.metrics.readings import Info, Reloads, VerdictLabels
+
+
+class AgentReadings:
+    """The agent's side of the collector's protocol."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def info(self) -> Info:
+        """Version and ABI."""
+        return Info(__version__, abi.ABI_TAG)
+
+    def class_names(self) -> Mapping[int, str]:
+        """Of all classes that ever had an id since verdicts outlive the configuration."""
+        return self._state.class_names
+
+    def verdicts(self) -> Iterable[tuple[VerdictLabels, int]]:
+        """Straight from the map."""
+        return list(self._state.datapath.verdicts().items())
+
+    def sockets(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        """From sock_diag, now; without those that the programs count."""
+        listed = sockets.typed_sockets(self._state)
+        return sockets.count_by_type(each for each in listed if not each.counted)
+
+    def tracked(self) -> Mapping[tuple[int, AddressType, Family], int]:
+        """As the programs count them."""
+        return sockets.count_live(self._state)
+
+    def caps(self) -> Iterable[tuple[int, Cap]]:
+        """Of all classes in force."""
+        return [(p.id, cap) for p in self._state.engine.classes.values() for cap in p.caps]
+
+    def corrections(self) -> int:
+        """Counts that the agent had to put right."""
+        return self._state.counts.corrected
+
+    def losses(self) -> Mapping[str, int]:
+        """What the programs could not note."""
+        return self._state.datapath.losses()
+
+    def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """By where they stand."""
+        return Counter(
+            (row.prefix.type, row.prefix.family, views.address_state(self._state, row, address))
+            for row in self._state.engine.table
+            for address in (*row.addresses, *row.conflicts)
+        )
+
+    def prefixes(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """By where they stand."""
+        return Counter(
+            (row.prefix.type, row.prefix.family, views.prefix_state(self._state, row)[0])
+            for row in self._state.engine.table
+        )
+
+    def reloads(self) -> Reloads:
+        """Configuration loads since the start."""
+        found = self._state.reloads
+        return Reloads(found.ok, found.failed, found.loaded)
+
+    def alarms(self) -> int:
+        """How many."""
+        return len(views.alarms(self._state))

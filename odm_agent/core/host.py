@@ -1,0 +1,215 @@
+"""What the kernel holds, as frozen values: links, addresses, routes and rules, ours and others'."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+
+from odm_agent.core.model import Family, IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface of the agent's network namespace.
+
+    `up`: it can carry packets. Else `fault` says why not: somebody has set it down (not `enabled`),
+    it has no carrier, or it waits, for authentication say. Routes can lead by an enabled one.
+    """
+
+    name: str
+    index: int
+    up: bool
+    enabled: bool = True
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address that we configure. `prefix_length` is 32 or 128 on `lo` and for typed IPv4.
+
+    `deprecated` (preferred lifetime 0, RFC 4862 5.5.4) keeps an on-link IPv6 address out of
+    default source selection. `dad` asks for duplicate address detection.
+    """
+
+    address: IPAddress
+    prefix_length: int
+    interface: str
+    deprecated: bool = False
+    dad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """Any address found in the namespace, ours or not. `ready` is false while tentative (DAD).
+
+    `failed` marks an address that duplicate address detection found in use elsewhere.
+    `from_network`: a router or a DHCP server gave it to this host, nobody wrote it down here.
+    """
+
+    address: IPAddress
+    prefix_length: int
+    interface: str
+    ours: bool
+    ready: bool = True
+    failed: bool = False
+    deprecated: bool = False
+    broadcast: IPv4Address | None = None
+    from_network: bool = False
+
+
+class RouteKind(Enum):
+    """The route types that we know (names as in `ip route`)."""
+
+    UNICAST = "unicast"
+    LOCAL = "local"
+    UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+    BLACKHOLE = "blackhole"
+    THROW = "throw"
+
+    @property
+    def sends(self) -> bool:
+        """Whether packets go anywhere by such a route; the others refuse them, or pass them on."""
+        return self in (RouteKind.UNICAST, RouteKind.LOCAL)
+
+
+#: Attributes of a route that are carried without being understood: their numbers (RTA_*) and bytes.
+Attributes = tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One of several next hops of a route; `weight` as the kernel counts it, from 0 on."""
+
+    interface: str
+    gateway: IPAddress | None = None
+    weight: int = 0
+    attributes: Attributes = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of ours, or of the main table.
+
+    `destination` None: a default route. `interface` None: nothing is sent by it, or it has several
+    `hops`. `only_from` restricts it to some sources (IPv6). `attributes` is what else it carries:
+    metrics (MTU and such), encapsulation, realms.
+    """
+
+    table: int
+    family: Family
+    destination: IPNetwork | None
+    kind: RouteKind = RouteKind.UNICAST
+    interface: str | None = None
+    gateway: IPAddress | None = None
+    source: IPAddress | None = None
+    metric: int = 0
+    tos: int = 0
+    hops: tuple[Hop, ...] = ()
+    only_from: IPNetwork | None = None
+    attributes: Attributes = ()
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """Where packets leave by it."""
+        found = {hop.interface for hop in self.hops} | {self.interface}
+        return frozenset(each for each in found if each is not None)
+
+
+class RuleAction(Enum):
+    """What our rules do with a packet (names as in `ip rule`)."""
+
+    LOOKUP = "lookup"
+    PROHIBIT = "prohibit"
+    GOTO = "goto"
+    NOTHING = "nop"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule of ours: by mark, by source network, or main without its default.
+
+    `local_only`: for packets that this host made, not for those that it forwards. Rules that look
+    nothing up have table 0; `goto` is the priority at which the walk goes on.
+    """
+
+    family: Family
+    priority: int
+    table: int
+    source: IPNetwork | None = None
+    mark: int = 0
+    mask: int = 0
+    suppress_prefix_length: int | None = None
+    local_only: bool = False
+    action: RuleAction = RuleAction.LOOKUP
+    goto: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignRule:
+    """A policy routing rule that is not ours, with what may keep it from our packets.
+
+    `mark` and `mask` 0: it asks for no mark. `goto`: the priority at which the walk goes on.
+    `inverted`: it is for all that does *not* fit. `limits` is what else it asks for, as `ip rule`
+    spells it (users, protocols, ports).
+    """
+
+    family: Family
+    priority: int
+    action: str = "lookup"
+    table: int = 0
+    source: IPNetwork | None = None
+    destination: IPNetwork | None = None
+    mark: int = 0
+    mask: int = 0
+    incoming: str | None = None
+    outgoing: str | None = None
+    suppress_prefix_length: int | None = None
+    goto: int = 0
+    inverted: bool = False
+    virtual: bool = False
+    limits: str = ""
+
+    @property
+    def selector(self) -> str:
+        """The rule as `ip rule add` takes it, but for its priority."""
+        words = ["not"] if self.inverted else []
+        words += ["from", str(self.source or "all")]
+        if self.destination is not None:
+            words += ["to", str(self.destination)]
+        if self.mask:
+            full = self.mask == 0xFFFFFFFF
+            words += ["fwmark", f"{self.mark:#x}" if full else f"{self.mark:#x}/{self.mask:#x}"]
+        for word, name in (("iif", self.incoming), ("oif", self.outgoing)):
+            if name is not None:
+                words += [word, name]
+        words += self.limits.split()
+        if self.action == "goto":
+            words += ["goto", str(self.goto)]
+        elif self.action == "lookup":
+            words += ["lookup", str(self.table)]
+            if self.suppress_prefix_length is not None:
+                words += ["suppress_prefixlength", str(self.suppress_prefix_length)]
+        else:
+            words.append(self.action)
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What the network namespace looks like now, as `kernel` read it.
+
+    `main_routes` are the main table's routes (those that matter to typed packets are mirrored into
+    each prefix's table); `routes` and `rules` are only ours. `foreign_rules` are others' that stand
+    before the last of ours, in the order in which they are asked; `foreign_routes` are the routes
+    of the tables that they look up, main excepted.
+    `labels` are the addresses that have our label (see `prefixes.untyped`).
+    """
+
+    links: dict[str, Link] = field(default_factory=dict)
+    addresses: tuple[LocalAddress, ...] = ()
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    main_routes: tuple[Route, ...] = ()
+    foreign_rules: tuple[ForeignRule, ...] = ()
+    foreign_routes: tuple[Route, ...] = ()
+    labels: frozenset[IPv6Address] = frozenset()

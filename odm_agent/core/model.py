@@ -1,0 +1,158 @@
+"""The words of RFC 8653 as values: no I/O, no clock, no sockets.
+
+Everything here is frozen. The typed prefix table (`prefixes`) holds `TypedPrefix`es; `reconcile`
+turns them into a `Projection` (`projection`), given what the kernel holds (`host`), compares it
+with the projection that is observed, and returns ordered actions (`actions`); the adapters
+(`kernel`, `datapath`) carry them out.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final, Literal
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+#: The id of the class of sockets that belong to no class.
+UNCLASSIFIED: Final = 0
+
+
+class AddressType(IntEnum):
+    """The address types of RFC 8653, section 3.2; numbers as in the option's on-demand field."""
+
+    UNSPECIFIED = 0
+    FIXED = 1
+    SESSION_LASTING = 2
+    NONPERSISTENT = 3
+    GRACEFUL_REPLACEMENT = 4
+
+    @property
+    def word(self) -> str:
+        """The RFC's word as configuration, CLI and metrics spell it, e.g. `session-lasting`."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def from_word(cls, word: str) -> "AddressType":
+        """The type called `word`; ValueError if there is none."""
+        for member in cls:
+            if member.word == word:
+                return member
+        raise ValueError(f"no address type is called {word!r}")
+
+
+#: The types that an application can ask for.
+TYPES: Final = tuple(t for t in AddressType if t)
+#: Types whose addresses are costly (RFC 8653, section 5): classes that may use them fail closed.
+COSTLY: Final = frozenset({AddressType.FIXED, AddressType.SESSION_LASTING})
+
+
+class Family(IntEnum):
+    """IP version; the value is the version number, not an AF_ constant."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+    @classmethod
+    def of(cls, thing: IPAddress | IPNetwork) -> "Family":
+        """The family of an address or network."""
+        return cls(thing.version)
+
+
+class Mode(IntEnum):
+    """What a class's refusals do: refuse, only count, or nothing at all (as if unclassified)."""
+
+    OFF = 0
+    AUDIT = 1
+    ENFORCE = 2
+
+    @property
+    def word(self) -> Literal["off", "audit", "enforce"]:
+        """The word used in configuration, CLI and metrics."""
+        return _MODE_WORDS[self]
+
+
+_MODE_WORDS: Final[dict[Mode, Literal["off", "audit", "enforce"]]] = {
+    Mode.OFF: "off",
+    Mode.AUDIT: "audit",
+    Mode.ENFORCE: "enforce",
+}
+
+
+class Placement(Enum):
+    """Where a prefix's addresses live: routed to this host (on `lo`), or resolved on a link."""
+
+    DELEGATED = "delegated"
+    ON_LINK = "on-link"
+
+
+@dataclass(frozen=True, slots=True)
+class TypedPrefix:
+    """One row of the typed prefix table.
+
+    `spans` is what is typed as a whole: the prefix itself, or the networks that make up an
+    on-link IPv4 range. `pool` counts addresses. `order` is the position in the configuration.
+    """
+
+    id: int
+    name: str
+    type: AddressType
+    network: IPNetwork
+    interface: str
+    gateway: IPAddress | None
+    placement: Placement
+    spans: tuple[IPNetwork, ...]
+    pool: int = 1
+    range: tuple[IPv4Address, IPv4Address] | None = None
+    preference: int = 0
+    untyped_allowed: bool = False
+    #: Whether packets from the prefix that others made are forwarded.
+    forwarded: bool = False
+    order: int = 0
+    #: RFC 7217's Net_Iface: empty, but for prefixes of a time when it was the interface's name.
+    net_iface: str = ""
+
+    @property
+    def family(self) -> Family:
+        """The prefix's IP version."""
+        return Family.of(self.network)
+
+
+class SocketKind(Enum):
+    """Kinds of socket that a class can be refused; the words are those of the configuration."""
+
+    RAW = "raw"
+    PING = "ping"
+    MPTCP = "mptcp"
+    UDPLITE = "udplite"
+    PACKET = "packet"
+    XDP = "xdp"
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How much of a type a class may have; 0: as much as it likes.
+
+    `sockets` counts live sockets, `requests_per_minute` is a mean: that many may come at once.
+    """
+
+    type: AddressType
+    sockets: int = 0
+    requests_per_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPolicy:
+    """What an application class may do (decided by the configuration), with its kernel id."""
+
+    id: int
+    name: str
+    allow: frozenset[AddressType] = frozenset()
+    default: AddressType = AddressType.UNSPECIFIED
+    mode: Mode = Mode.ENFORCE
+    strict: bool = False
+    fail_closed: bool = False
+    cgroups: tuple[str, ...] = ()
+    delegated: bool = False
+    refuse: frozenset[SocketKind] = frozenset()
+    caps: frozenset[Cap] = frozenset()

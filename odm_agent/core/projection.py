@@ -1,0 +1,77 @@
+"""What is in kernel and maps, or should be: the rows of the eBPF maps, and the whole.
+
+Frozen values, too; the byte layout of the rows is bpf/odm_abi.h.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+
+from odm_agent.core.host import Address, Route, Rule
+from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """The verdict on one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's."""
+
+    prefix_id: int = 0
+    type: AddressType = AddressType.UNSPECIFIED
+    broadcast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow:
+    """The verdict on all unconfigured addresses inside a typed network."""
+
+    prefix_id: int
+    type: AddressType
+    any_ip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixRow:
+    """From what a hook gives a source: `pool[0]` is also the source that the mark selects.
+
+    `pool` lists every address that may be handed out; the first `configured` of them exist on
+    an interface, the others only by an any-IP local route (bindable with FREEBIND for IPv6).
+    """
+
+    type: AddressType
+    family: Family
+    ifindex: int
+    mark: int
+    pool: tuple[IPAddress, ...]
+    configured: int
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupRow:
+    """The class of a cgroup; `default` overrides the class's own default type."""
+
+    class_id: int
+    default: AddressType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """The whole of what the table means (desired), or of what was found (observed).
+
+    Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
+    first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
+    of interfaces at which packet sockets are held to `refuse`, `uplinks` of those by which only
+    sources of their own prefixes may leave. `labels` are the addresses whose label keeps them out
+    of everybody else's default selection.
+    """
+
+    addresses: frozenset[Address] = frozenset()
+    routes: frozenset[Route] = frozenset()
+    rules: frozenset[Rule] = frozenset()
+    spans: dict[IPNetwork, SpanRow] = field(default_factory=dict)
+    sources: dict[IPAddress, SourceRow] = field(default_factory=dict)
+    prefixes: dict[int, PrefixRow] = field(default_factory=dict)
+    choices: dict[tuple[AddressType, Family], tuple[int, ...]] = field(default_factory=dict)
+    classes: dict[int, ClassPolicy] = field(default_factory=dict)
+    cgroups: dict[int, CgroupRow] = field(default_factory=dict)
+    guards: frozenset[int] = frozenset()
+    uplinks: frozenset[int] = frozenset()
+    labels: frozenset[IPv6Address] = frozenset()

@@ -1,0 +1,1 @@
+"""The rows of the pinned maps: read, written, and as the values of the core."""

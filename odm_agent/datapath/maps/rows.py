@@ -1,0 +1,74 @@
+"""The rows of maps as the model's values, and back. Those of classes are in `classes`."""
+
+from collections.abc import Sequence
+
+from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
+from odm_agent.datapath import abi
+
+
+def unpack_span(row: abi.Source) -> SpanRow:
+    """The verdict on a network, from its row of odm_spans."""
+    return SpanRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_ANY_IP))
+
+
+def pack_span(row: SpanRow) -> abi.Source:
+    """The row of odm_spans."""
+    flags = abi.SOURCE_ANY_IP if row.any_ip else 0
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+
+
+def unpack_source(row: abi.Source) -> SourceRow:
+    """The verdict on an address, from its row of odm_sources."""
+    return SourceRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST))
+
+
+def pack_source(row: SourceRow) -> abi.Source:
+    """The row of odm_sources."""
+    flags = abi.SOURCE_BROADCAST if row.broadcast else 0
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+
+
+def unpack_cgroup(row: abi.Cgroup) -> CgroupRow:
+    """The class of a cgroup, from its row of odm_cgroups."""
+    default = row.default_type
+    return CgroupRow(
+        row.class_id, None if default == abi.DEFAULT_OF_CLASS else AddressType(default)
+    )
+
+
+def pack_cgroup(row: CgroupRow) -> abi.Cgroup:
+    """The row of odm_cgroups."""
+    default = abi.DEFAULT_OF_CLASS if row.default is None else int(row.default)
+    return abi.Cgroup(class_id=row.class_id, default_type=default)
+
+
+def unpack_prefix(row: abi.Prefix, pool: tuple[IPAddress, ...]) -> PrefixRow:
+    """What a row of odm_prefixes says, with the addresses of the pool that it points to."""
+    _, _, configured = abi.unpack_pool(row.pool)
+    family = Family.IPV6 if row.family == abi.FamilyIndex.IPV6 else Family.IPV4
+    return PrefixRow(AddressType(row.type), family, row.ifindex, row.mark, pool, configured)
+
+
+def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
+    """The row of odm_prefixes, for a pool that begins at the slot `first` of odm_pools."""
+    return abi.Prefix(
+        type=row.type,
+        family=abi.family_index(row.family),
+        ifindex=row.ifindex,
+        mark=row.mark,
+        pool=abi.pack_pool(first, len(row.pool), row.configured),
+    )
+
+
+def unpack_choice(row: abi.Choice) -> tuple[int, ...]:
+    """The prefix ids of a row of odm_choices, the best first."""
+    return tuple(row.prefix_ids[: row.count])
+
+
+def pack_choice(prefix_ids: Sequence[int]) -> abi.Choice:
+    """The row of odm_choices: the best, as many as it holds."""
+    ids = prefix_ids[: abi.MAX_CHOICES]
+    row = abi.Choice(count=len(ids))
+    row.prefix_ids[: len(ids)] = ids
+    return row

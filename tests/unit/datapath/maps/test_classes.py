@@ -1,0 +1,69 @@
+"""A policy is the same after it has been in the maps."""
+
+import ctypes as ct
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Mode, SocketKind
+from odm_agent.datapath import abi
+from odm_agent.datapath.maps import classes
+
+caps = st.builds(
+    lambda type, numbers: Cap(type, *numbers),
+    st.sampled_from(TYPES),
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 100_000)).filter(any),
+)
+policies = st.builds(
+    ClassPolicy,
+    id=st.integers(0, abi.MAX_CLASSES - 1),
+    name=st.just(""),
+    allow=st.frozensets(st.sampled_from(TYPES)),
+    default=st.sampled_from(AddressType),
+    mode=st.sampled_from(Mode),
+    strict=st.booleans(),
+    fail_closed=st.booleans(),
+    refuse=st.frozensets(st.sampled_from(SocketKind)),
+    caps=st.lists(caps, unique_by=lambda cap: cap.type).map(frozenset),
+)
+
+
+class Rows:
+    """odm_caps in memory."""
+
+    def __init__(self, rows: dict[int, abi.Cap]) -> None:
+        self._rows = rows
+
+    def get(self, index: int) -> Any:
+        return self._rows.get(index, abi.Cap())
+
+
+@given(policies)
+def test_a_policy_reads_back_as_it_was_written(policy: ClassPolicy) -> None:
+    rows = {abi.usage_index(policy.id, type_): cap for type_, cap in classes.caps(policy).items()}
+    row = abi.Class.from_buffer_copy(bytes(classes.pack(policy)))
+    assert classes.unpack(policy.id, row, Rows(rows)) == policy  # type: ignore[arg-type]
+
+
+def test_a_class_that_is_gone_is_all_zero() -> None:
+    assert not any(bytes(classes.pack(None)))
+    assert all(bytes(cap) == bytes(ct.sizeof(abi.Cap)) for cap in classes.caps(None).values())
+
+
+@given(st.integers(1, 100_000))
+def test_requests_are_spread_over_the_minute(per_minute: int) -> None:
+    policy = ClassPolicy(1, "", caps=frozenset({Cap(AddressType.FIXED, 0, per_minute)}))
+    row = classes.caps(policy)[AddressType.FIXED]
+    assert row.interval_ns * per_minute <= 60e9 < (row.interval_ns + 1) * per_minute
+    assert row.burst_ns == row.interval_ns * (per_minute - 1), "that many may come at once"
+
+
+def test_who_must_be_known_when_a_socket_is_made() -> None:
+    quiet = ClassPolicy(1, "")
+    closed = ClassPolicy(1, "", refuse=frozenset({SocketKind.RAW}))
+    off = ClassPolicy(1, "", mode=Mode.OFF, refuse=frozenset({SocketKind.RAW}))
+    capped = ClassPolicy(1, "", caps=frozenset({Cap(AddressType.FIXED, 1)}))
+    assert [classes.is_watched(each) for each in (quiet, closed, off, capped)] == [
+        *(False, True, False, True)
+    ]

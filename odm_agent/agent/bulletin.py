@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from odm_agent.agent import views
+from odm_agent.agent import status
 from odm_agent.agent.notify import notify
 from odm_agent.agent.repairs import Repairs
 from odm_agent.agent.state import State
@@ -20,7 +20,7 @@ class Bulletin:
     def __init__(self, state: State) -> None:
         self._state = state
         self._alarms: frozenset[str] = frozenset()
-        self._status = ""
+        self._told = ""
         self._repairs = Repairs()
 
     def tell(self, now_s: float) -> None:
@@ -28,7 +28,7 @@ class Bulletin:
         self._repairs.note(self._state.engine.take_vanished())
         if line := self._repairs.due(now_s):
             log.warning("put back what had gone or was changed: %s", line)
-        alarms = views.alarms(self._state)
+        alarms = status.alarms(self._state)
         now = frozenset(alarm for alarm in alarms if not alarm.startswith(_TOLD_ELSEWHERE))
         for alarm in sorted(now - self._alarms):
             log.warning("alarm: %s", alarm)
@@ -39,13 +39,13 @@ class Bulletin:
 
     def _tell_manager(self, alarms: list[str]) -> None:
         """STATUS of sd_notify(3), as `systemctl status` shows it."""
-        ready, configured = len(views.offered(self._state)), len(self._state.engine.table.rows)
+        ready, configured = len(status.offered(self._state)), len(self._state.engine.table.rows)
         words = [f"{ready} of {configured} prefixes ready"]
         if self._state.reloads.error is not None:
             words.append("the last reload was refused")
         if alarms:
             words.append(f"{len(alarms)} alarms, the first: {alarms[0]}")
-        status = "; ".join(words).replace("\n", " ")
-        if status != self._status:
-            self._status = status
-            notify(f"STATUS={status}")
+        told = "; ".join(words).replace("\n", " ")
+        if told != self._told:
+            self._told = told
+            notify(f"STATUS={told}")

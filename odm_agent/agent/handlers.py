@@ -1,16 +1,26 @@
 """The verbs of the control socket."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from odm_agent.agent import sockets, views
+from odm_agent.agent.state import State
 from odm_agent.control.answers import ReloadResult
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
 from odm_agent.core.errors import ControlError
 from odm_agent.core.model import Mode
 
-if TYPE_CHECKING:
-    from odm_agent.agent.service import Service
+
+class Service(Protocol):
+    """What verbs need of the running agent."""
+
+    state: State
+
+    async def reload(self) -> list[str]:
+        """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
+
+    def stop(self) -> None:
+        """End the agent; enforcement goes on."""
 
 
 class Handlers:
@@ -19,7 +29,7 @@ class Handlers:
     def __init__(self) -> None:
         self._service: Service | None = None
 
-    def attach(self, service: "Service") -> None:
+    def attach(self, service: Service) -> None:
         """From now on there is somebody to ask."""
         self._service = service
 
@@ -39,7 +49,7 @@ class Handlers:
         }
 
     @property
-    def _running(self) -> "Service":
+    def _running(self) -> Service:
         if self._service is None:
             raise ControlError("the agent is still starting; try again in a moment")
         return self._service

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from odm_agent import __version__
-from odm_agent.agent import sockets, views
+from odm_agent.agent import sockets, status
 from odm_agent.agent.state import State
 from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath import abi
@@ -53,7 +53,7 @@ class AgentReadings:
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""
         return Counter(
-            (row.prefix.type, row.prefix.family, views.address_state(self._state, row, address))
+            (row.prefix.type, row.prefix.family, status.address_state(self._state, row, address))
             for row in self._state.engine.table
             for address in (*row.addresses, *row.conflicts)
         )
@@ -61,7 +61,7 @@ class AgentReadings:
     def prefixes(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""
         return Counter(
-            (row.prefix.type, row.prefix.family, views.prefix_state(self._state, row)[0])
+            (row.prefix.type, row.prefix.family, status.prefix_state(self._state, row)[0])
             for row in self._state.engine.table
         )
 
@@ -72,4 +72,4 @@ class AgentReadings:
 
     def alarms(self) -> int:
         """How many."""
-        return len(views.alarms(self._state))
+        return len(status.alarms(self._state))

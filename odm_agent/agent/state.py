@@ -2,39 +2,25 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from odm_agent.agent import privileges
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
+from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
-from odm_agent.agent.owner import journal_of
 from odm_agent.agent.uplinks import Uplinks
-from odm_agent.config import load as config_file
-from odm_agent.config.classes import class_policies
 from odm_agent.config.schema import Config
-from odm_agent.config.values import numbers_of
 from odm_agent.core.actions import DropCgroup
 from odm_agent.core.errors import ConfigError, DatapathError, OdmError
-from odm_agent.core.model import ClassPolicy, TypedPrefix
-from odm_agent.datapath import abi, catalogue
+from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import pins, swap, tracepoints
-from odm_agent.datapath.install.deployment import Deployment
 from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.journal import Journal
-from odm_agent.kernel import cgroups as kernel_cgroups
-from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
-from odm_agent.kernel.sock_diag import sockets
-from odm_agent.prefixes.memory import Memory
-from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.projections import desired
-from odm_agent.sources.static import typed_prefixes
+from odm_agent.kernel.sock_diag import cgroups_with_sockets
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +45,7 @@ class Attachments:
 
 @dataclass
 class State:
-    """Everything that lives as long as the agent. `open_state` makes it, `close` ends it."""
+    """Everything that lives as long as the agent; `startup.open_state` makes it."""
 
     path: Path
     config: Config
@@ -122,7 +108,7 @@ class State:
         present = self.datapath.classified()
         self.datapath.count_members(engine.classes)
         seen = self.programs_follow and not self.unseen
-        with_sockets = None if seen else _cgroups_with_sockets
+        with_sockets = None if seen else cgroups_with_sockets
         engine.cgroups = self.cgroups.rows(engine.classes, present, with_sockets)
         engine.reserved = self.cgroups.reserved()
         self.addresses.write(engine.table)  # before anybody uses the new ones
@@ -143,7 +129,7 @@ class State:
     def _forget_gone(self) -> None:
         """A row that was written after the kernel let go of its cgroup would stay for ever."""
         gone = {n for n in self.datapath.newly_written() if self.cgroups.is_gone(n)}
-        for cgroup_id in gone - _cgroups_with_sockets() if gone else ():
+        for cgroup_id in gone - cgroups_with_sockets() if gone else ():
             self.datapath.apply(DropCgroup(cgroup_id))
 
     def attachments(self) -> Attachments:
@@ -176,7 +162,7 @@ class State:
 
         Raises ConfigError, and then nothing has changed.
         """
-        prefixes, classes = _compiled(config, self.journal)
+        prefixes, classes = compiled(config, self.journal)
         self.engine.table = self.engine.table.with_only(prefixes)
         self.engine.classes = classes
         self.taken(config)
@@ -213,130 +199,3 @@ class State:
                 f"{self.path}: agent.{', agent.'.join(moved)} can't change while the agent runs;"
                 " run `odm-agent detach` and start it again, or put the old value back"
             )
-
-
-def _refuse_excess(prefixes: Iterable[TypedPrefix], classes: Iterable[int]) -> None:
-    """What the maps can't hold must not be half applied. Raises ConfigError."""
-    anew = "names are never given an id again: use old names, or start anew (docs/configuration.md)"
-    if max(classes) >= abi.UNDECIDED_CLASS:
-        raise ConfigError(f"more than {abi.UNDECIDED_CLASS - 1} class names were used; {anew}")
-    if max((p.id for p in prefixes), default=0) >= abi.MAX_PREFIXES:
-        raise ConfigError(f"more than {abi.MAX_PREFIXES - 1} prefix names were used; {anew}")
-    # Half: a pool that changes stands in the map twice for a moment.
-    if sum(p.pool for p in prefixes) > abi.MAX_POOL // 2:
-        raise ConfigError(
-            f"the pools of all prefixes together hold more than {abi.MAX_POOL // 2} addresses;"
-            " make `pool` smaller"
-        )
-
-
-def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config, list[str]]:
-    """The configuration, and warnings a person should see. Raises ConfigError.
-
-    It is held against the host as `kernel` reads it; None opens one for that.
-    """
-    text = config_file.read(path)
-    config = config_file.parse(text, path)
-    if kernel is None:
-        with NetlinkKernel(config.agent.protocol) as opened:
-            host = opened.read()
-    else:
-        host = kernel.read()
-    review = config_file.review(config, host, text)
-    if review.errors:
-        raise config_file.refusal(path, review.errors)
-    return config, [f"{path}:{found.line}: {found.message}" for found in review.warnings]
-
-
-def wanted_by(config: Config) -> Deployment:
-    """What programs a configuration wants, and where. Raises OdmError."""
-    agent = config.agent
-    attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
-    if not attached_to.is_dir():
-        raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
-    pin_dir = Path(agent.pin_dir)
-    return Deployment(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
-
-
-def open_state(
-    path: Path,
-    config: Config,
-    *,
-    forget_sockets: bool = False,
-    before_swap: Callable[[swap.Staged], None] = lambda staged: None,
-) -> State:
-    """Open everything that a configuration names, loading the programs if they aren't there.
-
-    What can refuse comes first, what is attached last; `before_swap` is called when nothing can
-    refuse any more, if programs are to be replaced. Then privileges that are not needed any more
-    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
-    """
-    wanted = wanted_by(config)
-    agent = config.agent
-    with ExitStack() as opened:
-        journal = journal_of(agent, wanted.netns_cookie)
-        opened.callback(journal.close)
-        prefixes, classes = _compiled(config, journal)
-        cgroups = ClassifiedCgroups(wanted.cgroup)
-        opened.callback(cgroups.close)
-        memory = Memory(journal.addresses())
-        table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
-        numbers = numbers_of(agent)
-        replaced = None
-        unseen = not tracepoints.in_force(wanted.pin_dir)
-        if not swap.adopt(wanted):
-            with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
-                before_swap(staged)
-                if staged.fresh:
-                    with NetlinkKernel(agent.protocol) as for_now:
-                        host = for_now.read()
-                    cgroups.follow(classes)
-                    with MapWriter(staged.folder) as maps:
-                        maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
-                        found = cgroups.rows(classes, maps.classified(), _cgroups_with_sockets)
-                        known = {**classes, **cgroups.reserved()}
-                        maps.fill(desired(table, known, found, host, numbers), staged.fresh)
-                replaced = staged.commit()
-        log.info(
-            "programs %s",
-            "loaded" if replaced else "adopted",
-            extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
-        )
-        privileges.drop(agent)  # before there is a second thread, which is the kernel's
-        kernel = NetlinkKernel(agent.protocol)
-        opened.callback(kernel.close)
-        datapath = MapWriter(wanted.pin_dir)
-        opened.callback(datapath.close)
-        engine = Engine(kernel, datapath, numbers, table, classes)
-        state = State(
-            *(path, config, journal, kernel, datapath, engine, cgroups),
-            attached_to=wanted.cgroup,
-            netns_cookie=wanted.netns_cookie,
-            counts=Counts(datapath),
-            addresses=AddressBook(journal, memory),
-            uplinks=Uplinks(journal),
-            unseen=unseen,
-            at_creation=creation.in_force(wanted.pin_dir),
-            replaced=replaced,
-        )
-        state.taken(config)
-        state.attachments()  # their ids, while their pins are there
-        opened.pop_all()
-        return state
-
-
-def _cgroups_with_sockets() -> set[int]:
-    """The cgroups, by id, of the sockets that the kernel lists in this network namespace."""
-    return {info.cgroup_id for info in sockets()}
-
-
-def _compiled(
-    config: Config, journal: Journal
-) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
-    """Prefixes and classes of a configuration, with their ids. Raises ConfigError."""
-    prefixes = typed_prefixes(
-        config, lambda name: journal.id_of("prefix", name), journal.prefixes_by_interface()
-    )
-    classes = class_policies(config, lambda name: journal.id_of("class", name))
-    _refuse_excess(prefixes, classes)
-    return prefixes, classes

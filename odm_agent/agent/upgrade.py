@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from odm_agent.agent.configured import read_config
 from odm_agent.agent.detach import stop_agent
-from odm_agent.agent.state import open_state, read_config, wanted_by
+from odm_agent.agent.startup import open_state, wanted_by
 from odm_agent.config.schema import Config
 from odm_agent.control.answers import Status, Upgrade
 from odm_agent.control.client import AgentNotRunning, ControlClient

@@ -209,3 +209,8 @@ def _comm(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     except OSError:
         return ""
+
+
+def cgroups_with_sockets() -> set[int]:
+    """The cgroups, by id, of the sockets that the kernel lists in this network namespace."""
+    return {info.cgroup_id for info in sockets()}

@@ -11,10 +11,12 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from odm_agent.agent.bulletin import Bulletin
+from odm_agent.agent.configured import read_config
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
 from odm_agent.agent.scrape import AgentReadings
-from odm_agent.agent.state import State, open_state, read_config
+from odm_agent.agent.startup import open_state
+from odm_agent.agent.state import State
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
 from odm_agent.core.errors import KernelError, OdmError

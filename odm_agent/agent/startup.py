@@ -1,0 +1,109 @@
+"""Opening all that the agent works with, and putting programs in force."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from odm_agent.agent import privileges
+from odm_agent.agent.address_book import AddressBook
+from odm_agent.agent.cgroups import ClassifiedCgroups
+from odm_agent.agent.configured import compiled
+from odm_agent.agent.counts import Counts
+from odm_agent.agent.engine import Engine
+from odm_agent.agent.owner import journal_of
+from odm_agent.agent.state import State
+from odm_agent.agent.uplinks import Uplinks
+from odm_agent.config.schema import Config
+from odm_agent.config.values import numbers_of
+from odm_agent.core.errors import ConfigError
+from odm_agent.datapath.guards import creation
+from odm_agent.datapath.install import swap, tracepoints
+from odm_agent.datapath.install.deployment import Deployment
+from odm_agent.datapath.maps.writer import MapWriter
+from odm_agent.kernel import cgroups as kernel_cgroups
+from odm_agent.kernel.namespace import netns_cookie
+from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.kernel.sock_diag import cgroups_with_sockets
+from odm_agent.prefixes.memory import Memory
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile.projections import desired
+
+log = logging.getLogger(__name__)
+
+
+def wanted_by(config: Config) -> Deployment:
+    """What programs a configuration wants, and where. Raises OdmError."""
+    agent = config.agent
+    attached_to = Path(agent.cgroup) if agent.cgroup else kernel_cgroups.find_root()
+    if not attached_to.is_dir():
+        raise ConfigError(f"agent.cgroup: there is no cgroup {attached_to}; make it, or change it")
+    pin_dir = Path(agent.pin_dir)
+    return Deployment(pin_dir, attached_to, netns_cookie(), agent.mark_mask, agent.protocol)
+
+
+def open_state(
+    path: Path,
+    config: Config,
+    *,
+    forget_sockets: bool = False,
+    before_swap: Callable[[swap.Staged], None] = lambda staged: None,
+) -> State:
+    """Open everything that a configuration names, loading the programs if they aren't there.
+
+    What can refuse comes first, what is attached last; `before_swap` is called when nothing can
+    refuse any more, if programs are to be replaced. Then privileges that are not needed any more
+    are given up, for this whole process. Raises OdmError; then nothing of ours is left open.
+    """
+    wanted = wanted_by(config)
+    agent = config.agent
+    with ExitStack() as opened:
+        journal = journal_of(agent, wanted.netns_cookie)
+        opened.callback(journal.close)
+        prefixes, classes = compiled(config, journal)
+        cgroups = ClassifiedCgroups(wanted.cgroup)
+        opened.callback(cgroups.close)
+        memory = Memory(journal.addresses())
+        table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
+        numbers = numbers_of(agent)
+        replaced = None
+        unseen = not tracepoints.in_force(wanted.pin_dir)
+        if not swap.adopt(wanted):
+            with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
+                before_swap(staged)
+                if staged.fresh:
+                    with NetlinkKernel(agent.protocol) as for_now:
+                        host = for_now.read()
+                    cgroups.follow(classes)
+                    with MapWriter(staged.folder) as maps:
+                        maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
+                        found = cgroups.rows(classes, maps.classified(), cgroups_with_sockets)
+                        known = {**classes, **cgroups.reserved()}
+                        maps.fill(desired(table, known, found, host, numbers), staged.fresh)
+                replaced = staged.commit()
+        log.info(
+            "programs %s",
+            "loaded" if replaced else "adopted",
+            extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
+        )
+        privileges.drop(agent)  # before there is a second thread, which is the kernel's
+        kernel = NetlinkKernel(agent.protocol)
+        opened.callback(kernel.close)
+        datapath = MapWriter(wanted.pin_dir)
+        opened.callback(datapath.close)
+        engine = Engine(kernel, datapath, numbers, table, classes)
+        state = State(
+            *(path, config, journal, kernel, datapath, engine, cgroups),
+            attached_to=wanted.cgroup,
+            netns_cookie=wanted.netns_cookie,
+            counts=Counts(datapath),
+            addresses=AddressBook(journal, memory),
+            uplinks=Uplinks(journal),
+            unseen=unseen,
+            at_creation=creation.in_force(wanted.pin_dir),
+            replaced=replaced,
+        )
+        state.taken(config)
+        state.attachments()  # their ids, while their pins are there
+        opened.pop_all()
+        return state

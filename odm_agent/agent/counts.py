@@ -47,7 +47,7 @@ class Counts:
     #: Rows of addresses that the call before did not find configured, either.
     _gone: set[LiveKey] = field(default_factory=set)
 
-    def settle(self, configured: Iterable[IPAddress]) -> None:
+    def correct(self, configured: Iterable[IPAddress]) -> None:
         """Put right what is wrong: what differs from the sockets that there are, by the same two
         numbers in all looks of this call and of several before.
 

@@ -103,7 +103,7 @@ class Engine:
             if len(self.failures) > failed_before:
                 return True  # the same plan would fail again; the next event or timer retries
             changed = True
-        log.warning("not settled yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
+        log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
         return changed
 
     def take_vanished(self) -> list[str]:
@@ -111,7 +111,7 @@ class Engine:
         found, self._vanished = self._vanished, []
         return found
 
-    def settled(self) -> bool:
+    def all_usable(self) -> bool:
         """Every address of the table is ready, or there is a reason why it won't be soon."""
         ready = {a.address for a in self.host.addresses if a.ready or a.failed}
         return not self.to_probe and all(

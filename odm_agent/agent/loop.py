@@ -35,7 +35,7 @@ _RESYNC_S = 60.0
 #: The same after something could not be done: nobody says when a map has room again.
 _RETRY_S = 2.0
 #: How long the start (or a reload) waits for duplicate address detection.
-_SETTLE_S = 8.0
+_USABLE_S = 8.0
 
 
 def run_agent(path: Path) -> int:
@@ -111,7 +111,7 @@ class Service:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                await self.settle()
+                await self.await_usable()
                 notify("READY=1")
                 log.info("ready")
                 reconciling = group.create_task(self._reconcile())
@@ -130,17 +130,17 @@ class Service:
         """End the agent; enforcement goes on."""
         self._stop.set()
 
-    async def settle(self) -> None:
-        """Converge, and wait until addresses are usable; for `_SETTLE_S` at most."""
+    async def await_usable(self) -> None:
+        """Converge, and wait until addresses are usable; for `_USABLE_S` at most."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_S):
+            async with asyncio.timeout(_USABLE_S):
                 while True:
                     self._wake.clear()
                     self._step()
-                    if self.state.engine.settled():
+                    if self.state.engine.all_usable():
                         return
                     await self._wake.wait()
-        log.warning("some addresses are not usable yet", extra={"waited_s": _SETTLE_S})
+        log.warning("some addresses are not usable yet", extra={"waited_s": _USABLE_S})
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
@@ -155,7 +155,7 @@ class Service:
             for warning in warnings:
                 log.warning(warning)
             logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
-            await self.settle()
+            await self.await_usable()
             log.info("reloaded")
             return warnings
         finally:
@@ -174,7 +174,7 @@ class Service:
                 self._step()
                 if loop.time() - counted >= _RESYNC_S:
                     counted = loop.time()
-                    self.state.settle_counts()
+                    self.state.correct_counts()
             except OdmError as error:  # e.g. the kernel is out of memory: enforcing goes on
                 log.error("reconcile failed", extra={"error": str(error)})
 

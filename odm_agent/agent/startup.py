@@ -68,7 +68,7 @@ def open_state(
         numbers = numbers_of(agent)
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
-        if not swap.adopt(wanted):
+        if not swap.take_over(wanted):
             with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
                 before_swap(staged)
                 if staged.fresh:
@@ -83,7 +83,7 @@ def open_state(
                 replaced = staged.commit()
         log.info(
             "programs %s",
-            "loaded" if replaced else "adopted",
+            "loaded" if replaced else "taken over",
             extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
         )
         privileges.drop(agent)  # before there is a second thread, which is the kernel's

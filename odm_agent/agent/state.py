@@ -67,7 +67,7 @@ class State:
     not_followed: str | None = None
     #: Whether a program refuses packet and XDP sockets at their creation; not on every kernel.
     at_creation: bool = False
-    #: What was replaced at the start; None: the programs in force were adopted.
+    #: What was replaced at the start; None: the programs in force were taken over.
     replaced: swap.Replaced | None = None
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
@@ -153,9 +153,9 @@ class State:
         """Whether the program at the creation of sockets was there, and isn't any more."""
         return self.at_creation and not creation.in_force(Path(self.config.agent.pin_dir))
 
-    def settle_counts(self) -> None:
+    def correct_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""
-        self.counts.settle(self.datapath.read().sources)
+        self.counts.correct(self.datapath.read().sources)
 
     def take(self, config: Config) -> None:
         """Make a checked configuration the one in force; the next `converge` carries it out.

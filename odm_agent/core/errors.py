@@ -14,7 +14,7 @@ class KernelError(OdmError):
 
 
 class DatapathError(OdmError):
-    """The eBPF programs or maps could not be loaded, pinned, adopted or read."""
+    """The eBPF programs or maps could not be loaded, pinned, taken over or read."""
 
 
 class ControlError(OdmError):

@@ -1,1 +1,1 @@
-"""The eBPF side: loading, pinning, adopting and reading the programs and maps of bpf/."""
+"""The eBPF side: loading, pinning, taking over and reading the programs and maps of bpf/."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from odm_agent.core.model import AddressType, Family, IPAddress, Placement, TypedPrefix
+from odm_agent.core.model import Family, IPAddress, Placement, TypedPrefix
 from odm_agent.prefixes.addresses import addresses, bounds
 from odm_agent.prefixes.memory import Given, Known, Memory
 
@@ -114,16 +114,6 @@ class PrefixTable:
     def by_id(self, prefix_id: int) -> Row | None:
         """The prefix with this id."""
         return next((r for r in self.rows if r.prefix.id == prefix_id), None)
-
-    def by_name(self, name: str) -> Row | None:
-        """The prefix with this name."""
-        return next((r for r in self.rows if r.prefix.name == name), None)
-
-    def of_type(self, type_: AddressType, family: Family | None = None) -> tuple[Row, ...]:
-        """The prefixes of a type, of one family or of both."""
-        return tuple(
-            r for r in self.rows if r.prefix.type is type_ and family in (None, r.prefix.family)
-        )
 
     def addresses_of(self, prefix_id: int) -> tuple[IPAddress, ...]:
         """All addresses of a prefix; none if there is no such prefix."""

@@ -59,7 +59,7 @@ def find(netns_cookie: int, cgroup_id: int | None = None) -> list[Found]:
     return found
 
 
-def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
+def repin(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
     """Pin what enforces already, but is pinned nowhere, in `pin_dir`; how many links that were.
 
     DatapathError if it is pinned somewhere else: another agent may be working on it.
@@ -87,15 +87,15 @@ def adopt(pin_dir: Path, netns_cookie: int, cgroup_id: int) -> int:
             (pin_dir / map_name).unlink(missing_ok=True)
             libbpf.pin(fd, pin_dir / map_name)
     _pin_others(pin_dir, newest)
-    adopted = {each.link.id: each.name for each in kept}
+    repinned = {each.link.id: each.name for each in kept}
     for fd in libbpf.links(libbpf.LINK_CGROUP):
-        if name := adopted.get(libbpf.link_info(fd).id):
+        if name := repinned.get(libbpf.link_info(fd).id):
             path = links_folder(pin_dir) / name
             path.unlink(missing_ok=True)
             libbpf.pin(fd, path)
-    _detach({each.link.id for each in lost} - adopted.keys())
+    _detach({each.link.id for each in lost} - repinned.keys())
     _disown({each.settings_id for each in lost} - {newest})
-    return len(adopted)
+    return len(repinned)
 
 
 def _pin_others(pin_dir: Path, settings_id: int) -> None:

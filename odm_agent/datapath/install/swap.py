@@ -1,9 +1,9 @@
 """Puts this version's programs in force, without a moment in which none or half of them are.
 
-Adopt what fits (`adopt`). Else prepare everything beside what is in force (`staged`): the programs
-are compiled and verified, share the maps whose name both versions know, and get new ones for the
-others, which the caller fills. Only then `Staged.commit` replaces the program of each link in
-place. Broken off at any point, what is in force goes on, and the next start begins anew.
+Take over what fits (`take_over`). Else prepare everything beside what is in force (`staged`): the
+programs are compiled and verified, share the maps whose name both versions know, and get new ones
+for the others, which the caller fills. Only then `Staged.commit` replaces the program of each link
+in place. Broken off at any point, what is in force goes on, and the next start begins anew.
 """
 
 import errno
@@ -41,7 +41,7 @@ class Replaced:
     removed_maps: tuple[str, ...]
 
 
-def adopt(wanted: Deployment) -> bool:
+def take_over(wanted: Deployment) -> bool:
     """Whether this version's programs are in force as they should be; nothing is loaded then.
 
     Links of ours whose pins were lost are pinned anew first. DatapathError says what is in the way.
@@ -49,7 +49,7 @@ def adopt(wanted: Deployment) -> bool:
     require_trust(wanted.pin_dir)
     cgroup_id = wanted.cgroup.stat().st_ino
     if not pins.is_enforcing(wanted.pin_dir, cgroup_id):
-        found = lost_pins.adopt(wanted.pin_dir, wanted.netns_cookie, cgroup_id)
+        found = lost_pins.repin(wanted.pin_dir, wanted.netns_cookie, cgroup_id)
         if found:
             log.warning(
                 "the pins were lost, the programs were not: pinned them anew",

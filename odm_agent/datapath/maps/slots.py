@@ -16,7 +16,7 @@ class Slots:
         self._taken: dict[int, tuple[int, int]] = {}
         self._next = 0
 
-    def adopt(self, owner: int, first: int, size: int) -> None:
+    def mark_used(self, owner: int, first: int, size: int) -> None:
         """Note a region that is in use already."""
         self._taken[owner] = (first, size)
 

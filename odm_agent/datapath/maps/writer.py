@@ -299,7 +299,7 @@ class MapWriter(MapReader):
             first, size, _ = abi.unpack_pool(row.pool)
             if not size:
                 continue
-            self._slots.adopt(key.value, first, size)
+            self._slots.mark_used(key.value, first, size)
             slots = (self._maps["odm_pools"].get(first + offset) for offset in range(size))
             pool = tuple(abi.unpack_addr(slot) for slot in slots if slot is not None)
             yield key.value, rows.unpack_prefix(row, pool)

@@ -50,7 +50,7 @@ def test_restart_adopts_what_is_pinned(own: World) -> None:
     own.agent.start()
     assert pins.attached(own.agent.pins) == before
     assert own.agent.read("addresses") == addresses
-    assert "programs adopted" in own.agent.log.read_text()
+    assert "programs taken over" in own.agent.log.read_text()
 
 
 @pytest.mark.parametrize("tag", [abi.ABI_TAG, 99], ids=["same-abi", "other-abi"])

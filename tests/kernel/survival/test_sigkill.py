@@ -1,4 +1,4 @@
-"""SIGKILL of the agent at any moment: what is in force goes on, and is adopted afterwards."""
+"""SIGKILL of the agent at any moment: what is in force goes on, and is taken over afterwards."""
 
 import random
 import signal
@@ -18,7 +18,7 @@ from tests.lab.place import Ready
 from tests.lab.process import wait_until
 from tests.lab.world import World
 
-#: A restarted agent adopts within a second where nothing else runs; the tests' host is slower.
+#: A restarted agent takes over within a second where nothing else runs; the tests' host is slower.
 _GENEROUS_S = 5.0
 
 

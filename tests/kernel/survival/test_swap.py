@@ -103,7 +103,7 @@ def test_upgrade_to_another_abi_and_back(own: World, tmp_path: Path) -> None:
         assert not (own.agent.pins / "odm_spans").exists()
         time.sleep(0.5)
         own.agent.start()
-        assert own.agent.log.read_text().count("programs adopted") == 1
+        assert own.agent.log.read_text().count("programs taken over") == 1
         assert own.agent.read("status")["abi"] == 77
         time.sleep(0.5)
         own.agent.sigkill()

@@ -171,7 +171,7 @@ def test_looks_that_never_end_find_nothing_wrong(tracked: World) -> None:
         thread = threading.Thread(target=_churn(tracked, "counted", 60_000, addresses))
         thread.start()
         while thread.is_alive():
-            counts.settle(typed)
+            counts.correct(typed)
             looks += 1
             time.sleep(0.02)
         thread.join()

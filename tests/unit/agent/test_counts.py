@@ -55,7 +55,7 @@ def test_right_counts_are_left_alone() -> None:
     made.rows, made.keys = {(1, FIXED): 2}, {key(): 2}
     counts = Counts(made)
     for _ in range(3):
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert (made.rows, made.keys, counts.corrected) == ({(1, FIXED): 2}, {key(): 2}, 0)
 
 
@@ -64,13 +64,13 @@ def test_too_many_and_too_few_are_put_right_after_five_calls() -> None:
     made.rows, made.keys = {(1, FIXED): 5}, {key(): 1}
     counts = Counts(made)
     for _ in range(4):
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert made.rows == {(1, FIXED): 5}
-    counts.settle([HERE])
+    counts.correct([HERE])
     assert made.rows == {(1, FIXED): 1, (2, FIXED): 1}
     assert made.keys == {key(): 1, key(class_id=2): 1}
     assert counts.corrected == 3
-    counts.settle([HERE])
+    counts.correct([HERE])
     assert counts.corrected == 3
 
 
@@ -79,15 +79,15 @@ def test_calls_that_find_other_numbers_begin_anew() -> None:
     counts = Counts(made)
     for number in (5, 5, 5, 5, 4, 5, 5, 5, 5):
         made.rows = {(1, FIXED): number}
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert counts.corrected == 0
     made.rows = {}
-    counts.settle([HERE])
+    counts.correct([HERE])
     made.rows = {(1, FIXED): 5}
     for _ in range(4):
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert counts.corrected == 0
-    counts.settle([HERE])
+    counts.correct([HERE])
     assert (made.rows, counts.corrected) == ({(1, FIXED): 0}, 1)
 
 
@@ -97,7 +97,7 @@ def test_what_moves_between_two_looks_is_not_wrong() -> None:
     for count in range(1, 6):  # counted before the census sees it, each time another
         made.rows, made.keys = {(1, FIXED): count}, {key(): count}
         made.sockets = [socket(n) for n in range(count - 1)]
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert counts.corrected == 0
 
 
@@ -128,7 +128,7 @@ def test_small_counts_that_move_all_the_time_are_not_wrong() -> None:
     """Of two numbers, each 0 or 1, the same two come again and again."""
     counts = Counts(Busy())
     for _ in range(10_000):
-        counts.settle([HERE])
+        counts.correct([HERE])
 
 
 def test_rows_of_addresses_that_are_gone_are_forgotten_at_the_second_call() -> None:
@@ -136,9 +136,9 @@ def test_rows_of_addresses_that_are_gone_are_forgotten_at_the_second_call() -> N
     made = Made()
     made.keys = {key(): 0, key(GONE): 0}
     counts = Counts(made)
-    counts.settle([HERE])
+    counts.correct([HERE])
     assert made.keys == {key(): 0, key(GONE): 0}
-    counts.settle([HERE])
+    counts.correct([HERE])
     assert made.keys == {key(): 0}
 
 
@@ -147,7 +147,7 @@ def test_an_address_that_came_back_is_not_forgotten() -> None:
     made.keys = {key(GONE): 0}
     counts = Counts(made)
     for configured in ([HERE], [HERE, GONE], [HERE]):
-        counts.settle(configured)
+        counts.correct(configured)
     assert made.keys == {key(GONE): 0}
 
 
@@ -156,7 +156,7 @@ def test_the_row_of_all_that_is_not_configured_stays() -> None:
     made.keys = {key(unconfigured(Family.IPV6)): 0}
     counts = Counts(made)
     for _ in range(3):
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert made.keys == {key(unconfigured(Family.IPV6)): 0}
 
 
@@ -167,5 +167,5 @@ def test_each_socket_is_looked_for_in_the_row_that_its_notes_name() -> None:
     made.rows, made.keys = {(1, FIXED): 2}, {together: 1}
     counts = Counts(made)
     for _ in range(6):
-        counts.settle([HERE])
+        counts.correct([HERE])
     assert (made.keys, counts.corrected) == ({together: 1}, 0)

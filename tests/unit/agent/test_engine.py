@@ -50,7 +50,7 @@ def test_converges_until_the_prefix_is_offered() -> None:
     made, _, maps = engine(HOME6)
     assert made.converge()
     assert maps.read().choices == {(AddressType.FIXED, Family.IPV6): (1,)}
-    assert made.settled()
+    assert made.all_usable()
     assert not made.converge(), "nothing is left to do"
 
 
@@ -60,11 +60,11 @@ def test_on_link_ipv4_address_waits_for_its_probe() -> None:
     (waiting,) = made.to_probe
     assert waiting.address == IPv4Address("192.0.2.40")
     assert not any(local.address == waiting.address for local in kernel.read().addresses)
-    assert not made.settled()
+    assert not made.all_usable()
 
     made.probe_ended(waiting, in_use=False)
     made.converge()
-    assert made.settled()
+    assert made.all_usable()
     assert maps.read().prefixes[2].pool == (waiting.address,)
 
 

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odm_agent.core.model import AddressType, Family, IPNetwork, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 
 
@@ -32,13 +32,11 @@ def test_the_secret_is_not_shown() -> None:
     assert "secret'" not in repr(EMPTY)
 
 
-def test_prefixes_are_found_by_id_name_type_and_address() -> None:
+def test_prefixes_are_found_by_id_and_address() -> None:
     table = EMPTY.with_prefix(prefix()).with_prefix(prefix(V4, id_=2))
     assert [row.prefix.id for row in table] == [2, 1], "in the order of the configuration"
-    assert table.by_id(2) == table.by_name("p2") == table.of_type(AddressType.FIXED)[0]
-    assert [r.prefix.id for r in table.of_type(AddressType.FIXED, Family.IPV6)] == [1]
-    assert table.of_type(AddressType.NONPERSISTENT) == ()
-    assert table.by_id(3) is table.by_name("p3") is None
+    assert table.by_id(2) == table.rows[0]
+    assert table.by_id(3) is None
     assert table.span_of(ip_address("192.0.2.3")) == table.by_id(2)
     assert table.span_of(ip_address("192.0.3.3")) is None
     assert table.without(1).without(9).by_id(1) is None

@@ -18,7 +18,7 @@ def test_region_that_was_given_back_is_not_used_at_once() -> None:
 
 def test_adopted_region_is_respected() -> None:
     slots = Slots(30)
-    slots.adopt(7, 0, 20)
+    slots.mark_used(7, 0, 20)
     assert slots.take(10) == 20
     slots.assign(8, 20, 10)
     with pytest.raises(DatapathError, match="make `pool` smaller"):

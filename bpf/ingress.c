@@ -48,19 +48,14 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 }
 
 /*
- * Unconnected, bound to a wildcard, and without a type of its own: the only kind of socket whose
- * answers need the note. What peers send to a socket that asked for a type would be noted for the
- * next one that the kernel gives its port, and lead that to another type than its class's default.
+ * Unconnected and bound to a wildcard: the only kind of socket whose answers may need the note. A raw
+ * one that hears UDP is none.
  */
-static __always_inline bool odm_is_wildcard_server(struct bpf_sock *sk)
+static __always_inline bool odm_is_wildcard_server(const struct bpf_sock *sk)
 {
-	struct odm_socket *sock;
 	struct odm_addr bound;
 
-	if (sk->dst_port)
-		return false;
-	sock = odm_own_storage(sk);
-	if (sock && sock->type)
+	if (sk->type != SOCK_DGRAM || sk->dst_port)
 		return false;
 	if (sk->family == AF_INET)
 		return !sk->src_ip4;
@@ -71,66 +66,74 @@ static __always_inline bool odm_is_wildcard_server(struct bpf_sock *sk)
 	return odm_is_any(&bound);
 }
 
-static __always_inline int odm_ingress_udp(struct __sk_buff *skb,
-					   const struct odm_settings *settings, u32 offset)
+/*
+ * What peers send to a socket that asked for a type would be noted for the next one that the kernel
+ * gives its port, and lead that to another type than its class's default.
+ */
+static __always_inline bool odm_needs_note(struct bpf_sock *sk)
 {
-	struct odm_cgroup cgroup = odm_class_of_packet(skb, settings);
+	struct odm_socket *sock = odm_own_storage(sk);
+
+	return !sock || !(sock->type || sock->flags & ODM_SOCKET_FOREIGN);
+}
+
+static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_sock *sk)
+{
+	struct odm_settings *settings = odm_settings_get();
 	struct odm_addr peer, asked;
-	struct bpf_sock *sk = skb->sk;
 	struct odm_asked_key key;
+	struct odm_cgroup cgroup;
 	struct odm_class *class;
+	u32 offset = 0;
 	__be16 port;
 
-	if (!cgroup.class_id || !sk)
+	if (!settings || !odm_is_wildcard_server(sk))
+		return 1;
+	cgroup = odm_class_of_packet(skb, settings);
+	if (!cgroup.class_id)
 		return 1;
 	class = odm_class_row(cgroup.class_id);
-	sk = bpf_sk_fullsock(sk);
-	if (!class || !class->mode || !sk || !odm_is_wildcard_server(sk) || odm_is_outsider(skb))
+	if (!class || !class->mode || !odm_needs_note(sk))
 		return 1;
-	if (!odm_packet_source(skb, &peer) || !odm_packet_destination(skb, &asked) ||
+	if (odm_transport(skb, &offset) != sk->protocol || !odm_packet_source(skb, &peer) ||
+	    !odm_packet_destination(skb, &asked) ||
 	    bpf_skb_load_bytes(skb, offset, &port, sizeof(port)))
 		return 1;
+	if (skb->ifindex == LOOPBACK_IFINDEX && odm_is_loopback(&asked))
+		return 1; /* the kernel answers from there by itself */
 	if (odm_is_multicast(&asked) && !odm_is_exempt(&asked))
 		return 1; /* asked of many hosts, wherever they are: answered as if unasked */
 	if (!odm_default_of(class, cgroup) && !odm_source_of(&asked).type)
 		return 1; /* as without us */
 	key = odm_asked_key(sk, &peer, port, cgroup.class_id);
-	odm_note_asked(&key, &asked);
+	odm_note_asked(settings, &key, &asked);
 	return 1;
 }
 
-/* Over `lo`: local clients are nobody's business, but answers to them, too, are from where they asked. */
-static __always_inline int odm_ingress_local(struct __sk_buff *skb)
-{
-	struct odm_settings *settings;
-	struct odm_addr asked;
-	u32 offset = 0;
-	int protocol;
-
-	if (!odm_packet_destination(skb, &asked) || odm_is_loopback(&asked))
-		return 1;
-	protocol = odm_transport(skb, &offset);
-	settings = odm_settings_get();
-	if (!settings || (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE))
-		return 1;
-	return odm_ingress_udp(skb, settings, offset);
-}
-
+/*
+ * Most packets are for a connection, which the state of the socket says: they are not read. Over `lo`
+ * only UDP matters: local clients may ask whom they like, but answers to them, too, are from where
+ * they asked.
+ */
 int odm_ingress(struct __sk_buff *skb)
 {
 	struct odm_settings *settings;
+	struct bpf_sock *sk = skb->sk;
 	u32 offset = 0;
 	__u8 flags;
 	int protocol;
 
-	if (skb->ifindex == LOOPBACK_IFINDEX)
-		return odm_ingress_local(skb);
-	protocol = odm_transport(skb, &offset);
+	sk = sk ? bpf_sk_fullsock(sk) : NULL;
+	if (!sk)
+		return 1;
+	if (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_UDPLITE)
+		return odm_ingress_udp(skb, sk);
+	if (sk->state != BPF_TCP_LISTEN || skb->ifindex == LOOPBACK_IFINDEX)
+		return 1;
 	settings = odm_settings_get();
+	protocol = odm_transport(skb, &offset);
 	if (!settings)
 		return 1;
-	if (protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE)
-		return odm_ingress_udp(skb, settings, offset);
 	if (protocol < 0) /* behind more headers than we read: as if it were a SYN */
 		return odm_ingress_syn(skb, settings);
 	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 3
+#define ODM_ABI_TAG 4
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -25,8 +25,8 @@
 #define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
 #define ODM_MAX_SPANS 4096
 #define ODM_MAX_CGROUPS 16384
-#define ODM_MAX_DEPTH 32 /* levels of cgroups that a class is inherited over */
-#define ODM_MAX_ASKED 16384
+#define ODM_MAX_DEPTH 32     /* levels of cgroups that a class is inherited over */
+#define ODM_MAX_ASKED 131072 /* questions to UDP servers; each class has its share */
 #define ODM_MAX_UPLINKS 1024
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* configured typed addresses, times the classes that use them */
@@ -152,8 +152,9 @@ struct odm_settings {
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
 	__u32 watched_classes; /* number of classes that sock_create must know; 0 spares a lookup */
 	__u32 zero;            /* 0, which the verifier can't know (odm_blur.h) */
-	__u64 patterns; /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
-	__u64 room[1];
+	__u64 patterns;    /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
+	__u32 asked_share; /* places of each class in odm_asked_slots; a power of 2 */
+	__u32 room[1];
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 
@@ -406,7 +407,7 @@ struct odm_verdict_key {
 };
 _Static_assert(sizeof(struct odm_verdict_key) == 8, "odm_verdict_key");
 
-/* odm_asked: which local address a peer has asked of a UDP port. */
+/* odm_questions: which local address a peer has asked of a UDP port. */
 struct odm_asked_key {
 	struct odm_addr peer;
 	__u16 peer_port; /* network order */
@@ -415,5 +416,25 @@ struct odm_asked_key {
 	__u16 protocol;  /* UDP or UDP-Lite */
 };
 _Static_assert(sizeof(struct odm_asked_key) == 24, "odm_asked_key");
+
+struct odm_asked {
+	struct odm_addr addr;
+	__u32 slot; /* the place in odm_asked_slots that keeps this row alive */
+};
+_Static_assert(sizeof(struct odm_asked) == 20, "odm_asked");
+
+/* odm_asked_slots[(class id - 1) * share + turn % share]: the rows of odm_questions, in their order. */
+struct odm_asked_slot {
+	struct bpf_spin_lock lock;
+	struct odm_asked_key key;
+};
+_Static_assert(sizeof(struct odm_asked_slot) == 28, "odm_asked_slot");
+
+/* odm_asked_turns[class id]. */
+struct odm_asked_turn {
+	struct bpf_spin_lock lock;
+	__u32 next; /* how many of the class's questions were noted */
+};
+_Static_assert(sizeof(struct odm_asked_turn) == 8, "odm_asked_turn");
 
 #endif

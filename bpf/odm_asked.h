@@ -19,12 +19,55 @@ static __always_inline struct odm_asked_key odm_asked_key(const struct bpf_sock 
 				       .protocol = sk->protocol };
 }
 
-static __always_inline void odm_note_asked(struct odm_asked_key *key, struct odm_addr *asked)
+static __always_inline bool odm_same_question(const struct odm_asked_key *a,
+					      const struct odm_asked_key *b)
 {
-	struct odm_addr *known = odm_asked.lookup(key);
+	return odm_same_addr(&a->peer, &b->peer) && a->peer_port == b->peer_port &&
+	       a->port == b->port && a->class_id == b->class_id && a->protocol == b->protocol;
+}
 
-	if (!known || !odm_same_addr(known, asked))
-		odm_asked.update(key, asked);
+/* Does the note say so already, and is it in the younger half of its class's? */
+static __always_inline bool odm_is_noted(const struct odm_asked *known,
+					 const struct odm_addr *asked, u32 next, u32 share)
+{
+	return known && odm_same_addr(&known->addr, asked) &&
+	       ((next - 1 - known->slot) & (share - 1)) < share / 2;
+}
+
+/*
+ * Each class has its own slots, taken in turn, so it forgets its own oldest question and no other
+ * class's. A note that is used is renewed by half of the turns: what was asked is forgotten after half
+ * of the class's share of other questions, not before. The row is written before the slot: so
+ * whatever order two CPUs come in, each row is that of its slot, or is deleted by who takes the slot.
+ */
+static __always_inline void odm_note_asked(const struct odm_settings *settings,
+					   struct odm_asked_key *key, const struct odm_addr *asked)
+{
+	u32 class_id = key->class_id, share = settings->asked_share;
+	struct odm_asked_turn *turn = odm_asked_turns.lookup(&class_id);
+	struct odm_asked *known = odm_questions.lookup(key);
+	struct odm_asked row = { .addr = *asked };
+	struct odm_asked_slot *slot;
+	struct odm_asked_key before;
+
+	if (!turn || odm_is_noted(known, asked, turn->next, share))
+		return;
+	bpf_spin_lock(&turn->lock);
+	row.slot = turn->next++;
+	bpf_spin_unlock(&turn->lock);
+	row.slot = (class_id - 1) * share + (row.slot & (share - 1));
+	slot = odm_asked_slots.lookup(&row.slot);
+	if (!slot || odm_questions.update(key, &row))
+		return;
+	bpf_spin_lock(&slot->lock);
+	before = slot->key;
+	slot->key = *key;
+	bpf_spin_unlock(&slot->lock);
+	if (odm_same_question(&before, key))
+		return;
+	known = odm_questions.lookup(&before);
+	if (known && known->slot == row.slot)
+		odm_questions.delete(&before);
 }
 
 /* Might what this socket sends be an answer? Not without a port; nor if it asked for a type. */
@@ -55,11 +98,13 @@ static __always_inline struct odm_decision odm_answer(const struct odm_settings 
 						      struct odm_addr *source)
 {
 	struct odm_asked_key key = odm_asked_key(sk, peer, peer_port, want->class_id);
-	struct odm_addr *asked = odm_asked.lookup(&key);
+	struct odm_asked *question = odm_questions.lookup(&key);
+	struct odm_addr *asked;
 	struct odm_source *row;
 
-	if (!asked)
+	if (!question)
 		return ODM_LEAVE_ALONE;
+	asked = &question->addr;
 	if (odm_is_exempt(asked))
 		return odm_answer_by_kernel(want);
 	row = odm_own_row(settings, asked);

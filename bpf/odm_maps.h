@@ -70,8 +70,18 @@ ODM_MAP("array", u32, struct odm_choice, odm_choices, ODM_TYPES *ODM_FAMILIES, 0
 ODM_MAP("percpu_hash", struct odm_verdict_key, u64, odm_verdicts, ODM_MAX_VERDICTS,
 	BPF_F_NO_PREALLOC);
 
-/* UDP port and peer -> the local address that the peer asked. Hooks only; LRU: full forgets. */
-ODM_MAP("lru_hash", struct odm_asked_key, struct odm_addr, odm_asked, ODM_MAX_ASKED, 0);
+/*
+ * UDP port and peer -> the local address that the peer asked. Hooks only. Each row has a slot, so it is
+ * never full; the room beyond the slots is for rows that are written before they have theirs.
+ */
+ODM_MAP("hash", struct odm_asked_key, struct odm_asked, odm_questions, ODM_MAX_ASKED + 1024,
+	BPF_F_NO_PREALLOC);
+
+/* class and turn -> a row of odm_questions. Hooks only. Full: the class's oldest question is forgotten. */
+ODM_MAP("array", u32, struct odm_asked_slot, odm_asked_slots, ODM_MAX_ASKED, 0);
+
+/* class id -> which slot is next. Hooks only. */
+ODM_MAP("array", u32, struct odm_asked_turn, odm_asked_turns, ODM_MAX_CLASSES, 0);
 
 /* class and type -> what it may have at most. */
 ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);

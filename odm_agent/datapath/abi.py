@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 3
+ABI_TAG: Final = 4
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -21,7 +21,7 @@ MAX_SOURCES: Final = 16384
 MAX_SPANS: Final = 4096
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
-MAX_ASKED: Final = 16384
+MAX_ASKED: Final = 131072
 MAX_UPLINKS: Final = 1024
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
@@ -190,7 +190,8 @@ class Settings(ct.Structure):
         ("watched_classes", ct.c_uint32),
         ("zero", ct.c_uint32),
         ("patterns", ct.c_uint64),
-        ("room", ct.c_uint64 * 1),
+        ("asked_share", ct.c_uint32),
+        ("room", ct.c_uint32 * 1),
     )
 
 
@@ -420,6 +421,24 @@ class AskedKey(ct.Structure):
     )
 
 
+class Asked(ct.Structure):
+    """struct odm_asked."""
+
+    _fields_ = (("addr", Addr), ("slot", ct.c_uint32))
+
+
+class AskedSlot(ct.Structure):
+    """struct odm_asked_slot."""
+
+    _fields_ = (("lock", ct.c_uint32), ("key", AskedKey))
+
+
+class AskedTurn(ct.Structure):
+    """struct odm_asked_turn."""
+
+    _fields_ = (("lock", ct.c_uint32), ("next", ct.c_uint32))
+
+
 #: Each struct's name in C.
 STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_addr": Addr,
@@ -445,6 +464,9 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_socket": Socket,
     "odm_verdict_key": VerdictCount,
     "odm_asked_key": AskedKey,
+    "odm_asked": Asked,
+    "odm_asked_slot": AskedSlot,
+    "odm_asked_turn": AskedTurn,
 }
 
 

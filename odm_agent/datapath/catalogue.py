@@ -122,7 +122,11 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_verdicts": Shape(
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
     ),
-    "odm_asked": Shape(_LRU_HASH, abi.AskedKey, abi.Addr, abi.MAX_ASKED, 0, "hooks"),
+    "odm_questions": Shape(
+        _HASH, abi.AskedKey, abi.Asked, abi.MAX_ASKED + 1024, _NO_PREALLOC, "hooks"
+    ),
+    "odm_asked_slots": Shape(_ARRAY, _U32, abi.AskedSlot, abi.MAX_ASKED, 0, "hooks"),
+    "odm_asked_turns": Shape(_ARRAY, _U32, abi.AskedTurn, abi.MAX_CLASSES, 0, "hooks"),
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
     "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
@@ -140,4 +144,5 @@ TOGETHER: Final = (
     ("odm_prefixes", "odm_pools"),
     ("odm_settings", "odm_resolved"),
     ("odm_globs", "odm_steps", "odm_folders"),
+    ("odm_questions", "odm_asked_slots", "odm_asked_turns"),
 )

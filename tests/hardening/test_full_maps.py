@@ -1,36 +1,45 @@
 """A full map: nothing breaks, `status` says what does not fit, and with room it heals by itself."""
 
 import ctypes as ct
-from collections.abc import Iterable, Iterator
+import itertools
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, Final
+from ipaddress import IPv6Address, IPv6Network, ip_network
+from typing import Any, Final, Self
 
 import pytest
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.core.model import AddressType, Family, Placement
 from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath.maps.classes import asked_share
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, ask, call, outcome
-from tests.lab.host import FIXED, LabPrefix, type_of
+from tests.lab.host import CORRESPONDENT, FIXED, LabPrefix, type_of
 from tests.lab.metrics import verdicts
 from tests.lab.netns import address
+from tests.lab.place import Conversation, Ready
 from tests.lab.world import BY_DEFAULT, PLAIN, STANDARD, World
-from tests.rfc8653.test_servers import wildcard_server
 
 _SHAPES: Final[dict[str, tuple[Any, Any]]] = {
     "odm_cgroups": (ct.c_uint64, abi.Cgroup),
     "odm_resolved": (ct.c_uint64, abi.Cgroup),
     "odm_sources": (abi.Addr, abi.Source),
     "odm_spans": (abi.SpanKey, abi.Source),
-    "odm_asked": (abi.AskedKey, abi.Addr),
+    "odm_questions": (abi.AskedKey, abi.Asked),
     "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
 }
 _KINDS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
 #: The agent looks again every two seconds while something is not done.
 _HEALS_S: Final = 8.0
+_LATE: Final = 27001
+_DEAF: Final = 27002
+#: Clients ask from here on, where the correspondent listens on none.
+_ASKING: Final = 10_000
 
 
 @contextmanager
@@ -195,22 +204,127 @@ def test_classes_are_right_while_what_was_resolved_is_forgotten(world: World) ->
                 pinned.delete(key[0])
 
 
-@pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4], ids=lambda each: each.name)
-def test_servers_answer_from_the_address_asked_while_others_are_forgotten(
+def _late_server(kind: Kind) -> Callable[[Ready], None]:
+    """Answers its last caller but one when somebody else says so."""
+
+    def server(ready: Ready) -> None:
+        with kind.open() as sock:
+            sock.bind((kind.wildcard, _LATE))
+            ready(None)
+            callers: list[Any] = []
+            while True:
+                word, caller = sock.recvfrom(64)
+                if word == b"answer":
+                    sock.sendto(b"answer", callers[-1])
+                else:
+                    callers.append(caller)
+                    ready("noted")
+
+    return server
+
+
+def _deaf_server(kind: Kind) -> Callable[[Ready], None]:
+    def server(ready: Ready) -> None:
+        with kind.open() as sock:
+            sock.bind((kind.wildcard, _DEAF))
+            ready(None)
+            signal.pause()
+
+    return server
+
+
+class _Client:
+    """One that asked a late server at `address`, and hears the answer when it wants it."""
+
+    def __init__(self, world: World, kind: Kind, address: str, server: Conversation) -> None:
+        self._netns = world.site.c
+        self._server = server
+        self._ports = itertools.count(_ASKING)
+        self._kind = kind
+        self.address = address
+        self._sock = self._netns.call(self._open)
+
+    def _open(self) -> socket.socket:
+        """A socket with a port that no other of this test has."""
+        sock = socket.socket(self._kind.af, socket.SOCK_DGRAM)
+        sock.settimeout(2)
+        sock.bind((CORRESPONDENT[self._kind.family], next(self._ports)))
+        return sock
+
+    def __enter__(self) -> Self:
+        assert self._server.hear() is None
+        self.ask()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._sock.close()
+
+    def ask(self) -> None:
+        """Ask, until the server has noted it."""
+        self._sock.sendto(b"question", (self.address, _LATE))
+        assert self._server.hear() == "noted"
+
+    def answered_from(self) -> str:
+        """The address that the answer comes from."""
+        with self._netns.call(lambda: self._open()) as told:
+            told.sendto(b"answer", (self.address, _LATE))
+        word, sender = self._sock.recvfrom(64)
+        assert word == b"answer"
+        return str(sender[0])
+
+    def crowd(self, address: str, count: int) -> None:
+        """So many others ask a deaf server."""
+
+        def others() -> None:
+            for _ in range(count):
+                with self._open() as sock:
+                    sock.sendto(b"question", (address, _DEAF))
+
+        self._netns.call(others)
+
+
+def _questions(world: World) -> Counter[int]:
+    with opened(world, "odm_questions") as pinned:
+        return Counter(key.class_id for key, _ in pinned.items())
+
+
+each_datagram = pytest.mark.parametrize(
+    "kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda each: each.name
+)
+
+
+@each_datagram
+def test_no_class_makes_the_servers_of_another_forget_who_asked_them(
     world: World, kind: Kind
 ) -> None:
-    typed = world.address(FIXED, kind.family)
-    stray = abi.pack_addr(ip_address("203.0.113.99"))
+    """More questions than there were places for all classes together once."""
+    untyped = world.address(AddressType.UNSPECIFIED, kind.family)
     with (
-        opened(world, "odm_asked") as pinned,
-        world.place("fixed").background(wildcard_server(kind, kind.wildcard)),
+        world.place("fixed").conversation(_late_server(kind)) as server,
+        world.place("brief").background(_deaf_server(kind)),
+        _Client(world, kind, untyped, server) as client,
     ):
-        for turn in range(3):
-            for number in range(pinned.max_entries * 2):
-                pinned.put(abi.AskedKey(port=turn + 1, peer=abi.Addr((0, 0, 0, number))), stray)
-            for asked in (typed, world.address(AddressType.UNSPECIFIED, kind.family)):
-                answered = world.peer.dial("udp", asked, 27001)
-                assert answered.get("from") == asked, answered
+        client.crowd(world.address(AddressType.NONPERSISTENT, kind.family), 20_000)
+        assert client.answered_from() == untyped
+        assert max(_questions(world).values()) <= asked_share(range(len(STANDARD.classes) + 1))
+
+
+@each_datagram
+def test_servers_answer_from_the_address_asked_while_thousands_ask_the_same_class(
+    world: World, kind: Kind
+) -> None:
+    """Half of the class's share, asked anew, and as many again: together more than its share."""
+    untyped = world.address(AddressType.UNSPECIFIED, kind.family)
+    crowd = asked_share(range(len(STANDARD.classes) + 1)) * 49 // 100
+    with (
+        world.place("fixed").conversation(_late_server(kind)) as server,
+        world.place("fixed").background(_deaf_server(kind)),
+        _Client(world, kind, untyped, server) as client,
+    ):
+        for _ in range(3):
+            client.crowd(world.address(FIXED, kind.family), crowd)
+            assert client.answered_from() == untyped
+            client.ask()
 
 
 def test_option_is_taken_by_many_sockets_at_once(world: World) -> None:

@@ -1,5 +1,6 @@
 """A class's policy as its rows in odm_classes and odm_caps."""
 
+from collections.abc import Collection
 from typing import Final
 
 from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Mode, SocketKind
@@ -69,3 +70,12 @@ def unpack(class_id: int, row: abi.Class, caps_map: libbpf.Map) -> ClassPolicy:
 def is_watched(policy: ClassPolicy) -> bool:
     """Whether sock_create has to know the class of a socket."""
     return policy.mode is not Mode.OFF and bool(policy.refuse or policy.caps)
+
+
+def asked_share(class_ids: Collection[int]) -> int:
+    """How many questions of each class are kept (odm_settings): a power of 2.
+
+    The numbers of classes decide, not how many there are, since they name the class's slots.
+    """
+    highest = max(class_ids, default=0)
+    return abi.MAX_ASKED >> max(highest - 1, 0).bit_length()

@@ -216,8 +216,7 @@ class MapWriter(MapReader):
                         self._maps[name].put(cgroup_id, rows.pack_cgroup(cgroup))
                         self._cgroups[cgroup_id] = cgroup
         self._count("any_ip_spans", sum(s.any_ip for s in self._spans.values()))
-        self._count("strict_classes", sum(each.strict for each in self._classes.values()))
-        self._count("watched_classes", sum(map(classes.is_watched, self._classes.values())))
+        self._count_classes()
         self._forget_resolved()
 
     # --- rows that take more than one write -------------------------------------------------
@@ -276,11 +275,15 @@ class MapWriter(MapReader):
             self._classes.pop(class_id, None)
         else:
             self._classes[class_id] = policy
+        self._count_classes()
+
+    def _count_classes(self) -> None:
         self._count("strict_classes", sum(each.strict for each in self._classes.values()))
         self._count("watched_classes", sum(map(classes.is_watched, self._classes.values())))
+        self._count("asked_share", classes.asked_share(self._classes))
 
     def _count(self, field: str, value: int) -> None:
-        """Keep a number that spares the hooks a lookup while it is 0."""
+        """Keep a number that hooks read in one place; most spare a lookup while they are 0."""
         settings = self.settings
         if getattr(settings, field) != value:
             setattr(settings, field, value)

@@ -26,7 +26,7 @@ def another_version(
         if value is not None:
             _set(folder / "bpf" / "odm_abi.h", f"#define ODM_{tag} ", value)
             _set(folder / "odm_agent" / "datapath" / "abi.py", f"{tag}: Final = ", value)
-    for path in (*folder.glob("bpf/*.[ch]"), *folder.glob("odm_agent/datapath/*.py")):
+    for path in (*folder.glob("bpf/*.[ch]"), *folder.glob("odm_agent/datapath/**/*.py")):
         text = path.read_text()
         for old, new in (renamed or {}).items():
             text = (

@@ -139,7 +139,8 @@ def test_upgrade_broken_off_half_way_is_done_again(own: World, tmp_path: Path) -
         own.agent.version = other
         # What a kill after the first links leaves.
         script = (
-            "import os; from odm_agent.datapath import swap; real = swap._attach_one; done = []\n"
+            "import os; from odm_agent.datapath.install import swap\n"
+            "real = swap._attach_one; done = []\n"
             "def some(*args):\n    if len(done) == 5: os._exit(9)\n    done.append(real(*args))\n"
             "swap._attach_one = some\n"
             "from odm_agent.cli import main; main()\n"

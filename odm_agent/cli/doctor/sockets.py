@@ -19,7 +19,7 @@ _LEFT_OPEN: Final = (
 _REMEDY: Final = (
     "keep CAP_NET_RAW from such classes; or, for their services, SystemCallArchitectures=native and"
     " RestrictAddressFamilies=~AF_PACKET AF_XDP; or run a kernel with CONFIG_BPF_LSM, and bpf in"
-    " lsm= on its command line"
+    " lsm= on its command line, whose policy lets root load such programs"
 )
 
 
@@ -27,7 +27,7 @@ def socket_creation(host: Host) -> Iterator[Finding]:
     """Whether a program can refuse packet and XDP sockets at their creation."""
     way = creation.way()
     if way is None:
-        yield warning(NAME, _LEFT_OPEN, _REMEDY)
+        yield warning(NAME, f"{_LEFT_OPEN} ({creation.hindrances()})", _REMEDY)
     elif way.always:
         yield ok(NAME, "packet and xdp sockets are refused by a program of the BPF security module")
     else:

@@ -67,7 +67,15 @@ def compiler_flags() -> tuple[str, ...]:
 
 def way() -> Way | None:
     """Where this kernel runs it, tried with a program that refuses a socket nobody wants."""
-    return next((each for each in WAYS if _runs_at(each)), None) if compiler_flags() else None
+    return next((each for each in WAYS if not _hindrance(each)), None) if compiler_flags() else None
+
+
+def hindrances() -> str:
+    """Why it runs at none of these places, for people; empty if it runs at one."""
+    if not compiler_flags():
+        return "the kernel does not say where it keeps the network namespace of a task (BTF)"
+    found = [_hindrance(each) for each in WAYS]
+    return "; ".join(found) if all(found) else ""
 
 
 def load(way: Way, instructions: bytes) -> int:
@@ -75,7 +83,8 @@ def load(way: Way, instructions: bytes) -> int:
     return libbpf.load_at_function(PROGRAM, way.type, way.attach_type, way.function, instructions)
 
 
-def _runs_at(way: Way) -> bool:
+def _hindrance(way: Way) -> str:
+    """Why the kernel runs no program at this place; empty if it does."""
     code = libbpf.instruction
     # r2 = family; r0 = 0; leave unless it is 0; r2 = protocol; leave unless it is ours; r0 = -told
     program = (
@@ -92,9 +101,11 @@ def _runs_at(way: Way) -> bool:
             libbpf.opened(load(way, b"".join(program))) as prog_fd,
             libbpf.opened(libbpf.link_create(prog_fd, 0, way.attach_type)),
         ):
-            return _creation_fails_with() == _TOLD
-    except DatapathError:
-        return False
+            if _creation_fails_with() != _TOLD:
+                return f"the kernel never calls a program at its function {way.function}"
+    except DatapathError as error:
+        return str(error)
+    return ""
 
 
 def _creation_fails_with() -> int:

@@ -130,13 +130,14 @@ def _load_tracepoints(module: Any) -> dict[str, int]:
 
 def _load_creation(module: Any) -> dict[str, int]:
     """The program at the creation of sockets, if this kernel runs it."""
-    why = ""
     if way := creation.way():
         try:
             return {creation.PROGRAM: creation.load(way, module.dump_func(creation.PROGRAM))}
         except DatapathError as error:
-            why = f": {error}"
-    print(f"{creation.LACKING}{why}")
+            why = str(error)
+    else:
+        why = creation.hindrances()
+    print(f"{creation.LACKING}: {why}")
     return {}
 
 

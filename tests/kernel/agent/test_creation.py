@@ -28,7 +28,8 @@ from tests.lab.world import PLAIN, World
 from tests.rfc8653.bypass.uring import Uring, helper
 
 pytestmark = pytest.mark.skipif(
-    creation.way() is None, reason="this kernel runs no program at the creation of sockets"
+    creation.way() is None,
+    reason=f"no program runs at the creation of sockets: {creation.hindrances()}",
 )
 
 _AF_XDP: Final = 44

@@ -219,8 +219,10 @@ def test_kernels_that_refuse_no_socket_at_its_creation_are_named(
     monkeypatch: pytest.MonkeyPatch, way: creation.Way | None, state: str
 ) -> None:
     monkeypatch.setattr(creation, "way", lambda: way)
+    monkeypatch.setattr(creation, "hindrances", lambda: "" if way else "loading: not permitted")
     (finding,) = sockets.socket_creation(Host())
     assert finding.state == state
+    assert ("(loading: not permitted)" in finding.detail) == (way is None), "and why"
     classes = [("classes.open", ["raw"]), ("classes.closed", ["raw", "packet"])]
     found = [each.name for each in sockets.closing(classes)]
     assert found == ([] if way else ["classes.closed"])
@@ -230,6 +232,7 @@ def test_where_a_program_can_refuse_sockets_is_tried_on_this_kernel() -> None:
     """By a program that is gone afterwards; other tests show that what is found does its work."""
     before = sum(1 for _ in libbpf.links(libbpf.LINK_TRACING))
     assert creation.way() in (None, *creation.WAYS)
+    assert bool(creation.hindrances()) == (creation.way() is None), "no silence about why"
     assert sum(1 for _ in libbpf.links(libbpf.LINK_TRACING)) == before, "nothing stays"
 
 

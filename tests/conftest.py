@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import residue
+from tests.lab import run
 from tests.whole_run import Worker, is_worker
 
 pytest_plugins = ["tests.conformance", "tests.bypass_page"]
 
 _BPFFS: Final = Path("/sys/fs/bpf")
-_BEFORE: Final = pytest.StashKey[residue.Snapshot]()
 _LEFT: Final = pytest.StashKey[list[str]]()
 
 # How fast a machine happens to be is no property of the code, and every run tries the same.
@@ -36,16 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remember the state of the machine. Who isn't root can't leave any of it behind.
+    """Give all that is made the number of this run. Who isn't root leaves nothing behind.
 
     Of several processes (pytest-xdist), the one that started the others does this.
     """
     if is_worker(session.config):
         return
-    os.environ[residue.MARK] = str(os.getpid())
+    os.environ[run.MARK] = str(os.getpid())
     if os.geteuid() == 0:
         _mount_bpffs(session)
-        session.stash[_BEFORE] = residue.snapshot()
 
 
 def _mount_bpffs(session: pytest.Session) -> None:
@@ -61,11 +60,10 @@ def _unmount_bpffs() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Compare, after the last fixture is torn down; a difference fails the run."""
-    before = session.stash.get(_BEFORE, None)
-    if before is None:
+    """Look for what is left after the last fixture is torn down; it fails the run."""
+    if is_worker(session.config) or os.geteuid() != 0:
         return
-    left = residue.left_behind(before)
+    left = residue.left_behind()
     session.config.stash[_LEFT] = left
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -17,6 +17,7 @@ from typing import IO, Any, Final, Self
 from odm_agent.control.client import ControlClient
 from odm_agent.core.model import AddressType
 from odm_agent.datapath.guards import packet_sockets
+from tests.lab import run
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LabPrefix
 from tests.lab.netns import NetNs, checked
@@ -108,7 +109,7 @@ class Agent:
         self.settings = settings
         self.folder = folder / f"agent-{number}"
         self.folder.mkdir()
-        self.pins = Path("/sys/fs/bpf") / f"odm-test-{os.getpid()}-{number}"
+        self.pins = Path("/sys/fs/bpf") / run.name(run.PINS, number)
         self.config = self.folder / "odm-agent.toml"
         self.log = self.folder / "log"
         self.socket = self.folder / "run" / "control.sock"

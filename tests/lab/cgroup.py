@@ -1,7 +1,6 @@
 """Control groups of our own, and processes in them."""
 
 import itertools
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from tests.lab.netns import PREFIX, NetNs
+from tests.lab import run
+from tests.lab.netns import NetNs
 from tests.lab.process import forked, wait_until
 
 R = TypeVar("R")
@@ -32,8 +32,7 @@ class Cgroup:
     """A cgroup; `close()` ends the processes in it and removes it with all its children."""
 
     def __init__(self, label: str = "", *, path: Path | None = None, new: bool = True) -> None:
-        number = next(_numbers)
-        self.path = path or v2_root() / f"{PREFIX}-{os.getpid()}-{number}{label and '-' + label}"
+        self.path = path or v2_root() / run.name(run.LAB, next(_numbers), label)
         if new:
             self.path.mkdir()
         self.procs = self.path / "cgroup.procs"

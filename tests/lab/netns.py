@@ -1,19 +1,18 @@
 """Network namespaces of our own, and the links between them."""
 
 import itertools
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from tests.lab import run
 from tests.lab.process import forked, threaded
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PREFIX: Final = "odmlab"
 _numbers: Final = itertools.count(1)
 
 
@@ -38,7 +37,7 @@ class NetNs:
     """A named network namespace with `lo` up and duplicate address detection off by default."""
 
     def __init__(self, label: str, *, dad: bool = False) -> None:
-        self.name = f"{PREFIX}-{os.getpid()}-{next(_numbers)}-{label}"
+        self.name = run.name(run.LAB, next(_numbers), label)
         self.path = Path("/run/netns") / self.name
         ip("netns", "add", self.name)
         try:

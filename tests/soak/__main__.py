@@ -18,6 +18,7 @@ from typing import Any, Final
 from odm_agent.core.model import Family
 from odm_agent.datapath.maps.writer import MapWriter
 from tests import residue
+from tests.lab import run
 from tests.lab.counts import settles_at
 from tests.lab.host import CORRESPONDENT, FIXED
 from tests.lab.netns import NetNs
@@ -39,8 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
-    os.environ[residue.MARK] = str(os.getpid())
-    before = residue.snapshot()
+    os.environ[run.MARK] = str(os.getpid())
     print(f"soak: {options.seconds:.0f} s, seed {options.seed}", flush=True)
     try:
         with tempfile.TemporaryDirectory(prefix="odm-soak-") as folder:
@@ -48,7 +48,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("soak: interrupted; everything is removed")
         return 130
-    violations += residue.left_behind(before)
+    violations += residue.left_behind()
     for each in violations[:40]:
         print(f"VIOLATION {each}")
     print(f"soak: {len(violations)} violations")

@@ -31,6 +31,7 @@ from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.datapath.trust import require_trust
 from odm_agent.kernel import namespace, sysctl
 from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.reconcile.failure import together
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +165,12 @@ def _withdraw(pin_dir: Path) -> None:
 def _clean_namespace(protocol: int) -> Iterator[str]:
     with NetlinkKernel(protocol) as kernel:
         host = kernel.read()
-        actions = list(_removals(host))
-        for action in actions:
-            kernel.apply(action)
+        actions, start = list(_removals(host)), 0
+        while count := together(actions, start):
+            for error in kernel.apply_all(actions[start : start + count]):
+                if error is not None:
+                    raise error
+            start += count
         counts = (len(host.rules), len(host.routes), sum(a.ours for a in host.addresses))
     if any(counts):
         yield "removed {} rules, {} routes, {} addresses".format(*counts)

@@ -1,25 +1,21 @@
 """Brings kernel and maps to what the typed prefix table says; the service drives it."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from odm_agent.agent.repairs import vanished
 from odm_agent.core.actions import (
     Action,
     AddAddress,
-    AddLabel,
-    AddRoute,
-    AddRule,
+    DatapathAction,
+    KernelAction,
     PutCgroup,
     PutSource,
     PutSpan,
     RemoveAddress,
-    RemoveLabel,
-    RemoveRoute,
-    RemoveRule,
 )
-from odm_agent.core.errors import DatapathError, KernelError
+from odm_agent.core.errors import DatapathError, OdmError
 from odm_agent.core.host import Address, HostState
 from odm_agent.core.model import ClassPolicy, Family, IPAddress
 from odm_agent.core.projection import CgroupRow, Projection
@@ -30,7 +26,7 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
 
@@ -41,17 +37,6 @@ _MOST_ROUNDS = 8
 
 #: A map that is full may refuse thousands of rows.
 _MOST_ALARMS = 10
-
-_KERNEL_ACTIONS = (
-    AddAddress,
-    RemoveAddress,
-    AddRoute,
-    RemoveRoute,
-    AddRule,
-    RemoveRule,
-    AddLabel,
-    RemoveLabel,
-)
 
 
 @dataclass
@@ -208,25 +193,44 @@ class Engine:
 
     def _execute(self, actions: list[Action], known: Collection[str] = ()) -> None:
         """In order; after a failure (warned of unless `known`) goes on with what is still safe."""
-        while actions:
-            action, actions = actions[0], actions[1:]
-            try:
-                self._do(action)
-            except (KernelError, DatapathError) as error:
-                told = f"{doing}: {error}" if (doing := _verdict_on(action)) else str(error)
-                level = logging.DEBUG if told in known else logging.WARNING
-                log.log(level, "an action failed", extra={"action": str(action), "error": told})
-                self.failures.append(told)
-                actions = still_safe(action, actions)
+        start = 0
+        while count := together(actions, start):
+            tried = actions[start : start + count]
+            start += count
+            failed = []
+            for action, error in zip(tried, self._outcomes(tried), strict=True):
+                if error is not None:
+                    failed.append(action)
+                    self._note_failure(action, error, known)
+            if failed:
+                actions, start = still_safe(failed, actions[start:]), 0
 
-    def _do(self, action: Action) -> None:
-        log.debug("action", extra={"action": str(action)})
-        if isinstance(action, _KERNEL_ACTIONS):
-            self.kernel.apply(action)
-            if isinstance(action, RemoveAddress):
+    def _note_failure(self, action: Action, error: OdmError, known: Collection[str]) -> None:
+        told = f"{doing}: {error}" if (doing := _verdict_on(action)) else str(error)
+        level = logging.DEBUG if told in known else logging.WARNING
+        log.log(level, "an action failed", extra={"action": str(action), "error": told})
+        self.failures.append(told)
+
+    def _outcomes(self, actions: list[Action]) -> Sequence[OdmError | None]:
+        """Carry out what may be tried together; why each could not be done (None: it was)."""
+        if log.isEnabledFor(logging.DEBUG):
+            for action in actions:
+                log.debug("action", extra={"action": str(action)})
+        asked = [each for each in actions if isinstance(each, KernelAction)]
+        if not asked:
+            return [self._written(each) for each in actions if isinstance(each, DatapathAction)]
+        outcomes = self.kernel.apply_all(asked)
+        for action, error in zip(asked, outcomes, strict=True):
+            if error is None and isinstance(action, RemoveAddress):
                 self.probed.discard(action.address.address)
-        else:
+        return outcomes
+
+    def _written(self, action: DatapathAction) -> DatapathError | None:
+        try:
             self.datapath.apply(action)
+        except DatapathError as error:
+            return error
+        return None
 
 
 def _of_selection(shield: untyped.Shield) -> Iterator[str]:

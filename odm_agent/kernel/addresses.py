@@ -11,15 +11,9 @@ from ipaddress import IPv4Address, IPv4Interface, ip_address
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import (
-    NLM_F_ACK,
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
-    NLM_F_REQUEST,
-)
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
+from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
@@ -34,13 +28,11 @@ from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 
 from odm_agent.core.host import Address, LocalAddress
 from odm_agent.core.model import IPAddress
-from odm_agent.kernel.links import index_of
-from odm_agent.kernel.rtnetlink import dump
+from odm_agent.kernel.links import indexes_of
+from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 logger = logging.getLogger(__name__)
 
-#: Acknowledgements queue in the receive buffer while the kernel works through one send.
-_BATCH: Final = 128
 _FOREVER: Final = 0xFFFFFFFF
 #: linux/if_addr.h; since Linux 5.18.
 _IFAPROT_KERNEL_RA: Final = 2
@@ -69,124 +61,95 @@ async def read(
 async def add(
     route: AsyncIPRoute, wanted: Sequence[Address], protocol: int
 ) -> list[NetlinkError | None]:
-    """Configure addresses, all of them even if one fails; what each came to.
-
-    Raises NetlinkError (ENODEV) before it configures any if there is no such interface.
+    """Configure addresses; what each came to.
 
     What is there already is left alone if it is as wanted, corrected if it is ours, and kept as it
     is if somebody else configured it (it must not vanish when we remove ours).
     """
-    indexes = {name: await index_of(route, name) for name in {each.interface for each in wanted}}
-    outcomes = await _add_new(route, wanted, indexes, protocol)
-    existing = [
-        position
-        for position, refusal in enumerate(outcomes)
-        if refusal is not None and refusal.code == errno.EEXIST
-    ]
+    indexes, absent = await indexes_of(route, [each.interface for each in wanted])
+    outcomes = await carry_out(
+        route,
+        [
+            absent.get(each.interface) or [_addition(each, indexes, protocol, NLM_F_EXCL)]
+            for each in wanted
+        ],
+    )
+    existing = [n for n, refusal in enumerate(outcomes) if _is_there(refusal)]
     found = {
         (local.interface, local.address): local
         for name in {wanted[position].interface for position in existing}
         for local in await read(route, {indexes[name]: name}, protocol, indexes[name])
     }
-    for position in existing:
-        each = wanted[position]
-        local = found.get((each.interface, each.address))
-        outcomes[position] = await _settle(route, each, local, indexes[each.interface], protocol)
+    corrections = [
+        _correction(each, found.get((each.interface, each.address)), indexes, protocol)
+        for each in (wanted[position] for position in existing)
+    ]
+    for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
+        outcomes[position] = refusal
     return outcomes
 
 
-async def remove(route: AsyncIPRoute, address: Address) -> None:
-    """Remove an address if it is there, with exactly this prefix length; raises NetlinkError."""
-    try:
-        await route.addr(
-            "delete",
-            index=await index_of(route, address.interface),
-            address=str(address.address),
-            prefixlen=address.prefix_length,
-        )
-    except NetlinkError as refusal:
-        if refusal.code not in _GONE:
-            raise
+async def remove(
+    route: AsyncIPRoute, unwanted: Sequence[Address], _protocol: int
+) -> list[NetlinkError | None]:
+    """Remove addresses that are there, with exactly these prefix lengths; what each came to."""
+    indexes, _ = await indexes_of(route, [each.interface for each in unwanted])
+    steps = [
+        [_removal(each, indexes[each.interface])] if each.interface in indexes else []
+        for each in unwanted
+    ]
+    return await carry_out(route, steps, _GONE)
 
 
-async def _settle(
-    route: AsyncIPRoute, wanted: Address, local: LocalAddress | None, index: int, protocol: int
-) -> NetlinkError | None:
-    """Bring an address that exists to what is wanted."""
-    if local is None:
-        # Gone between the two requests: one more try without any reading.
-        return await _put(route, wanted, index, protocol, NLM_F_REPLACE)
-    if not local.ours:
+def _is_there(refusal: NetlinkError | None) -> bool:
+    return refusal is not None and refusal.code == errno.EEXIST
+
+
+def _correction(
+    wanted: Address, local: LocalAddress | None, indexes: Mapping[str, int], protocol: int
+) -> list[ifaddrmsg]:
+    """What brings an address that exists to what is wanted; None: it has gone meanwhile."""
+    steps: list[ifaddrmsg] = []
+    if local is not None and not local.ours:
         logger.warning(
             "address configured by somebody else is left as it is",
             extra={"address": str(wanted.address), "interface": wanted.interface},
         )
-        return None
-    if local.prefix_length != wanted.prefix_length:
+        return steps
+    if local is not None and local.prefix_length != wanted.prefix_length:
         stale = Address(local.address, local.prefix_length, local.interface)
-        try:
-            await remove(route, stale)
-        except NetlinkError as refusal:
-            return refusal
-    elif local.deprecated == wanted.deprecated:
-        return None
-    return await _put(route, wanted, index, protocol, NLM_F_REPLACE)
+        steps.append(_removal(stale, indexes[stale.interface]))
+    elif local is not None and local.deprecated == wanted.deprecated:
+        return steps
+    return [*steps, _addition(wanted, indexes, protocol, NLM_F_REPLACE)]
 
 
-async def _add_new(
-    route: AsyncIPRoute, wanted: Sequence[Address], indexes: Mapping[str, int], protocol: int
-) -> list[NetlinkError | None]:
-    """Configure addresses that should not be there yet; what each came to."""
-    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
-    outcomes: list[NetlinkError | None] = []
-    for start in range(0, len(wanted), _BATCH):
-        part = wanted[start : start + _BATCH]
-        batch = [_request(each, indexes[each.interface], protocol, flags) for each in part]
-        answers = route.nlm_request_batch(batch, noraise=True)
-        done = {answer["header"]["sequence_number"] async for answer in answers}
-        for each, message in zip(part, batch, strict=True):
-            # Refusals are left out of a batch's answers: ask again, for the reason.
-            outcomes.append(
-                None
-                if message["header"]["sequence_number"] in done
-                else await _put(route, each, indexes[each.interface], protocol, NLM_F_EXCL)
-            )
-    return outcomes
-
-
-async def _put(
-    route: AsyncIPRoute, wanted: Address, index: int, protocol: int, mode: int
-) -> NetlinkError | None:
-    """Configure one address; `mode` says what if it is there (NLM_F_EXCL or NLM_F_REPLACE)."""
-    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | mode
-    request = _request(wanted, index, protocol, flags)
-    try:
-        async for _ in await route.nlm_request(request, RTM_NEWADDR, flags):
-            pass
-    except NetlinkError as refusal:
-        return refusal
-    return None
-
-
-def _request(wanted: Address, index: int, protocol: int, flags: int) -> ifaddrmsg:
-    """The message, not left to addr("add"): that can't be batched and takes twice the time."""
-    message = ifaddrmsg()
-    message["header"] = {"type": RTM_NEWADDR, "flags": flags}
-    message["family"] = _AF[wanted.address.version]
-    message["prefixlen"] = wanted.prefix_length
-    message["index"] = index
+def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: int) -> ifaddrmsg:
+    """The message that configures an address; `mode` says what if it is there (EXCL, REPLACE)."""
+    message = _named(wanted, indexes[wanted.interface])
     if wanted.address.version == 4:
         # Scope host: usable when asked for by bind or route, never the kernel's own default source
         # (IPv4 has no other way to say so; it ignores preferred lifetimes).
         message["scope"] = RT_SCOPE_HOST
     lifetimes = {"ifa_preferred": 0 if wanted.deprecated else _FOREVER, "ifa_valid": _FOREVER}
-    message["attrs"] = [
-        ("IFA_LOCAL", str(wanted.address)),
-        ("IFA_ADDRESS", str(wanted.address)),
+    message["attrs"] += [
         ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (0 if wanted.dad else IFA_F_NODAD)),
         ("IFA_PROTO", protocol),
         ("IFA_CACHEINFO", lifetimes),
     ]
+    return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
+
+
+def _removal(unwanted: Address, index: int) -> ifaddrmsg:
+    return change(_named(unwanted, index), RTM_DELADDR)
+
+
+def _named(address: Address, index: int) -> ifaddrmsg:
+    message = ifaddrmsg()
+    message["family"] = _AF[address.address.version]
+    message["prefixlen"] = address.prefix_length
+    message["index"] = index
+    message["attrs"] = [("IFA_LOCAL", str(address.address)), ("IFA_ADDRESS", str(address.address))]
     return message
 
 

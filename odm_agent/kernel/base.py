@@ -1,16 +1,21 @@
 """What the agent needs of the kernel's addresses, routes and rules."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from odm_agent.core.actions import KernelAction
+from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState
 
 
 class Kernel(Protocol):
-    """One network namespace. The real one is `netlink.NetlinkKernel`, the fake `memory`."""
+    """One network namespace. The real one is `netlink.NetlinkKernel`, the fake `fake`."""
 
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""
 
-    def apply(self, action: KernelAction) -> None:
-        """Carry out one action; already done counts as done. Raises KernelError."""
+    def apply_all(self, actions: Sequence[KernelAction]) -> list[KernelError | None]:
+        """Carry out actions of one kind, in their order; why each could not be (None: done).
+
+        Already done counts as done, and one that fails stops no other.
+        """

@@ -1,6 +1,6 @@
 """A network namespace in memory that refuses, loses and forgets the way the kernel does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -49,6 +49,17 @@ class FakeKernel:
             main_routes=tuple(self.main_routes),
             labels=frozenset(self.labels),
         )
+
+    def apply_all(self, actions: Sequence[KernelAction]) -> list[KernelError | None]:
+        """Carry out actions, in their order; why each could not be (None: done)."""
+        return [self._outcome(action) for action in actions]
+
+    def _outcome(self, action: KernelAction) -> KernelError | None:
+        try:
+            self.apply(action)
+        except KernelError as error:
+            return error
+        return None
 
     def apply(self, action: KernelAction) -> None:
         """Carry out one action; already done counts as done. Raises KernelError."""

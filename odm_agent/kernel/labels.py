@@ -4,15 +4,16 @@ The kernel keeps no protocol number with them; ours are told by the label's valu
 """
 
 import errno
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELADDRLABEL, RTM_GETADDRLABEL, RTM_NEWADDRLABEL
 
-from odm_agent.kernel.rtnetlink import dump
+from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 _AF_INET6: Final = 10
 _HOST: Final = 128
@@ -55,27 +56,28 @@ async def read(route: AsyncIPRoute, protocol: int) -> frozenset[IPv6Address]:
     )
 
 
-async def add(route: AsyncIPRoute, address: IPv6Address, protocol: int) -> None:
-    """Give an address our label, which matches no destination; raises NetlinkError."""
-    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-    await _request(route, address, protocol, RTM_NEWADDRLABEL, flags)
+async def add(
+    route: AsyncIPRoute, wanted: Sequence[IPv6Address], protocol: int
+) -> list[NetlinkError | None]:
+    """Give addresses our label, which matches no destination; what each came to."""
+    flags = NLM_F_CREATE | NLM_F_REPLACE
+    return await carry_out(
+        route, [[_message(each, protocol, RTM_NEWADDRLABEL, flags)] for each in wanted]
+    )
 
 
-async def remove(route: AsyncIPRoute, address: IPv6Address, protocol: int) -> None:
-    """Take our label away if it is there; raises NetlinkError."""
-    try:
-        await _request(route, address, protocol, RTM_DELADDRLABEL, NLM_F_REQUEST | NLM_F_ACK)
-    except NetlinkError as refusal:
-        if refusal.code not in _GONE:
-            raise
+async def remove(
+    route: AsyncIPRoute, unwanted: Sequence[IPv6Address], protocol: int
+) -> list[NetlinkError | None]:
+    """Take our label from addresses that have it; what each came to."""
+    return await carry_out(
+        route, [[_message(each, protocol, RTM_DELADDRLABEL)] for each in unwanted], _GONE
+    )
 
 
-async def _request(
-    route: AsyncIPRoute, address: IPv6Address, protocol: int, kind: int, flags: int
-) -> None:
+def _message(address: IPv6Address, protocol: int, kind: int, flags: int = 0) -> ifaddrlblmsg:
     message = ifaddrlblmsg()
     message["family"] = _AF_INET6
     message["prefixlen"] = _HOST
     message["attrs"] = [("IFAL_ADDRESS", str(address)), ("IFAL_LABEL", _BASE | protocol)]
-    async for _ in await route.nlm_request(message, kind, flags):
-        pass
+    return change(message, kind, flags)

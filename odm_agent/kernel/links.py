@@ -1,9 +1,11 @@
 """Interfaces, as the kernel lists them."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, ifinfmsg
 
@@ -24,8 +26,21 @@ async def read(route: AsyncIPRoute) -> list[Link]:
     return [_parse(each) for each in await dump(route, RTM_GETLINK, ifinfmsg())]
 
 
-async def index_of(route: AsyncIPRoute, name: str) -> int:
-    """The number of an interface; raises NetlinkError (ENODEV)."""
+async def indexes_of(
+    route: AsyncIPRoute, names: Iterable[str]
+) -> tuple[dict[str, int], dict[str, NetlinkError]]:
+    """The numbers of interfaces by name, and the refusals (ENODEV) of those that aren't there."""
+    found: dict[str, int] = {}
+    refusals: dict[str, NetlinkError] = {}
+    for name in sorted(set(names)):
+        try:
+            found[name] = await _index_of(route, name)
+        except NetlinkError as refusal:
+            refusals[name] = refusal
+    return found, refusals
+
+
+async def _index_of(route: AsyncIPRoute, name: str) -> int:
     request = ifinfmsg()
     request["attrs"] = [("IFLA_IFNAME", name)]
     # Not link("get") or link_lookup(): they ask for an acknowledgement after the answer, which

@@ -1,11 +1,12 @@
 """The kernel adapter: reads a network namespace and carries out actions in it."""
 
 import errno
-import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -25,8 +26,6 @@ from odm_agent.core.errors import KernelError
 from odm_agent.core.host import Address, HostState, Route, Rule, RuleAction
 from odm_agent.kernel import addresses, labels, links, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
-
-T = TypeVar("T")
 
 _HINTS: Final = {
     errno.EPERM: "Run as root or with CAP_NET_ADMIN in this network namespace.",
@@ -79,43 +78,26 @@ class NetlinkKernel:
 
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""
-        return self._run("reading interfaces, addresses, routes and rules", self._read)
+        try:
+            return self._netlink.run(self._read)
+        except (NetlinkError, OSError) as error:
+            raise _explained("reading interfaces, addresses, routes and rules", error) from error
 
-    def apply(self, action: KernelAction) -> None:
-        """Carry out one action; already done counts as done. Raises KernelError."""
-        protocol = self._protocol
-        match action:
-            case AddAddress(address):
-                self._add_addresses([address])
-            case RemoveAddress(address):
-                self._run(f"removing {_address(address)}", lambda it: addresses.remove(it, address))
-            case AddRoute(route):
-                self._run(f"adding {_route(route)}", lambda it: routes.add(it, route, protocol))
-            case RemoveRoute(route):
-                self._run(
-                    f"removing {_route(route)}", lambda it: routes.remove(it, route, protocol)
-                )
-            case AddRule(rule):
-                self._run(f"adding {_rule(rule)}", lambda it: rules.add(it, rule, protocol))
-            case RemoveRule(rule):
-                self._run(f"removing {_rule(rule)}", lambda it: rules.remove(it, rule, protocol))
-            case AddLabel(labelled):
-                self._run(f"labelling {labelled}", lambda it: labels.add(it, labelled, protocol))
-            case RemoveLabel(labelled):
-                doing = f"unlabelling {labelled}"
-                self._run(doing, lambda it: labels.remove(it, labelled, protocol))
+    def apply_all(self, actions: Sequence[KernelAction]) -> list[KernelError | None]:
+        """Carry out actions of one kind, in their order; why each could not be (None: done).
 
-    def apply_all(self, actions: Iterable[KernelAction]) -> None:
-        """Carry out actions in their order; neighbouring AddAddress are one step.
-
-        Raises KernelError at the first failure: of its step all others were tried, nothing after.
+        Already done counts as done, and one that fails stops no other.
         """
-        for together, run in itertools.groupby(actions, lambda each: isinstance(each, AddAddress)):
-            if together:
-                self._add_addresses([each.address for each in run if isinstance(each, AddAddress)])
-            else:
-                for action in run:
-                    self.apply(action)
+        kind = _KINDS[type(actions[0])]
+        things = [kind.thing(action) for action in actions]
+        try:
+            outcomes = self._netlink.run(lambda it: kind.carry_out(it, things, self._protocol))
+        except (NetlinkError, OSError) as error:
+            outcomes = [error] * len(things)
+        return [
+            None if error is None else _explained(f"{kind.doing} {kind.words(thing)}", error)
+            for thing, error in zip(things, outcomes, strict=True)
+        ]
 
     async def _read(self, route: AsyncIPRoute) -> HostState:
         found = await links.read(route)
@@ -132,22 +114,6 @@ class NetlinkKernel:
             foreign_routes=await routes.read_tables(route, names, tables),
             labels=await labels.read(route, self._protocol),
         )
-
-    def _add_addresses(self, wanted: Sequence[Address]) -> None:
-        outcomes = self._run(
-            f"adding {_address(wanted[0])}", lambda it: addresses.add(it, wanted, self._protocol)
-        )
-        for address, refusal in zip(wanted, outcomes, strict=True):
-            if refusal is not None:
-                raise _explained(f"adding {_address(address)}", refusal) from refusal
-
-    def _run(self, doing: str, job: Callable[[AsyncIPRoute], Awaitable[T]]) -> T:
-        try:
-            return self._netlink.run(job)
-        except NetlinkError as refusal:
-            raise _explained(doing, refusal) from refusal
-        except OSError as error:
-            raise _explained(doing, error) from error
 
 
 def _explained(doing: str, error: NetlinkError | OSError) -> KernelError:
@@ -182,3 +148,25 @@ def _rule(rule: Rule) -> str:
         what += " iif lo"
     then = f" {rule.table}" if rule.action is RuleAction.LOOKUP else ""
     return f"rule {rule.priority} {what} {rule.action.value}{then} (IPv{rule.family.value})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How actions of one kind are carried out, and how one is named in an error."""
+
+    doing: str
+    carry_out: Callable[..., Awaitable[Sequence[NetlinkError | OSError | None]]]
+    thing: Callable[[KernelAction], Any]
+    words: Callable[[Any], str]
+
+
+_KINDS: Final[Mapping[type[KernelAction], _Kind]] = {
+    AddAddress: _Kind("adding", addresses.add, attrgetter("address"), _address),
+    RemoveAddress: _Kind("removing", addresses.remove, attrgetter("address"), _address),
+    AddRoute: _Kind("adding", routes.add, attrgetter("route"), _route),
+    RemoveRoute: _Kind("removing", routes.remove, attrgetter("route"), _route),
+    AddRule: _Kind("adding", rules.add, attrgetter("rule"), _rule),
+    RemoveRule: _Kind("removing", rules.remove, attrgetter("rule"), _rule),
+    AddLabel: _Kind("labelling", labels.add, attrgetter("address"), str),
+    RemoveLabel: _Kind("unlabelling", labels.remove, attrgetter("address"), str),
+}

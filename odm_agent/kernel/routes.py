@@ -6,11 +6,11 @@ spelt in a message is `routespec`'s.
 
 import errno
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -18,8 +18,8 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from odm_agent.core.host import Route, RouteKind
 from odm_agent.core.model import Family
 from odm_agent.kernel import routespec
-from odm_agent.kernel.links import index_of
-from odm_agent.kernel.rtnetlink import dump
+from odm_agent.kernel.links import indexes_of
+from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255
@@ -64,73 +64,90 @@ async def read_tables(
     )
 
 
-async def add(route: AsyncIPRoute, wanted: Route, protocol: int) -> None:
-    """Install a route, or put it in the place of ours with its destination and metric.
+async def add(
+    route: AsyncIPRoute, wanted: Sequence[Route], protocol: int
+) -> list[NetlinkError | None]:
+    """Install routes, or put them in the place of ours with their destination and metric.
 
     Routes straight to an interface stand beside those to other interfaces (each link has its own
-    fe80::/64); the others replace. Raises NetlinkError.
+    fe80::/64); the others replace. What each came to.
     """
-    indexes = await _indexes(route, wanted)
+    indexes, absent = await indexes_of(route, _interfaces(wanted))
+    outcomes = await carry_out(
+        route,
+        [
+            _refused(each, absent) or [_addition(each, indexes, protocol, _mode(each))]
+            for each in wanted
+        ],
+    )
+    existing = [
+        position
+        for position, refusal in enumerate(outcomes)
+        if refusal is not None
+        and refusal.code == errno.EEXIST
+        and _mode(wanted[position]) == NLM_F_APPEND
+    ]
+    there = await _standing(route, [wanted[n] for n in existing], indexes, protocol)
+    corrections = [
+        [
+            # IPv6 takes routes that differ only in their source for the same.
+            change(routespec.message(each, indexes, protocol), RTM_DELROUTE),
+            _addition(each, indexes, protocol, NLM_F_APPEND),
+        ]
+        if each not in there
+        else []
+        for each in (wanted[position] for position in existing)
+    ]
+    for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
+        outcomes[position] = refusal
+    return outcomes
 
-    async def request(kind: int, flags: int) -> None:
-        await _request(route, wanted, indexes, protocol, kind, flags)
 
-    if wanted.kind is not RouteKind.UNICAST or wanted.gateway is not None or wanted.hops:
-        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
-        return
-    try:
-        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND)
-    except NetlinkError as refusal:
-        if refusal.code != errno.EEXIST:
-            raise
-        if await _exists(route, wanted, _names(indexes), protocol):
-            return
-        # IPv6 takes routes that differ only in their source for the same.
-        await request(RTM_DELROUTE, 0)
-        await request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND)
+async def remove(
+    route: AsyncIPRoute, unwanted: Sequence[Route], protocol: int
+) -> list[NetlinkError | None]:
+    """Remove exactly these routes of ours if they are there; what each came to.
 
-
-async def remove(route: AsyncIPRoute, unwanted: Route, protocol: int) -> None:
-    """Remove exactly this route of ours if it is there; raises NetlinkError.
-
-    Looked up first: IPv6 ignores the source in a removal and would take the route's successor.
+    Looked up first, each table once: IPv6 ignores the source in a removal and would take the
+    route's successor.
     """
-    try:
-        indexes = await _indexes(route, unwanted)
-        if await _exists(route, unwanted, _names(indexes), protocol):
-            await _request(route, unwanted, indexes, protocol, RTM_DELROUTE)
-    except NetlinkError as refusal:
-        if refusal.code not in _GONE:
-            raise
+    indexes, _ = await indexes_of(route, _interfaces(unwanted))
+    there = await _standing(route, unwanted, indexes, protocol)
+    steps = [
+        [change(routespec.message(each, indexes, protocol), RTM_DELROUTE)] if each in there else []
+        for each in unwanted
+    ]
+    return await carry_out(route, steps, _GONE)
 
 
-async def _request(
-    route: AsyncIPRoute,
-    about: Route,
-    indexes: Mapping[str, int],
-    protocol: int,
-    kind: int,
-    flags: int = 0,
-) -> None:
-    message = routespec.message(about, indexes, protocol)
-    async for _ in await route.nlm_request(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags):
-        pass
+def _mode(wanted: Route) -> int:
+    alone = wanted.kind is not RouteKind.UNICAST or wanted.gateway is not None or wanted.hops
+    return int(NLM_F_REPLACE if alone else NLM_F_APPEND)
 
 
-async def _indexes(route: AsyncIPRoute, wanted: Route) -> dict[str, int]:
-    """The numbers of the interfaces that `wanted` names."""
-    return {name: await index_of(route, name) for name in sorted(wanted.interfaces)}
+def _addition(wanted: Route, indexes: Mapping[str, int], protocol: int, mode: int) -> nlmsg:
+    return change(routespec.message(wanted, indexes, protocol), RTM_NEWROUTE, NLM_F_CREATE | mode)
 
 
-def _names(indexes: Mapping[str, int]) -> dict[int, str]:
-    """Enough of a map of interfaces to recognise a route when it is read back."""
-    return {index: name for name, index in indexes.items()}
+def _interfaces(about: Iterable[Route]) -> set[str]:
+    return {name for each in about for name in each.interfaces}
 
 
-async def _exists(
-    route: AsyncIPRoute, wanted: Route, names: Mapping[int, str], protocol: int
-) -> bool:
-    return wanted in await _dump(route, names, wanted.family, protocol=protocol, table=wanted.table)
+def _refused(wanted: Route, absent: Mapping[str, NetlinkError]) -> NetlinkError | None:
+    return next((absent[name] for name in sorted(wanted.interfaces) if name in absent), None)
+
+
+async def _standing(
+    route: AsyncIPRoute, about: Sequence[Route], indexes: Mapping[str, int], protocol: int
+) -> set[Route]:
+    """The routes of ours in the tables of those in question, by these interfaces."""
+    names = {index: name for name, index in indexes.items()}
+    tables = {(each.family, each.table) for each in about}
+    return {
+        found
+        for family, table in sorted(tables)
+        for found in await _dump(route, names, family, protocol=protocol, table=table)
+    }
 
 
 async def _dump(

@@ -8,21 +8,25 @@ it was started.
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, nlmsg
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.nlsocket import NetlinkRequest
 
 T = TypeVar("T")
+Message = TypeVar("Message", bound=nlmsg)
 
 #: The kernel answers at once; an answer that never comes must not hold up the caller forever.
 _TIMEOUT_S: Final = 30.0
 _DUMP_ATTEMPTS: Final = 20
+#: Acknowledgements queue in the receive buffer while the kernel works through one send.
+_BATCH: Final = 128
 
 
 class Rtnetlink:
@@ -111,3 +115,42 @@ async def dump(route: AsyncIPRoute, kind: int, request: nlmsg) -> list[nlmsg]:
         errno.EINTR,
         f"the kernel's tables changed during each of {_DUMP_ATTEMPTS} attempts to read them",
     )
+
+
+def change(message: Message, kind: int, flags: int = 0) -> Message:
+    """`message` as a request that the kernel acknowledges; `kind` is RTM_NEW... or RTM_DEL..."""
+    message["header"] = {"type": kind, "flags": NLM_F_REQUEST | NLM_F_ACK | flags}
+    return message
+
+
+async def carry_out(
+    route: AsyncIPRoute,
+    steps: Sequence[Sequence[nlmsg] | NetlinkError],
+    tolerated: Collection[int] = (),
+) -> list[NetlinkError | None]:
+    """Have the kernel do what the messages of each step ask for, in order; what each step came to.
+
+    That is the first refusal, or None; errors in `tolerated` are none. A step that is a refusal
+    already is passed over. All are sent together, so a step goes on after a refusal.
+    """
+    outcomes = [step if isinstance(step, NetlinkError) else None for step in steps]
+    messages = [
+        (position, message)
+        for position, step in enumerate(steps)
+        if not isinstance(step, NetlinkError)
+        for message in step
+    ]
+    for start in range(0, len(messages), _BATCH):
+        # Not by nlm_request_batch(): that tells nothing of refusals, or stops at the first.
+        part = [(n, NetlinkRequest(route, each)) for n, each in messages[start : start + _BATCH]]
+        for _, request in part:
+            await request.prepare()
+        route.send(b"".join(request.msg.data for _, request in part))
+        for position, request in part:
+            try:
+                async for _ in request.response():
+                    pass
+            except NetlinkError as refusal:
+                if refusal.code not in tolerated and outcomes[position] is None:
+                    outcomes[position] = refusal
+    return outcomes

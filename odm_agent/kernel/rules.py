@@ -2,13 +2,15 @@
 
 import errno
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any, Final
+from typing import Final
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTM_GETRULE
+from pyroute2.netlink.rtnl import RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE
 from pyroute2.netlink.rtnl.fibmsg import (
     FR_ACT_BLACKHOLE,
     FR_ACT_GOTO,
@@ -21,7 +23,7 @@ from pyroute2.netlink.rtnl.fibmsg import (
 
 from odm_agent.core.host import ForeignRule, Rule, RuleAction
 from odm_agent.core.model import Family, IPNetwork
-from odm_agent.kernel.rtnetlink import dump
+from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 #: Where the kernel has the rule for the main table.
 _MAIN_PRIORITY: Final = 32766
@@ -62,13 +64,10 @@ async def read(
     """
     rules: set[Rule] = set()
     others: list[ForeignRule] = []
-    for family, constant in _AF.items():
-        request = fibmsg()
-        request["family"] = constant
+    for family in Family:
         last, foreign = 0, []
-        for each in await dump(route, RTM_GETRULE, request):
-            ours = each.get_attr("FRA_PROTOCOL") == protocol
-            if ours and each["action"] in _ACTION_OF:  # what we never make is somebody else's
+        for each in await _dump(route, family):
+            if _is_ours(each, protocol):
                 rule = _parse(family, each)
                 rules.add(rule)
                 last = max(last, rule.priority)
@@ -79,57 +78,115 @@ async def read(
     return frozenset(rules), tuple(others)
 
 
-async def add(route: AsyncIPRoute, rule: Rule, protocol: int) -> None:
-    """Install a rule unless we have it; raises NetlinkError.
+async def add(
+    route: AsyncIPRoute, wanted: Sequence[Rule], protocol: int
+) -> list[NetlinkError | None]:
+    """Install rules that we don't have; what each came to.
 
     The kernel counts the protocol as part of a rule: the same of somebody else is another.
     """
-    try:
-        await route.rule("add", **_arguments(rule, protocol))
-    except NetlinkError as refusal:
-        if refusal.code != errno.EEXIST:
-            raise
+    steps = [[_addition(rule, protocol, NLM_F_EXCL)] for rule in wanted]
+    return await carry_out(route, steps, {errno.EEXIST})
 
 
-async def remove(route: AsyncIPRoute, rule: Rule, protocol: int) -> None:
-    """Remove a rule of ours if it is there; raises NetlinkError.
+async def remove(
+    route: AsyncIPRoute, unwanted: Sequence[Rule], protocol: int
+) -> list[NetlinkError | None]:
+    """Remove rules of ours that are there, exactly these; what each came to.
 
     In a removal the kernel takes what is not said as "any", and the first rule that fits: one that
-    is for local packets only goes in the place of its like for all. So that is looked at before and
-    after, and what went by mistake is put back (behind the other, which is then the first).
+    is for local packets only goes in the place of its like for all. So the order of all rules is
+    read once for all removals. What would go first gets a copy behind, then as many are removed
+    as stand up to the one that is meant: at no time is a rule missing that is to stay.
     """
-    for _ in range(2):
-        before, _ = await read(route, protocol)
-        if rule not in before:
-            return
-        try:
-            await route.rule("delete", **_arguments(rule, protocol))
-        except NetlinkError as refusal:
-            if refusal.code != errno.ENOENT:  # else somebody was faster
-                raise
-        if (like := replace(rule, local_only=True)) == rule or like not in before:
-            return
-        after, _ = await read(route, protocol)
-        if like not in after:
-            await add(route, like, protocol)
+    fitting: dict[Rule, list[Rule]] = {_request(rule): [] for rule in unwanted}
+    for family in sorted({rule.family for rule in unwanted}):
+        for found in await _dump(route, family):
+            if _is_ours(found, protocol):
+                rule = _parse(family, found)
+                for request in _fitting(rule) & fitting.keys():
+                    fitting[request].append(rule)
+    steps = []
+    for rule in unwanted:
+        step: list[nlmsg] = []
+        standing = fitting[_request(rule)]
+        while rule in standing:
+            gone = standing[: standing.index(rule) + 1]
+            step += [_addition(other, protocol) for other in gone[:-1]]
+            step += [_message(rule, protocol, RTM_DELRULE) for _ in gone]
+            for each in gone:
+                for request in _fitting(each) & fitting.keys():
+                    fitting[request].remove(each)
+                    if each != rule:
+                        fitting[request].append(each)
+        steps.append(step)
+    return await carry_out(route, steps, {errno.ENOENT})  # else somebody was faster
 
 
-def _arguments(rule: Rule, protocol: int) -> dict[str, Any]:
-    marked = bool(rule.mark or rule.mask)
-    # What is None is left out of the message.
+def _request(rule: Rule) -> Rule:
+    """A rule as its removal asks for it: where a leap leads is not looked at."""
+    return replace(rule, goto=0)
+
+
+def _fitting(rule: Rule) -> set[Rule]:
+    """All removals that the rule fits: each of its conditions is asked for, or not said."""
     return {
-        "family": _AF[rule.family],
-        "priority": rule.priority,
-        "table": rule.table,
-        "action": _ACTIONS[rule.action],
-        "protocol": protocol,
-        "src": None if rule.source is None else str(rule.source),
-        "goto": rule.goto or None,
-        "fwmark": rule.mark if marked else None,
-        "fwmask": rule.mask if marked else None,
-        "suppress_prefixlen": rule.suppress_prefix_length,
-        "iifname": _LOCAL if rule.local_only else None,
+        Rule(
+            family=rule.family,
+            priority=rule.priority,
+            table=table,
+            source=source,
+            mark=mark,
+            mask=mask,
+            suppress_prefix_length=suppressed,
+            local_only=local_only,
+            action=rule.action,
+        )
+        for table in {rule.table, 0}
+        for source in {rule.source, None}
+        for mark in {rule.mark, 0}
+        for mask in {rule.mask, 0}
+        for suppressed in {rule.suppress_prefix_length, None}
+        for local_only in {rule.local_only, False}
     }
+
+
+def _addition(rule: Rule, protocol: int, mode: int = 0) -> fibmsg:
+    """The message that adds a rule; without NLM_F_EXCL also one that is there already."""
+    return _message(rule, protocol, RTM_NEWRULE, NLM_F_CREATE | mode)
+
+
+def _message(rule: Rule, protocol: int, kind: int, flags: int = 0) -> fibmsg:
+    message = fibmsg()
+    message["family"] = _AF[rule.family]
+    message["action"] = _ACTIONS[rule.action]
+    said: dict[str, str | int | None] = {
+        "FRA_PRIORITY": rule.priority,
+        "FRA_PROTOCOL": protocol,
+        "FRA_TABLE": rule.table or None,
+        "FRA_GOTO": rule.goto or None,
+        "FRA_SUPPRESS_PREFIXLEN": rule.suppress_prefix_length,
+        "FRA_IIFNAME": _LOCAL if rule.local_only else None,
+    }
+    if rule.source is not None:
+        message["src_len"] = rule.source.prefixlen
+        said["FRA_SRC"] = str(rule.source.network_address)
+    if rule.mark or rule.mask:
+        said |= {"FRA_FWMARK": rule.mark, "FRA_FWMASK": rule.mask}
+    message["attrs"] = [(name, value) for name, value in said.items() if value is not None]
+    return change(message, kind, flags)
+
+
+async def _dump(route: AsyncIPRoute, family: Family) -> list[fibmsg]:
+    """All rules of a family, in the order in which they are asked."""
+    request = fibmsg()
+    request["family"] = _AF[family]
+    return await dump(route, RTM_GETRULE, request)
+
+
+def _is_ours(found: fibmsg, protocol: int) -> bool:
+    """What we never make is somebody else's, whatever protocol it carries."""
+    return found.get_attr("FRA_PROTOCOL") == protocol and found["action"] in _ACTION_OF
 
 
 def _parse(family: Family, found: fibmsg) -> Rule:

@@ -8,5 +8,6 @@ until the plan is empty. A plan may be cut short after any action without harm:
 - no address of ours exists without the verdict on it and on its network, nor (unless its prefix is
   handed on) without the rule that refuses what others send from there.
 
-After an action that failed, go on with what `still_safe` leaves of the plan.
+What `together` counts may be carried out at once; after actions that failed, go on with what
+`still_safe` leaves of the plan.
 """

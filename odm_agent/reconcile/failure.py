@@ -1,6 +1,7 @@
-"""What a plan may still do when one of its actions could not be done."""
+"""What a plan may still do when some of its actions could not be done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from typing import Final
 
 from odm_agent.core.actions import (
     Action,
@@ -25,36 +26,85 @@ from odm_agent.core.actions import (
     Unguard,
 )
 from odm_agent.core.host import Rule, RuleAction
-from odm_agent.core.model import IPAddress
+from odm_agent.core.model import IPAddress, IPNetwork
 from odm_agent.reconcile.planning import holds, refuses
 
+#: Kinds of which each action may be tried whatever has become of others of the kind.
+_INDEPENDENT: Final = (
+    AddAddress,
+    RemoveAddress,
+    AddLabel,
+    RemoveLabel,
+    AddRoute,
+    RemoveRoute,
+    AddRule,
+    RemoveRule,
+    PutSpan,
+    DropSpan,
+    PutSource,
+    DropSource,
+    PutCgroup,
+    PutUplink,
+    DropUplink,
+    Guard,
+    Unguard,
+)
 
-def still_safe(failed: Action, rest: Sequence[Action]) -> list[Action]:
-    """What of the plan may still be done when `failed` could not be.
+
+def together(plan: Sequence[Action], start: int = 0) -> int:
+    """How many actions of a plan, from `start` on, may be tried as one: a run of one kind.
+
+    The order within the run is to be kept, but one that fails stops none of the others. 0: the plan
+    has no more.
+    """
+    if start >= len(plan):
+        return 0
+    kind = type(plan[start])
+    if kind not in _INDEPENDENT:
+        return 1
+    return next(
+        (n - start for n in range(start, len(plan)) if type(plan[n]) is not kind), len(plan) - start
+    )
+
+
+def still_safe(failed: Sequence[Action], rest: Sequence[Action]) -> list[Action]:
+    """What of the plan may still be done when `failed`, tried together, could not be.
 
     A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
     a rule that refuses) only what it is about, a guard nothing; all that depends on an address
     waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
     """
-    match failed:
-        case AddAddress() | RemoveAddress() | AddLabel() | RemoveLabel() | Guard() | Unguard():
-            return list(rest)
-        case PutUplink() | DropUplink():
-            return list(rest)
-        case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
-            # Nor may others go in whose place it was to stand.
-            stay = [a for a in rest if not (isinstance(a, RemoveRule) and refuses(a.rule))]
-            return _without(stay, lambda address: holds(network, [address]))
-        case PutSpan(network):
-            return _without(rest, lambda address: holds(network, [address]))
-        case PutSource(lacking):
-            return _without(rest, lambda address: address == lacking)
-        case RemoveRule(Rule(action=RuleAction.PROHIBIT)) | PutCgroup() | DropSource() | DropSpan():
-            return list(rest)
-        case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
-            return [a for a in rest if _table_of(a) != _table_of(failed)]
-        case _:
-            return []
+    if not all(isinstance(action, _INDEPENDENT) for action in failed):
+        return []
+    tables: set[int] = set()
+    networks: list[IPNetwork | None] = []
+    addresses: set[IPAddress] = set()
+    refusals_stay = False
+    for action in failed:
+        match action:
+            case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
+                # Nor may others go in whose place it was to stand.
+                refusals_stay = True
+                networks.append(network)
+            case PutSpan(network):
+                networks.append(network)
+            case PutSource(address):
+                addresses.add(address)
+            case RemoveRule(Rule(action=RuleAction.PROHIBIT)):
+                pass
+            case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
+                tables |= _tables_of(action)
+    rest = [
+        action
+        for action in rest
+        if tables.isdisjoint(_tables_of(action))
+        and not (refusals_stay and isinstance(action, RemoveRule) and refuses(action.rule))
+    ]
+    if not networks and not addresses:
+        return rest
+    return _without(
+        rest, lambda each: each in addresses or any(holds(network, [each]) for network in networks)
+    )
 
 
 def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
@@ -77,11 +127,12 @@ def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list
     return [action for action in rest if may(action)]
 
 
-def _table_of(action: Action) -> int | None:
+def _tables_of(action: Action) -> Set[int]:
+    """The table that an action is about; none if it is about no route or rule."""
     match action:
         case AddRoute(route) | RemoveRoute(route):
-            return route.table
+            return {route.table}
         case AddRule(rule) | RemoveRule(rule):
-            return rule.table
+            return {rule.table}
         case _:
-            return None
+            return frozenset()

@@ -39,7 +39,7 @@ from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
 
@@ -238,17 +238,25 @@ class World(RuleBasedStateMachine):
     def reconcile_until_crash(self, count: int) -> None:
         self._round(self._plan()[:count])
 
-    @rule(kind=st.sampled_from([*get_args(KernelAction), DatapathAction]), skip=st.integers(0, 2))
-    def reconcile_with_failures(self, kind: type, skip: int) -> None:
-        """All actions of one kind but the first few are refused, as if the kernel could not."""
-        rest = self._plan()
-        while rest:
-            action, rest = rest[0], rest[1:]
-            if isinstance(action, kind) and (skip := skip - 1) < 0:
-                self._fail(action)
-                rest = still_safe(action, rest)
-            else:
-                self._round([action])
+    @rule(
+        kind=st.sampled_from([*get_args(KernelAction), DatapathAction]),
+        count=st.integers(0, 2),
+        first=st.booleans(),
+    )
+    def reconcile_with_failures(self, kind: type, count: int, first: bool) -> None:
+        """The first few actions of one kind are refused, or all others of it."""
+        rest, seen = self._plan(), 0
+        while together_now := together(rest):
+            tried, rest = rest[:together_now], rest[together_now:]
+            failed = []
+            for action in tried:
+                seen += isinstance(action, kind)
+                if isinstance(action, kind) and (seen <= count) is first:
+                    self._fail(action)
+                    failed.append(action)
+                else:
+                    self._round([action])
+            rest = still_safe(failed, rest)
 
     @rule()
     def reconcile_once(self) -> None:

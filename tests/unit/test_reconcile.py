@@ -31,7 +31,7 @@ from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.failure import still_safe
+from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
 
@@ -133,7 +133,7 @@ def test_verdict_that_finds_no_room_stops_only_its_own_address(
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
     actions = host.plan()
     failed = next(a for a in actions if isinstance(a, kind))
-    rest = still_safe(failed, actions[actions.index(failed) + 1 :])
+    rest = still_safe([failed], actions[actions.index(failed) + 1 :])
     assert [a.address.address for a in rest if isinstance(a, AddAddress)] == [host.address(2)]
     assert [a for a in rest if isinstance(a, AddRoute | AddRule)]
 
@@ -144,14 +144,14 @@ def test_prefix_whose_verdict_finds_no_room_is_not_offered() -> None:
     offer = [PutPrefix(1, row), PutPrefix(2, replace(row, pool=(host.address(2),)))]
     choices = [PutChoice(*FIXED6, (1, 2)), PutChoice(AddressType.NONPERSISTENT, Family.IPV6, (2,))]
     failed = PutSource(host.address(1), SourceRow(1, AddressType.FIXED))
-    assert still_safe(failed, [*offer, *choices]) == [offer[1], choices[1]]
+    assert still_safe([failed], [*offer, *choices]) == [offer[1], choices[1]]
 
 
 def test_no_address_is_added_while_what_others_send_from_it_cannot_be_refused() -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
     failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource, PutUplink)]
     assert failed == AddRule(REFUSAL)
-    left = still_safe(failed, rest)
+    left = still_safe([failed], rest)
     assert [a.address.address for a in left if isinstance(a, AddAddress)] == [host.address(2)]
 
 
@@ -373,7 +373,19 @@ def test_after_a_failure_only_what_does_not_depend_on_it_goes_on() -> None:
     other = AddRule(Rule(Family.IPV6, 500, 1002))
     drop = DropPrefix(3)
     failed = AddRoute(Route(1001, Family.IPV6, None))
-    assert still_safe(failed, [one, other, drop]) == [other, drop]
-    assert still_safe(drop, [one, other]) == []
+    assert still_safe([failed], [one, other, drop]) == [other, drop]
+    assert still_safe([drop], [one, other]) == []
     (address,) = [a for a in Host(HOME).plan() if isinstance(a, AddAddress)]
-    assert still_safe(address, [one, drop]) == [one, drop]
+    assert still_safe([address], [one, drop]) == [one, drop]
+
+
+def test_what_may_be_tried_together_is_a_run_of_one_kind_in_which_none_waits_for_another() -> None:
+    routes = [AddRoute(Route(table, Family.IPV6, None)) for table in (1001, 1002)]
+    rules = [AddRule(Rule(Family.IPV6, 500, table)) for table in (1001, 1002)]
+    actions: list[Action] = [DropPrefix(3), DropPrefix(4), *routes, *rules]
+    assert together(actions) == 1, "what can't be withdrawn ends the plan"
+    assert together(actions, 2) == together(actions, 4) == 2
+    assert together(actions, 6) == together([]) == 0
+    assert still_safe([], actions) == actions
+    assert still_safe(routes[:1], rules) == rules[1:]
+    assert still_safe(routes, rules) == []

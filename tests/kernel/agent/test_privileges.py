@@ -21,12 +21,12 @@ from odm_agent.datapath import libbpf
 from odm_agent.kernel.capabilities import Capability, keep_only
 from odm_agent.kernel.cgroups import path_of
 from odm_agent.kernel.conflict import in_use
-from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import owners, sockets
 from tests.kernel.agent.conftest import eventually
 from tests.lab.cgroup import v2_root
 from tests.lab.client import Kind, ask, call
 from tests.lab.host import FIXED, GRACEFUL, prefix_of
+from tests.lab.kernel import LabKernel
 from tests.lab.process import forked
 from tests.lab.world import STANDARD, World, with_pool
 
@@ -162,7 +162,7 @@ def test_nothing_is_dropped_while_other_threads_would_keep_it() -> None:
 
 def _rule() -> bool:
     rule = Rule(Family.IPV4, 100, 1000, source=ip_network("192.0.2.0/24"))
-    with NetlinkKernel(99) as kernel:
+    with LabKernel(99) as kernel:
         kernel.apply(AddRule(rule))
         return rule in kernel.read().rules
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from odm_agent.kernel.netlink import NetlinkKernel
+from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs, address, veth
 
 PROTOCOL = 86
@@ -24,8 +24,8 @@ def host() -> Iterator[NetNs]:
 
 
 @pytest.fixture
-def kernel(host: NetNs) -> Iterator[NetlinkKernel]:
-    kernel = host.call(NetlinkKernel, PROTOCOL)
+def kernel(host: NetNs) -> Iterator[LabKernel]:
+    kernel = host.call(LabKernel, PROTOCOL)
     with kernel:
         yield kernel
 

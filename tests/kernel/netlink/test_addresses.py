@@ -11,8 +11,8 @@ import pytest
 from odm_agent.core.actions import AddAddress, RemoveAddress
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import Address, LocalAddress
-from odm_agent.kernel.netlink import NetlinkKernel
 from tests.kernel.netlink.conftest import PROTOCOL
+from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs, veth
 from tests.lab.process import wait_until
 
@@ -26,7 +26,7 @@ ON_LINK4 = Address(IPv4Address("192.0.2.200"), 32, "w0")
 ALL = [DELEGATED6, DELEGATED4, ON_LINK6, ON_LINK4]
 
 
-def find(kernel: NetlinkKernel, address: Address) -> LocalAddress:
+def find(kernel: LabKernel, address: Address) -> LocalAddress:
     (found,) = (
         local
         for local in kernel.read().addresses
@@ -47,7 +47,7 @@ def entries(shown: Show, address: Address) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("wanted", ALL, ids=lambda each: str(each.address))
 def test_an_added_address_is_there_tagged_and_of_the_wanted_length(
-    kernel: NetlinkKernel, shown: Show, tags: Tags, wanted: Address
+    kernel: LabKernel, shown: Show, tags: Tags, wanted: Address
 ) -> None:
     kernel.apply(AddAddress(wanted))
     (entry,) = entries(shown, wanted)
@@ -63,7 +63,7 @@ def test_an_added_address_is_there_tagged_and_of_the_wanted_length(
 
 @pytest.mark.parametrize("wanted", ALL, ids=lambda each: str(each.address))
 def test_adding_and_removing_twice_is_the_same_as_once(
-    kernel: NetlinkKernel, shown: Show, wanted: Address
+    kernel: LabKernel, shown: Show, wanted: Address
 ) -> None:
     kernel.apply(AddAddress(wanted))
     before = kernel.read()
@@ -76,7 +76,7 @@ def test_adding_and_removing_twice_is_the_same_as_once(
     kernel.apply(RemoveAddress(wanted))
 
 
-def test_an_address_of_ours_is_corrected(kernel: NetlinkKernel, shown: Show, tags: Tags) -> None:
+def test_an_address_of_ours_is_corrected(kernel: LabKernel, shown: Show, tags: Tags) -> None:
     preferred = Address(ON_LINK6.address, 128, "w0")
     kernel.apply(AddAddress(preferred))
     kernel.apply(AddAddress(ON_LINK6))
@@ -89,7 +89,7 @@ def test_an_address_of_ours_is_corrected(kernel: NetlinkKernel, shown: Show, tag
 
 
 def test_an_address_of_somebody_else_keeps_its_owner(
-    kernel: NetlinkKernel, host: NetNs, tags: Tags
+    kernel: LabKernel, host: NetNs, tags: Tags
 ) -> None:
     """Though it isn't as we want it: another length, and not deprecated."""
     host.ip("address", "add", f"{ON_LINK6.address}/64", "dev", "w0", "nodad")
@@ -99,14 +99,14 @@ def test_an_address_of_somebody_else_keeps_its_owner(
     assert (found.ours, found.prefix_length, found.deprecated) == (False, 64, False)
 
 
-def test_an_interface_that_is_not_there(kernel: NetlinkKernel) -> None:
+def test_an_interface_that_is_not_there(kernel: LabKernel) -> None:
     nowhere = Address(DELEGATED6.address, 128, "nowhere")
     with pytest.raises(KernelError, match=r"adding address 2001:db8:f::1/128 on nowhere: .*ENODEV"):
         kernel.apply(AddAddress(nowhere))
     kernel.apply(RemoveAddress(nowhere))
 
 
-def test_links_are_up_only_with_carrier(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_links_are_up_only_with_carrier(kernel: LabKernel, host: NetNs) -> None:
     assert {name: link.up for name, link in kernel.read().links.items()} == {
         "lo": True,
         "w0": True,
@@ -119,9 +119,7 @@ def test_links_are_up_only_with_carrier(kernel: NetlinkKernel, host: NetNs) -> N
     assert kernel.read().links["d0"].up is False
 
 
-def test_foreign_addresses_are_read_with_their_broadcast(
-    kernel: NetlinkKernel, host: NetNs
-) -> None:
+def test_foreign_addresses_are_read_with_their_broadcast(kernel: LabKernel, host: NetNs) -> None:
     host.ip("address", "add", "203.0.113.5/26", "broadcast", "203.0.113.62", "dev", "w1")
     host.ip("address", "add", "10.9.0.1", "peer", "10.9.0.2", "dev", "w1")
     found = {local.address: local for local in kernel.read().addresses}
@@ -132,14 +130,14 @@ def test_foreign_addresses_are_read_with_their_broadcast(
     assert not any(local.ours for local in found.values())
 
 
-def test_duplicate_address_detection_goes_from_tentative_to_ready(kernel: NetlinkKernel) -> None:
+def test_duplicate_address_detection_goes_from_tentative_to_ready(kernel: LabKernel) -> None:
     kernel.apply(AddAddress(ON_LINK6))
     assert find(kernel, ON_LINK6).ready is False
     wait_until(lambda: find(kernel, ON_LINK6).ready, "detection ends")
     assert find(kernel, ON_LINK6).failed is False
 
 
-def test_a_duplicate_address_fails_and_is_never_ready(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_a_duplicate_address_fails_and_is_never_ready(kernel: LabKernel, host: NetNs) -> None:
     with NetNs("other") as other:
         veth(host, "w2", other, "o0")
         other.ip("address", "add", "2001:db8:1::ff/64", "dev", "o0", "nodad")
@@ -152,12 +150,12 @@ def test_a_duplicate_address_fails_and_is_never_ready(kernel: NetlinkKernel, hos
 
 @pytest.mark.parametrize("destination", ["203.0.113.1", "2001:db8:c::1"])
 def test_the_kernels_own_choice_never_falls_on_our_addresses(
-    kernel: NetlinkKernel, host: NetNs, destination: str
+    kernel: LabKernel, host: NetNs, destination: str
 ) -> None:
     """Even if ours were there first, as after a restart of the network."""
     version = ip_address(destination).version
     untyped = "192.0.2.10/24" if version == 4 else "2001:db8:1::10/64"
-    kernel.apply_all([AddAddress(each) for each in ALL])
+    kernel.apply(*[AddAddress(each) for each in ALL])
     host.ip("address", "delete", untyped, "dev", "w0")
     host.ip("address", "add", untyped, "dev", "w0", *(["nodad"] if version == 6 else []))
     # IPv4 with a gateway would prefer the gateway's network: without is the harder case.
@@ -173,9 +171,7 @@ def test_the_kernels_own_choice_never_falls_on_our_addresses(
     assert host.call(chosen) == untyped.partition("/")[0]
 
 
-def test_scope_host_addresses_are_bindable_and_answer_arp(
-    kernel: NetlinkKernel, host: NetNs
-) -> None:
+def test_scope_host_addresses_are_bindable_and_answer_arp(kernel: LabKernel, host: NetNs) -> None:
     kernel.apply(AddAddress(ON_LINK4))
 
     def bound() -> str:
@@ -193,24 +189,22 @@ def test_scope_host_addresses_are_bindable_and_answer_arp(
         neighbour.run(["ping", "-c1", "-W2", "203.0.113.9"])
 
 
-def test_a_thousand_addresses_take_a_fraction_of_a_second(
-    kernel: NetlinkKernel, tags: Tags
-) -> None:
+def test_a_thousand_addresses_take_a_fraction_of_a_second(kernel: LabKernel, tags: Tags) -> None:
     first = int(IPv6Address("2001:db8:77::1"))
     wanted = [Address(IPv6Address(first + index), 128, "lo") for index in range(1000)]
     wanted.insert(500, DELEGATED4)
     kernel.apply(AddAddress(wanted[700]))  # one is there already
     started = time.monotonic()
-    kernel.apply_all([AddAddress(each) for each in wanted])
+    kernel.apply(*[AddAddress(each) for each in wanted])
     assert time.monotonic() - started < 1.0  # measured: 0.15 s
     assert list(tags().values()).count(PROTOCOL) == 1001
     assert sum(local.ours for local in kernel.read().addresses) == 1001
 
 
 def test_one_failure_in_a_batch_is_named_and_the_others_are_done(
-    kernel: NetlinkKernel, shown: Show
+    kernel: LabKernel, shown: Show
 ) -> None:
     impossible = Address(IPv6Address("ff02::1234"), 128, "lo")  # multicast
     with pytest.raises(KernelError, match="ff02::1234"):
-        kernel.apply_all([AddAddress(DELEGATED6), AddAddress(impossible), AddAddress(DELEGATED4)])
+        kernel.apply(*[AddAddress(DELEGATED6), AddAddress(impossible), AddAddress(DELEGATED4)])
     assert entries(shown, DELEGATED6) and entries(shown, DELEGATED4)

@@ -21,8 +21,9 @@ from odm_agent.core.actions import (
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import Address, Route, Rule
 from odm_agent.core.model import Family
-from odm_agent.kernel.netlink import NetlinkKernel
+from odm_agent.kernel import addresses
 from tests.kernel.netlink.conftest import PROTOCOL
+from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs
 
 ADDRESS = Address(IPv6Address("2001:db8:f::1"), 128, "lo")
@@ -33,7 +34,7 @@ RULE = Rule(Family.IPV6, 8655, 865301, mark=0x01000000, mask=0xFF000000)
 def test_it_works_inside_a_running_event_loop_and_leaves_that_alone(host: NetNs) -> None:
     """As the agent calls it: made before the loop or in it, called in callbacks and tasks."""
 
-    async def lifetime(kernel: NetlinkKernel) -> None:
+    async def lifetime(kernel: LabKernel) -> None:
         loop = asyncio.get_running_loop()
         added: list[KernelAction] = [AddAddress(ADDRESS), AddRoute(ROUTE), AddRule(RULE)]
         for action in added:
@@ -51,11 +52,11 @@ def test_it_works_inside_a_running_event_loop_and_leaves_that_alone(host: NetNs)
         assert asyncio.get_running_loop() is loop
 
     async def own() -> None:
-        with NetlinkKernel(PROTOCOL) as kernel:
+        with LabKernel(PROTOCOL) as kernel:
             await lifetime(kernel)
 
     host.call(lambda: asyncio.run(own()))
-    with host.call(NetlinkKernel, PROTOCOL) as kernel:
+    with host.call(LabKernel, PROTOCOL) as kernel:
         asyncio.run(lifetime(kernel))
 
 
@@ -65,7 +66,7 @@ def test_closing_ends_the_thread_and_all_descriptors(host: NetNs) -> None:
 
     before = resources()
     for _ in range(3):
-        kernel = host.call(NetlinkKernel, PROTOCOL)
+        kernel = host.call(LabKernel, PROTOCOL)
         kernel.read()
         assert resources() > before
         kernel.close()
@@ -74,20 +75,22 @@ def test_closing_ends_the_thread_and_all_descriptors(host: NetNs) -> None:
 
 
 def test_a_socket_that_failed_is_replaced_in_the_same_namespace(
-    kernel: NetlinkKernel, host: NetNs
+    kernel: LabKernel, host: NetNs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def overrun(route: AsyncIPRoute) -> None:
+    async def overrun(route: AsyncIPRoute, *_: object) -> None:
         route.local.protocol.error_received(OSError(errno.ENOBUFS, "overrun"))
         await route.link("dump")
 
-    with pytest.raises(KernelError, match=r"testing: .*ENOBUFS: overrun\. .*tried again"):
-        kernel._run("testing", overrun)
+    with monkeypatch.context() as patch:
+        patch.setattr(addresses, "read", overrun)
+        with pytest.raises(KernelError, match=r"reading .*ENOBUFS: overrun\. .*tried again"):
+            kernel.read()
     assert "w0" in kernel.read().links
     kernel.apply(AddAddress(ADDRESS))
     assert str(ADDRESS.address) in host.ip("address", "show", "dev", "lo")
 
 
-def test_an_interface_may_be_renamed_or_replaced(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_an_interface_may_be_renamed_or_replaced(kernel: LabKernel, host: NetNs) -> None:
     kernel.read()
     host.batch("link set w1 down\nlink set w1 name w9\nlink add w1 type veth peer x1\n")
     added = Address(IPv4Address("192.0.2.99"), 32, "w1")

@@ -11,7 +11,7 @@ from odm_agent.core.actions import AddAddress, AddRoute, KernelAction, RemoveAdd
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import Address, Hop, Route, RouteKind
 from odm_agent.core.model import Family, IPAddress
-from odm_agent.kernel.netlink import NetlinkKernel
+from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs
 
 Show = Callable[..., Any]
@@ -41,10 +41,8 @@ NAMES = ["default6", "default4", "link6", "link4", "last6", "last4", "any-ip6", 
 
 
 @pytest.fixture(autouse=True)
-def sources(kernel: NetlinkKernel) -> None:
-    kernel.apply_all(
-        [AddAddress(Address(SOURCE6, 128, "lo")), AddAddress(Address(SOURCE4, 32, "lo"))]
-    )
+def sources(kernel: LabKernel) -> None:
+    kernel.apply(AddAddress(Address(SOURCE6, 128, "lo")), AddAddress(Address(SOURCE4, 32, "lo")))
 
 
 def shown_routes(shown: Show, route: Route) -> list[dict[str, Any]]:
@@ -57,9 +55,7 @@ def shown_routes(shown: Show, route: Route) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("route", ALL, ids=NAMES)
-def test_a_route_reads_back_as_it_was_wanted(
-    kernel: NetlinkKernel, shown: Show, route: Route
-) -> None:
+def test_a_route_reads_back_as_it_was_wanted(kernel: LabKernel, shown: Show, route: Route) -> None:
     kernel.apply(AddRoute(route))
     assert kernel.read().routes == {route}
     (entry,) = shown_routes(shown, route)
@@ -71,7 +67,7 @@ def test_a_route_reads_back_as_it_was_wanted(
 
 @pytest.mark.parametrize("route", ALL, ids=NAMES)
 def test_adding_and_removing_twice_is_the_same_as_once(
-    kernel: NetlinkKernel, shown: Show, route: Route
+    kernel: LabKernel, shown: Show, route: Route
 ) -> None:
     for _ in range(2):
         kernel.apply(AddRoute(route))
@@ -85,20 +81,20 @@ def test_adding_and_removing_twice_is_the_same_as_once(
 @pytest.mark.parametrize("route", [DEFAULT6, DEFAULT4, LINK6, LINK4], ids=NAMES[:4])
 @pytest.mark.parametrize("new_first", [True, False], ids=["new first", "old first"])
 def test_a_changed_source_in_either_order_leaves_the_new_route(
-    kernel: NetlinkKernel, route: Route, new_first: bool
+    kernel: LabKernel, route: Route, new_first: bool
 ) -> None:
     other = ip_address("2001:db8:f::2" if route.family is Family.IPV6 else "198.51.100.2")
     kernel.apply(AddAddress(Address(other, other.max_prefixlen, "lo")))
     kernel.apply(AddRoute(route))
     changed = replace(route, source=other)
     actions: list[KernelAction] = [AddRoute(changed), RemoveRoute(route)]
-    kernel.apply_all(actions if new_first else actions[::-1])
+    kernel.apply(*(actions if new_first else actions[::-1]))
     assert kernel.read().routes == {changed}
 
 
 @pytest.mark.parametrize("destination", ["fe80::/64", "10.1.0.0/16"])
 def test_routes_to_one_network_on_several_links_stand_side_by_side(
-    kernel: NetlinkKernel, destination: str
+    kernel: LabKernel, destination: str
 ) -> None:
     network = ip_network(destination)
     both = {
@@ -113,7 +109,7 @@ def test_routes_to_one_network_on_several_links_stand_side_by_side(
     assert kernel.read().routes == both - {gone}
 
 
-def test_a_gateway_outside_all_networks_of_the_host(kernel: NetlinkKernel) -> None:
+def test_a_gateway_outside_all_networks_of_the_host(kernel: LabKernel) -> None:
     """A delegated prefix's uplink need not be numbered."""
     far6 = replace(DEFAULT6, gateway=ip_address("2001:db8:9::1"), interface="w1")
     far4 = replace(DEFAULT4, gateway=ip_address("203.0.113.77"), interface="w1")
@@ -123,7 +119,7 @@ def test_a_gateway_outside_all_networks_of_the_host(kernel: NetlinkKernel) -> No
     assert kernel.read().routes == {far6, far4, crossed}
 
 
-def test_refusals_say_what_and_why(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_refusals_say_what_and_why(kernel: LabKernel, host: NetNs) -> None:
     with pytest.raises(KernelError, match=r"unicast route to default via fe80::1 dev w9 .*ENODEV"):
         kernel.apply(AddRoute(replace(DEFAULT6, interface="w9")))
     kernel.apply(RemoveRoute(replace(DEFAULT6, interface="w9")))
@@ -134,13 +130,13 @@ def test_refusals_say_what_and_why(kernel: NetlinkKernel, host: NetNs) -> None:
         kernel.apply(AddRoute(replace(DEFAULT4, interface="w1")))
 
 
-def test_the_ipv6_route_loses_its_source_with_the_address(kernel: NetlinkKernel) -> None:
+def test_the_ipv6_route_loses_its_source_with_the_address(kernel: LabKernel) -> None:
     kernel.apply(AddRoute(DEFAULT6))
     kernel.apply(RemoveAddress(Address(SOURCE6, 128, "lo")))
     assert kernel.read().routes == {replace(DEFAULT6, source=None)}
 
 
-def test_the_main_table_is_read_whole_but_for_ours(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_the_main_table_is_read_whole_but_for_ours(kernel: LabKernel, host: NetNs) -> None:
     host.batch(
         "route add default via 192.0.2.1\n"
         "route add default via 2001:db8:1::1\n"
@@ -182,7 +178,7 @@ def test_the_main_table_is_read_whole_but_for_ours(kernel: NetlinkKernel, host: 
     assert all(route.table == 254 for route in routes)
 
 
-def test_every_main_route_can_be_mirrored(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_every_main_route_can_be_mirrored(kernel: LabKernel, host: NetNs) -> None:
     host.batch(
         "route add 10.2.0.0/16 via 192.0.2.1 metric 50 mtu 1400 congctl reno\n"
         "route add 10.3.0.0/16 nexthop via 192.0.2.1 dev w0 weight 3 nexthop dev w1\n"
@@ -206,11 +202,11 @@ def test_every_main_route_can_be_mirrored(kernel: NetlinkKernel, host: NetNs) ->
         for route in kernel.read().main_routes
     }
     assert len(copies) >= 13
-    kernel.apply_all([AddRoute(route) for route in copies])
+    kernel.apply(*[AddRoute(route) for route in copies])
     assert kernel.read().routes == copies
 
 
-def test_a_table_that_somebody_flushed_needs_no_removal(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_a_table_that_somebody_flushed_needs_no_removal(kernel: LabKernel, host: NetNs) -> None:
     kernel.apply(AddRoute(DEFAULT4))
     host.ip("route", "flush", "table", str(TABLE))
     kernel.apply(RemoveRoute(DEFAULT4))

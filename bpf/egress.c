@@ -103,10 +103,25 @@ static __always_inline bool odm_answer_stays(struct __sk_buff *skb,
 }
 
 /*
+ * From an address to itself, as the kernel chooses for whoever asks an address of its own host: the
+ * answer stays where the packet does. Read in place, since most of what crosses `lo` is such.
+ */
+static __always_inline bool odm_is_to_itself(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	u32 *v4 = data + 12, *v6 = data + 8;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return data + 20 <= end && v4[0] == v4[1];
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end && v6[0] == v6[4] &&
+	       v6[1] == v6[5] && v6[2] == v6[6] && v6[3] == v6[7];
+}
+
+/*
  * Over `lo`: to a typed address, from one that is not the host's. The kernel would answer it from the
  * typed address to whoever holds that source, by SYN cookies, resets, echo replies and errors that
- * quote the packet: that is sending from there. It costs nothing to loopback addresses, and one
- * lookup to the host's others.
+ * quote the packet: that is sending from there. It costs one lookup where an address of the host's
+ * talks to another one.
  */
 static __always_inline int odm_egress_local(struct __sk_buff *skb)
 {
@@ -117,6 +132,8 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	struct odm_decision d;
 	__u8 type;
 
+	if (odm_is_to_itself(skb))
+		return 1;
 	if (!settings || !odm_packet_destination(skb, &destination) || odm_is_exempt(&destination))
 		return 1;
 	type = odm_source_of(&destination).type;

@@ -70,7 +70,7 @@ class Handlers:
         return views.classes(self._running.state)
 
     async def _resolve(self, arguments: dict[str, Any]) -> Any:
-        return views.membership(self._running.state, _path(arguments, "cgroup"))
+        return views.membership(self._running.state, _cgroup_id(arguments))
 
     async def _reload(self, _: dict[str, Any]) -> Any:
         service = self._running
@@ -100,7 +100,7 @@ class Handlers:
         if not path.startswith(f"{state.attached_to}/{PARENT}/"):
             raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
         state.converge()
-        if not any(each == arguments.get("cgroup_id") for each in state.engine.cgroups):
+        if _cgroup_id(arguments) not in state.engine.cgroups:
             raise ControlError(f"{path} could not be classified; its name or owner is not as made")
         return None
 
@@ -118,6 +118,13 @@ def _path(arguments: dict[str, Any], key: str) -> str:
     value = _text(arguments, key)
     if not value.startswith("/") or "\0" in value:
         raise ControlError(f"{key} is {value!r}, which is no absolute path")
+    return value
+
+
+def _cgroup_id(arguments: dict[str, Any]) -> int:
+    value = arguments.get("cgroup_id")
+    if type(value) is not int or not 0 < value < 1 << 64:
+        raise ControlError("the request lacks 'cgroup_id', the number of a cgroup")
     return value
 
 

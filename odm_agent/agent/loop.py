@@ -25,6 +25,7 @@ from odm_agent.datapath.install import pins
 from odm_agent.kernel import conflict
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
+from odm_agent.text import printable_lines
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,8 @@ class _KeyValues(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         extra = {k: v for k, v in vars(record).items() if k not in self._usual and k != "message"}
-        return " ".join([super().format(record), *(f"{k}={v!r}" for k, v in extra.items())])
+        words = [super().format(record), *(f"{k}={v!r}" for k, v in extra.items())]
+        return printable_lines(" ".join(words))
 
 
 def _log_to_stderr(level: str) -> None:

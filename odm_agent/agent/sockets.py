@@ -12,6 +12,7 @@ from odm_agent.core.model import UNCLASSIFIED, AddressType, Family, IPAddress
 from odm_agent.datapath import abi
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.sock_diag import SocketInfo, owners, sockets
+from odm_agent.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,14 @@ def _view(each: TypedSocket, pid: int, process: str) -> SocketView:
     return SocketView(
         cookie=info.cookie,
         pid=pid,
-        process=process,
+        process=printable(process),
         class_=each.class_name,
         type=each.type.word,
         protocol=info.protocol,
         state=info.state,
         source=_endpoint(info.local, info.local_port),
         destination=_endpoint(info.remote, info.remote_port) if info.remote_port else "",
-        cgroup=each.cgroup,
+        cgroup=printable(each.cgroup),
     )
 
 

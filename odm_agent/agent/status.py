@@ -10,6 +10,7 @@ from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import catalogue
 from odm_agent.prefixes import selection
 from odm_agent.prefixes.table import Row
+from odm_agent.text import printable
 
 
 def offered(state: State) -> dict[int, PrefixRow]:
@@ -52,7 +53,7 @@ def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
 def alarms(state: State) -> list[str]:
     """What a person should look at now."""
     refused = [
-        f"cgroup {each.path} is not classified by {each.pattern!r}: {each.reason}"
+        f"cgroup {printable(each.path)} is not classified by {each.pattern!r}: {each.reason}"
         for each in state.cgroups.refused
     ]
     return [

@@ -19,7 +19,9 @@ from odm_agent.control.answers import (
 )
 from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family, Placement
 from odm_agent.datapath import abi, catalogue
+from odm_agent.kernel.cgroups import path_of
 from odm_agent.prefixes.table import Row
+from odm_agent.text import printable
 
 
 def status(state: State) -> Status:
@@ -109,7 +111,10 @@ def classes(state: State) -> list[ClassView]:
             default=policy.default.word if policy.default else None,
             strict=policy.strict,
             on_failure="closed" if policy.fail_closed else "open",
-            cgroups=[str(state.attached_to / path) for path in state.cgroups.members[policy.name]],
+            cgroups=[
+                printable(str(state.attached_to / path))
+                for path in state.cgroups.members[policy.name]
+            ],
             sockets=live[policy.id],
             refuse=sorted(kind.value for kind in policy.refuse),
             caps=[_cap(policy.id, cap, usage) for cap in sorted(policy.caps, key=lambda c: c.type)],
@@ -128,13 +133,12 @@ def _cap(class_id: int, cap: Cap, usage: Mapping[tuple[int, AddressType], int]) 
     )
 
 
-def membership(state: State, cgroup: str) -> Membership:
-    """Which class a cgroup (an absolute path) is in, and by which classified ancestor."""
-    path = os.path.relpath(cgroup, state.attached_to)
-    name = None
-    if not path.startswith(".."):
-        name = state.cgroups.class_name_of("" if path == "." else path, state.engine.classes)
-    if name is None:
+def membership(state: State, cgroup_id: int) -> Membership:
+    """Which class a cgroup is in, and by which classified ancestor. Raises KernelError."""
+    found = path_of(state.attached_to, cgroup_id)
+    path = str(found.relative_to(state.attached_to)).removeprefix(".") if found else None
+    name = None if path is None else state.cgroups.class_name_of(path, state.engine.classes)
+    if path is None or name is None:
         return Membership(class_="unclassified")
     policy = next(each for each in state.engine.classes.values() if each.name == name)
     by = max(
@@ -146,7 +150,7 @@ def membership(state: State, cgroup: str) -> Membership:
     return Membership(
         class_=name,
         default=default.word if default else None,
-        cgroup=str(state.attached_to / by) if by else "",
+        cgroup=printable(str(state.attached_to / by)) if by else "",
     )
 
 

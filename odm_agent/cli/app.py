@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from odm_agent.cli import check, explain, launch, read, serve
 from odm_agent.cli.exits import EPILOG, exit_code
+from odm_agent.cli.output import say
 from odm_agent.core.errors import OdmError
 
 
@@ -17,7 +18,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except OdmError as error:
-            typer.echo(f"odm-agent: {error}", err=True)
+            say(f"odm-agent: {error}", err=True)
             raise typer.Exit(exit_code(error)) from error
 
 

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from odm_agent.cli.output import say
 from odm_agent.core.errors import KernelError
 
 FORWARDED: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
@@ -73,7 +74,7 @@ def run_command(argv: list[str], cgroup: Path, identity: Identity | None = None)
         os.close(reading)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if trouble.startswith("cannot start "):
-        typer.echo(f"odm-agent: {trouble}", err=True)
+        say(f"odm-agent: {trouble}", err=True)
     elif trouble:
         raise KernelError(trouble)
     return code

@@ -22,6 +22,7 @@ from odm_agent.cli.probe import Outcome, Question, ask
 from odm_agent.control.answers import AddressView, Membership, PrefixView, Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.core.model import IPAddress
+from odm_agent.text import printable
 
 #: No packet leaves, so any port does; this one is "discard".
 DEFAULT_PORT = 9
@@ -99,7 +100,7 @@ def explain(
         outcome = ask(Question(cgroup, namespace, host, port, type_))
         class_ = _class_of(client, cgroup) if agent is not None else None
         found = Explanation(
-            cgroup=str(cgroup),
+            cgroup=printable(str(cgroup)),
             class_=class_,
             asked_type=type_.word if type_ is not None else None,
             destination=destination,
@@ -157,7 +158,9 @@ def find_target(target: str, agent: Status | None) -> tuple[Path, Path | None]:
     base = Path(agent.cgroup) if agent is not None else find_root()
     cgroup = base / target
     if not (cgroup / "cgroup.procs").is_file():
-        raise typer.BadParameter(f"{cgroup} is no cgroup v2; give a path below {base}, or a PID")
+        raise typer.BadParameter(
+            f"{printable(str(cgroup))} is no cgroup v2; give a path below {base}, or a PID"
+        )
     namespace = Path(f"/proc/{agent.pid}/ns/net") if agent is not None else None
     return Path(os.path.normpath(cgroup)), namespace
 
@@ -170,7 +173,10 @@ def _status(client: ControlClient) -> Status | None:
 
 
 def _class_of(client: ControlClient, cgroup: Path) -> str:
-    return client.ask("resolve", Membership, cgroup=str(cgroup)).class_
+    from odm_agent.kernel.cgroups import cgroup_id
+
+    # By its number, for a name may be no UTF-8, which JSON can't say.
+    return client.ask("resolve", Membership, cgroup_id=cgroup_id(cgroup)).class_
 
 
 def _notes(outcome: Outcome, agent: Status | None, class_: str | None) -> list[str]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from odm_agent.text import printable, printable_lines, printable_values
+
 #: Colours of the words that want to be seen.
 STYLES = {
     "ready": "green",
@@ -26,9 +28,15 @@ STYLES = {
 }
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """A line of text for people, on standard error if `err`."""
+    typer.echo(printable_lines(text), err=err)
+
+
 def print_json(value: Any) -> None:
     """`value` as indented JSON: the stable form."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    data = msgspec.json.encode(printable_values(msgspec.to_builtins(value)))
+    typer.echo(msgspec.json.format(data, indent=2).decode())
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -41,7 +49,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty
     if table.row_count:
         _console().print(table)
     else:
-        typer.echo(empty)
+        say(empty)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -65,9 +73,9 @@ def _cell(value: object) -> Text:
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, list | tuple):
-        return Text(", ".join(map(str, value)) if value else "-")
+        return Text(", ".join(printable(str(each)) for each in value) if value else "-")
     # Text, not markup: an address in brackets is no style.
-    return Text(str(value), style=STYLES.get(str(value), ""))
+    return Text(printable_lines(str(value)), style=STYLES.get(str(value), ""))
 
 
 def _console() -> Console:

@@ -16,7 +16,7 @@ from odm_agent.cli.options import (
     locate,
     parse_type,
 )
-from odm_agent.cli.output import moment, print_facts, print_json, print_table
+from odm_agent.cli.output import moment, print_facts, print_json, print_table, say
 from odm_agent.control.answers import (
     AddressView,
     CapView,
@@ -59,8 +59,8 @@ def status(
         with where.client() as client:
             found = client.ask("status", Status)
     except AgentNotRunning as error:
-        typer.echo(f"odm-agent: {error}", err=True)
-        typer.echo(pinned_sentence(where.pin_dir, where.cgroup), err=True)
+        say(f"odm-agent: {error}", err=True)
+        say(pinned_sentence(where.pin_dir, where.cgroup), err=True)
         raise typer.Exit(ExitCode.NOT_RUNNING) from error
     if json:
         print_json(found)
@@ -183,7 +183,7 @@ def sockets(
         ),
         empty="no such sockets",
     )
-    typer.echo(SOCKETS_NOTE, err=True)
+    say(SOCKETS_NOTE, err=True)
 
 
 def classes(

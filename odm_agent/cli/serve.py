@@ -16,7 +16,7 @@ from odm_agent.cli.options import (
     hides_pins,
     locate,
 )
-from odm_agent.cli.output import print_json
+from odm_agent.cli.output import print_json, say
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.answers import ReloadResult
 from odm_agent.core.errors import ConfigError
@@ -45,8 +45,8 @@ def reload(
         print_json(result)
         return
     for warning in result.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"reloaded {result.config}")
+        say(f"warning: {warning}", err=True)
+    say(f"reloaded {result.config}")
 
 
 def upgrade(
@@ -69,18 +69,18 @@ def upgrade(
         print_json(done)
         return
     for warning in done.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     if not done.programs:
-        typer.echo("nothing to do: the programs in force are those of this version")
+        say("nothing to do: the programs in force are those of this version")
     else:
-        typer.echo(f"replaced {done.programs} programs")
+        say(f"replaced {done.programs} programs")
     for what, names in (("new", done.new_maps), ("removed", done.removed_maps)):
         if names:
-            typer.echo(f"{what} maps: {', '.join(names)}")
+            say(f"{what} maps: {', '.join(names)}")
     if done.agent == "stopped":
-        typer.echo("the agent was of another version and is stopped; start it again")
+        say("the agent was of another version and is stopped; start it again")
     elif done.agent == "none":
-        typer.echo("no agent runs; what is in force goes on without one")
+        say("no agent runs; what is in force goes on without one")
 
 
 def detach(
@@ -112,9 +112,9 @@ def detach(
         settings = msgspec.structs.replace(settings, pin_dir=str(pin_dir))
     removed = list(detach_all(settings))
     for line in removed:
-        typer.echo(line)
+        say(line)
     if not removed:
-        typer.echo(f"nothing was pinned in {settings.pin_dir} or configured; nothing to remove")
+        say(f"nothing was pinned in {settings.pin_dir} or configured; nothing to remove")
 
 
 def version(json: JsonOption = False) -> None:
@@ -122,4 +122,4 @@ def version(json: JsonOption = False) -> None:
     if json:
         print_json({"version": __version__})
     else:
-        typer.echo(f"odm-agent {__version__}")
+        say(f"odm-agent {__version__}")

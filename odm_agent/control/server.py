@@ -17,6 +17,7 @@ import msgspec
 from odm_agent.control.answers import Answer, Request
 from odm_agent.core.errors import ConfigError, ControlError, OdmError
 from odm_agent.folders import distrust
+from odm_agent.text import printable_values
 
 log = logging.getLogger(__name__)
 
@@ -220,4 +221,5 @@ class ControlServer:
 
 
 def _encode(answer: Answer) -> bytes:
-    return msgspec.json.encode(answer) + b"\n"
+    """A line of JSON; what others have named may hold what JSON, or a terminal, can't bear."""
+    return msgspec.json.encode(printable_values(msgspec.to_builtins(answer))) + b"\n"

@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -14,9 +13,9 @@ from typing import Final
 
 from odm_agent.core.errors import KernelError
 from odm_agent.policy.globs import is_glob, parts_of
+from odm_agent.text import kernel_lines, mount_point
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 #: File handle type of kernfs, by which cgroups are found by id (include/linux/exportfs.h).
 _FILEID_KERNFS: Final = 0xFE
 #: struct file_handle: length and type of the handle, then here the id.
@@ -105,7 +104,7 @@ def path_of(root: Path, cgroup: int) -> Path | None:
 def current_cgroup(pid: int) -> Path:
     """The v2 cgroup of a process, as a path below the mount. Raises KernelError."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        lines = kernel_lines(Path(f"/proc/{pid}/cgroup"))
     except OSError as error:
         raise KernelError(
             f"reading the cgroup of process {pid}: {error.strerror}. It may have ended."
@@ -204,13 +203,15 @@ def _writable(folder: Path) -> str | None:
 def _mounts() -> list[tuple[str, Path]]:
     """Of each cgroup v2 mount the part that it shows, and where."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    try:
+        lines = kernel_lines(Path("/proc/self/mountinfo"))
+    except OSError as error:
+        raise KernelError(
+            f"looking where the cgroup hierarchy is mounted: {error.strerror}. Mount /proc."
+        ) from error
+    for line in lines:
         fields, _, rest = line.partition(" - ")
         if rest.startswith("cgroup2 "):
-            shown, mounted = fields.split()[3:5]
-            found.append((_unescaped(shown), Path(_unescaped(mounted))))
+            shown, mounted = fields.split(" ")[3:5]
+            found.append((mount_point(shown), Path(mount_point(mounted))))
     return found
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

@@ -1,5 +1,6 @@
 """Interfaces, as the kernel lists them."""
 
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -53,7 +54,7 @@ def _parse(message: ifinfmsg) -> Link:
     flags = message["flags"]
     fault = next((what for needed, what in _NEEDED if not flags & needed), "")
     return Link(
-        name=message.get_attr("IFLA_IFNAME"),
+        name=os.fsdecode(message.get_attr("IFLA_IFNAME")),  # bytes, where it is no UTF-8
         index=message["index"],
         up=not fault,
         enabled=bool(flags & IFF_UP),

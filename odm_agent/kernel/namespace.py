@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.core.errors import KernelError
+from odm_agent.text import kernel_lines, mount_point
 
 _SO_NETNS_COOKIE: Final = 71
 _CLONE_NEWNET: Final = 0x40000000
@@ -96,10 +97,10 @@ def find(cookie: int) -> Path | None:
 
 def _mounts() -> Iterator[Path]:
     """Where network namespaces are mounted."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[3].startswith("net:["):
-            yield Path(fields[4].encode().decode("unicode_escape"))
+    for line in kernel_lines(Path("/proc/self/mountinfo")):
+        fields = line.split(" ")
+        if len(fields) > 4 and fields[3].startswith("net:["):
+            yield Path(mount_point(fields[4]))
 
 
 def _set(descriptor: int, name: str) -> None:

@@ -116,11 +116,19 @@ def sockets(storage_map_fd: int | None = None) -> list[SocketInfo]:
 def owners(inodes: Iterable[int]) -> dict[int, tuple[int, str]]:
     """Pid and name (comm) of the process that holds each socket; of several the lowest pid.
 
-    One walk through /proc; sockets that no process visible from here holds are left out.
+    One walk through /proc; sockets that no process visible from here holds are left out. Raises
+    KernelError.
     """
     wanted = set(inodes) - {0}
     found: dict[int, tuple[int, str]] = {}
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+    try:
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+    except OSError as error:
+        raise KernelError(
+            f"listing processes: {error.strerror}. Mount /proc; try again if memory or "
+            "descriptors were short."
+        ) from error
+    for pid in pids:
         if not wanted:
             break
         held = wanted.intersection(_held(pid))
@@ -205,8 +213,9 @@ def _held(pid: int) -> Iterator[int]:
 
 
 def _comm(pid: int) -> str:
+    """Any process may give itself any bytes for a name."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+        return os.fsdecode(Path(f"/proc/{pid}/comm").read_bytes()).removesuffix("\n")
     except OSError:
         return ""
 

@@ -77,7 +77,7 @@ def in_use(root: Path, unit: str, process: str) -> bool:
         return True
     for name in (root / "proc").glob("[0-9]*/comm"):
         try:
-            if name.read_text().strip() == process:
+            if name.read_bytes().strip() == process.encode():
                 return True
         except OSError:
             # The process has ended since.

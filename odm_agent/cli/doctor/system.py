@@ -9,6 +9,7 @@ from odm_agent.cli.doctor import bpf
 from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
 from odm_agent.core.errors import KernelError
 from odm_agent.datapath.install import tracepoints
+from odm_agent.text import kernel_lines, mount_point
 
 #: linux/capability.h
 CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
@@ -25,7 +26,7 @@ def effective_capabilities(status: str) -> int:
 
 def privileges(host: Host) -> Iterator[Finding]:
     """Root, with the capabilities that loading and configuring take."""
-    held = effective_capabilities(Path("/proc/self/status").read_text())
+    held = effective_capabilities("\n".join(kernel_lines(Path("/proc/self/status"))))
     absent = [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
     if os.geteuid() != 0:
         absent.insert(0, "root")
@@ -83,8 +84,8 @@ def bpf_filesystem(host: Host) -> Iterator[Finding]:
 
 def mount_points(kind: str, mounts: Path = Path("/proc/self/mounts")) -> list[str]:
     """Where file systems of this kind are mounted."""
-    lines = [line.split() for line in mounts.read_text().splitlines()]
-    return [fields[1] for fields in lines if fields[2] == kind]
+    lines = [line.split(" ") for line in kernel_lines(mounts) if line]
+    return [mount_point(fields[1]) for fields in lines if fields[2] == kind]
 
 
 def type_information(host: Host) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath import libbpf
+from odm_agent.text import kernel_lines, mount_point
 
 #: A program's name, the index of an interface, or with it a handle.
 _OURS: Final = re.compile(r"odm_|\d+(-\d+(-made)?)?$")
@@ -130,8 +131,8 @@ def _namespace(process: str) -> str | None:
 
 def _bpf_mounts(mountinfo: str) -> list[str]:
     mounts = []
-    for line in Path(mountinfo).read_text().splitlines():
+    for line in kernel_lines(Path(mountinfo)):
         fields, _, filesystem = line.partition(" - ")
         if filesystem.startswith("bpf "):
-            mounts.append(fields.split()[4].encode().decode("unicode_escape"))
+            mounts.append(mount_point(fields.split(" ")[4]))
     return mounts

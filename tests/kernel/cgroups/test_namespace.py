@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from odm_agent.core.errors import KernelError
+from odm_agent.datapath.install import visible
 from odm_agent.kernel import namespace, sysctl
 from tests.lab.netns import NetNs
 
@@ -28,6 +30,25 @@ def test_cookies_tell_namespaces_apart(netns: NetNs) -> None:
     here = namespace.netns_cookie()
     assert here == namespace.netns_cookie()
     assert netns.call(namespace.netns_cookie) not in (here, 0)
+
+
+def test_a_mount_of_anybody_whose_name_is_no_utf8_hides_nothing(tmp_path: Path) -> None:
+    """Who may make user namespaces may mount what he likes in his own, and name it so."""
+    bad = os.fsencode(tmp_path) + b"/\xff\xe2\x80\xa8 x"
+    os.mkdir(bad)
+    script = 'mount -t tmpfs none "$0" && mount -t bpf none "$0" && echo && exec sleep 60'
+    held = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, bad], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert held.stdout is not None and held.stdout.readline() == "\n"
+        assert visible.links() == visible.links()
+        with NetNs("found") as netns:
+            cookie = netns.call(namespace.netns_cookie)
+            assert namespace.find(cookie) is not None
+    finally:
+        held.kill()
+        held.communicate()
 
 
 def test_visit_goes_in_and_comes_back(netns: NetNs) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import subprocess
 import threading
 from ipaddress import IPv4Address, IPv6Address
 
@@ -96,3 +97,9 @@ def test_an_interface_may_be_renamed_or_replaced(kernel: LabKernel, host: NetNs)
     added = Address(IPv4Address("192.0.2.99"), 32, "w1")
     kernel.apply(AddAddress(added))
     assert "192.0.2.99" in host.ip("address", "show", "dev", "w1")
+
+
+def test_an_interface_may_be_called_what_is_no_utf8(kernel: NetlinkKernel, host: NetNs) -> None:
+    command = [b"ip", b"link", b"add", b"\xff\x1b", b"type", b"veth", b"peer", b"name", b"x1"]
+    host.call(subprocess.run, command, check=True)
+    assert {"w0", "\udcff\x1b", "x1"} <= set(kernel.read().links)

@@ -114,7 +114,7 @@ def test_json_says_class_source_and_that_the_kernel_was_asked(agent: FakeAgent, 
     result = cli("explain", os.getpid(), "127.0.0.1:80", "--json", "--socket", agent.socket)
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert agent.called("resolve") == [{"cgroup": found["cgroup"]}]
+    assert agent.called("resolve") == [{"cgroup_id": Path(found["cgroup"]).stat().st_ino}]
     assert (found["class"], found["source"], found["type"]) == ("ssh", "127.0.0.1", "untyped")
     assert (found["errno"], found["prefix"]) == ("", None)
     assert "The kernel was asked" in found["notes"][0]

@@ -99,7 +99,7 @@ def test_an_interface_may_be_renamed_or_replaced(kernel: LabKernel, host: NetNs)
     assert "192.0.2.99" in host.ip("address", "show", "dev", "w1")
 
 
-def test_an_interface_may_be_called_what_is_no_utf8(kernel: NetlinkKernel, host: NetNs) -> None:
+def test_an_interface_may_be_called_what_is_no_utf8(kernel: LabKernel, host: NetNs) -> None:
     command = [b"ip", b"link", b"add", b"\xff\x1b", b"type", b"veth", b"peer", b"name", b"x1"]
     host.call(subprocess.run, command, check=True)
     assert {"w0", "\udcff\x1b", "x1"} <= set(kernel.read().links)

@@ -5,16 +5,25 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test soak bare lint format clean root
+.PHONY: help setup demo test test-quick test-smoke pages soak bare lint format clean root
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: root setup ## Run the main job in namespaces of its own and show it in a table (root)
 	@.venv/bin/python -m examples.demo
 
 test: root setup lint ## Run all checks and tests, WORKERS=3 at a time (root)
 	.venv/bin/pytest --numprocesses $(or $(WORKERS),3) --dist loadfile
+
+test-quick: setup lint ## Run what needs no root: static checks, unit and property tests
+	.venv/bin/pytest --numprocesses $(or $(WORKERS),2) tests/unit tests/property
+
+test-smoke: root setup ## Run one family and one case of each technique (root; minutes)
+	.venv/bin/pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --smoke tests/rfc8653
+
+pages: root setup ## Run all tests and write the pages that they make: docs/bypass.md, docs/conformance.md
+	.venv/bin/pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --write-pages
 
 soak: root setup ## Kill the agent under thousands of sockets; DURATION=600 (seconds), SEED=N (root)
 	@.venv/bin/python -m tests.soak --seconds $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))

@@ -1,4 +1,4 @@
-"""A pytest plugin that writes docs/bypass.md out of a whole run of tests/rfc8653/bypass.
+"""A pytest plugin that makes docs/bypass.md out of a whole run of tests/rfc8653/bypass.
 
 Every word about what happened is a measurement: the hooks are those whose counters rose, the
 errno is what the application saw, the wire is what the gateways captured.
@@ -19,7 +19,7 @@ PAGE: Final = ROOT / "docs" / "bypass.md"
 _HEAD: Final = """\
 # Ways around, and what stops them
 
-Written by the test run (`make test`, or `pytest tests/rfc8653/bypass`); don't edit.
+Written by `make pages`; don't edit.
 
 **The promise.** Once the programs are attached, no packet leaves this host from a source that its
 class may not use. That is: from a socket made since, unless its process may write `cgroup.procs` of
@@ -187,5 +187,12 @@ def _page_of(reports: dict[str, pytest.TestReport]) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect in every run (of this project's own tests)."""
     if not is_worker(config):
-        collector = WholeRun(FOLDER, lambda _: True, PAGE, _page_of)
+        collector = WholeRun(
+            FOLDER,
+            lambda _: True,
+            PAGE,
+            _page_of,
+            writes=config.getoption("--write-pages"),
+            of_other_kind=lambda text: _CREATION[creation.way() is None] in text,
+        )
         config.pluginmanager.register(collector, "odm-bypass")

@@ -1,4 +1,4 @@
-"""A pytest plugin that writes docs/conformance.md out of a whole run of the tests.
+"""A pytest plugin that makes docs/conformance.md out of a whole run of the tests.
 
 A test belongs to the IDs that its name begins with, e.g. `test_D8_A1_...`; most are in
 tests/rfc8653, what needs a stage of its own is elsewhere. The page holds no dates
@@ -20,7 +20,7 @@ _IDS: Final = re.compile(r"^test_((?:[A-Z]\d_)+)")
 _HEAD: Final = """\
 # Conformance to RFC 8653
 
-Written by the test run (`make test`); don't edit. Each line is one thing that the RFC asks of a
+Written by `make pages`; don't edit. Each line is one thing that the RFC asks of a
 host, with the tests that show it on real sockets and the result of the last whole run.
 "Open" means that nothing shows it yet. xN is the number of variants (families, protocols, types).
 
@@ -80,5 +80,11 @@ def _page_of(reports: dict[str, pytest.TestReport]) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect in every run (of this project's own tests)."""
     if not is_worker(config):
-        collector = WholeRun(SUITE, lambda nodeid: bool(ids_of(_function(nodeid))), PAGE, _page_of)
+        collector = WholeRun(
+            SUITE,
+            lambda nodeid: bool(ids_of(_function(nodeid))),
+            PAGE,
+            _page_of,
+            writes=config.getoption("--write-pages"),
+        )
         config.pluginmanager.register(collector, "odm-conformance")

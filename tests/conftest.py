@@ -1,6 +1,7 @@
 """What holds for every test run: it leaves nothing behind, and tells how far the RFC is covered."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from tests.whole_run import Worker, is_worker
 
 pytest_plugins = ["tests.conformance", "tests.bypass_page"]
 
+#: What tells cases of one test apart: all parameters, but for techniques those after the name.
+_CASE: Final = re.compile(r"(?<!source_that_the_class_may_not_use)\[.*\]$|-[^-]+-[^-]+\]$")
 _BPFFS: Final = Path("/sys/fs/bpf")
 _LEFT: Final = pytest.StashKey[list[str]]()
 
@@ -29,10 +32,36 @@ settings.register_profile(
 settings.load_profile("odm")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make pages` says."""
+    parser.addoption(
+        "--write-pages",
+        action="store_true",
+        help="let a whole run write the pages that it makes, instead of comparing them",
+    )
+    parser.addoption(
+        "--smoke",
+        action="store_true",
+        help="run one case of each test, and of each technique of the bypass table",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let the controller hear what it needs from its workers."""
     if is_worker(config):
         config.pluginmanager.register(Worker(config), "odm-worker")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of what `--smoke` leaves, the first case of each: IPv6 where there are several families."""
+    if not config.getoption("--smoke"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(_CASE.sub("", item.nodeid), item)
+    kept = set(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -1,10 +1,14 @@
-"""For pages that the tests write: the outcomes of a whole run, and nothing less.
+"""For pages that the tests make: the outcomes of a whole run, and nothing less.
+
+`make pages` writes them; any other whole run compares them with what it would write, and fails if
+they say something else.
 
 Works in a single process and in the controller of pytest-xdist. There, the workers tell by id which
 tests they collected, and at their end whether they were given a selection.
 """
 
 from collections.abc import Callable, Iterable
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +26,10 @@ def is_worker(config: pytest.Config) -> bool:
 class WholeRun:
     """Collects the outcomes of all tests below a folder that `counts` says yes to, by node id.
 
-    `write` is called at the end if every one of them ran: with the reports of each test's worst
-    phase, by node id. What it returns is the text of `page`. `root` is pytest's.
+    `text_of` is called at the end if every one of them ran: with the reports of each test's worst
+    phase, by node id. What it returns is the text that `page` should have: it is written if
+    `writes`, else compared, unless `of_other_kind` says of the page's text that it was made where
+    other results are due. `root` is pytest's.
     """
 
     def __init__(
@@ -31,14 +37,20 @@ class WholeRun:
         folder: Path,
         counts: Callable[[str], bool],
         page: Path,
-        write: Callable[[dict[str, pytest.TestReport]], str],
+        text_of: Callable[[dict[str, pytest.TestReport]], str],
+        *,
+        writes: bool,
+        of_other_kind: Callable[[str], bool] = lambda text: False,
         root: Path = ROOT,
     ) -> None:
         self._root = root
         self._folder = folder
         self._counts = counts
         self._page = page
-        self._write = write
+        self._text_of = text_of
+        self._writes = writes
+        self._of_other_kind = of_other_kind
+        self._said = ""
         self._expected: set[str] = set()
         self._reports: dict[str, pytest.TestReport] = {}
         self._selected = False
@@ -68,13 +80,28 @@ class WholeRun:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the page if all of the tests ran."""
+        """Write the page, or compare it, if all of the tests ran."""
         if not self._whole(session.config):
             return
-        text = self._write(self._reports)
-        if not self._page.exists() or self._page.read_text() != text:
+        text = self._text_of(self._reports)
+        there = self._page.read_text() if self._page.exists() else ""
+        if there == text:
+            return
+        if self._writes:
             self._page.parent.mkdir(exist_ok=True)
             self._page.write_text(text)
+        elif self._of_other_kind(there):
+            self._said = "not compared: it was made on a kernel of another kind"
+        else:
+            self._said = "not what this run found; see what changed, or run `make pages`:\n"
+            self._said += "\n".join(unified_diff(there.splitlines(), text.splitlines(), n=0))
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say why the page was not as it should be."""
+        if self._said:
+            terminalreporter.section(str(self._page), red=True)
+            terminalreporter.line(self._said)
 
     def _expect(self, ids: Iterable[str]) -> None:
         self._expected |= {

@@ -1,7 +1,6 @@
 """The one collector. A new metric is a function that reads, and its line in GROUPS."""
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
@@ -189,8 +188,6 @@ class OdmCollector(Collector):
         self._readings = readings
         self._groups = groups
         self._errors = dict.fromkeys(groups, 0)
-        # Each scrape has a thread of its own; the readings promise nothing about two at a time.
-        self._lock = threading.Lock()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the registry would otherwise scrape once just to learn the names."""
@@ -198,10 +195,9 @@ class OdmCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All groups; one that fails is left out, counted and logged."""
-        with self._lock:
-            metrics = [metric for name in self._groups for metric in self._read(name)]
-            metrics.append(self._error_counts())
-        yield from metrics
+        for name in self._groups:
+            yield from self._read(name)
+        yield self._error_counts()
 
     def _read(self, name: str) -> list[Metric]:
         try:

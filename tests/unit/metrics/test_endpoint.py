@@ -1,16 +1,24 @@
 """Real scrapes over loopback of readings that the test makes up."""
 
+import os
+import resource
 import socket
+import threading
+import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath.base import VerdictKey
-from odm_agent.metrics.endpoint import MetricsError, split_address, start
+from odm_agent.metrics import endpoint
+from odm_agent.metrics.endpoint import MOST_CONNECTIONS, MetricsError, split_address, start
 from odm_agent.metrics.readings import Info, Readings, Reloads, VerdictLabels
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
@@ -153,6 +161,143 @@ def test_a_failing_reading_loses_only_its_own_metrics(
     others = set().union(*(names for group, names in GROUP_METRICS.items() if group != fail))
     assert {name for name, _ in seen} == others | {"odm_collector_errors_total"}
     assert f"{fail} cannot be read" in caplog.text
+
+
+@contextmanager
+def connected(port: int, many: int, said: bytes = b"") -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            for _ in range(many)
+        ]
+        for each in held:
+            each.sendall(said)
+        yield held
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def within_10s(true: Callable[[], bool]) -> bool:
+    give_up = time.monotonic() + 10
+    while not true() and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return true()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /m"], ids=["nothing", "half"])
+def test_idle_connections_take_few_descriptors_and_keep_nobody_out(said: bytes) -> None:
+    with start("127.0.0.1:0", Made()) as server:
+        before = descriptors()
+        with connected(server.port, 200, said):
+            assert scrape(server.port)
+            ours = descriptors() - before - 200
+            assert ours <= MOST_CONNECTIONS
+        scrape(server.port)
+
+
+def test_the_oldest_idle_connection_makes_room() -> None:
+    with (
+        start("127.0.0.1:0", Made()) as server,
+        connected(server.port, MOST_CONNECTIONS) as held,
+    ):
+        scrape(server.port)
+        assert held[0].recv(1) == b""
+        held[1].settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            held[1].recv(1)
+
+
+def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 0.2)
+    with start("127.0.0.1:0", Made()) as server, connected(server.port, 1, b"GET /") as held:
+        assert held[0].recv(1) == b""
+
+
+def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(Made):
+        def class_names(self) -> Mapping[int, str]:
+            return {1: "x" * (16 << 20)}
+
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 0.5)
+    with start("127.0.0.1:0", Long()) as server:
+        before = descriptors()
+        with connected(server.port, 1, b"GET / HTTP/1.0\r\n\r\n") as held:
+            assert within_10s(lambda: descriptors() == before + 2), "accepted"
+            assert within_10s(lambda: descriptors() == before + 1), "given up"
+            with suppress(ConnectionResetError):
+                while held[0].recv(1 << 20):
+                    pass
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\r\n\r\n",
+        b"\xff\xff \xff\r\n\r\n",
+        b"GET / HTTP/1.0\r\n" + b"x" * 9000,
+        b"GET / HTTP/1.0\r\nAccept: application/openmetrics-text; version=x;q=y\r\n\r\n",
+        b"GET /?name[]=%ff HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_nonsense_ends_its_connection_only(said: bytes) -> None:
+    with start("127.0.0.1:0", Made()) as server:
+        with connected(server.port, 1) as held, suppress(ConnectionError):
+            held[0].sendall(said)
+            held[0].shutdown(socket.SHUT_WR)
+            while held[0].recv(65536):
+                pass
+        assert scrape(server.port)
+
+
+def test_scrapes_without_end_leave_half_of_the_time() -> None:
+    worked_s = 0.0
+
+    class Slow(Made):
+        def info(self) -> Info:
+            nonlocal worked_s
+            time.sleep(0.02)
+            worked_s += 0.02
+            return super().info()
+
+    with start("127.0.0.1:0", Slow()) as server:
+        began = time.monotonic()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: scrape(server.port), range(20)))
+        assert worked_s <= 0.6 * (time.monotonic() - began)
+
+
+def test_without_a_descriptor_it_waits_for_one() -> None:
+    """The process has none left for a moment: the caller waits in the kernel's queue."""
+    with start("127.0.0.1:0", Made()) as server:
+        scrape(server.port)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with connected(server.port, 0), socket.socket() as caller:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+            try:
+                caller.connect(("127.0.0.1", server.port))
+                caller.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                time.sleep(0.2)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            caller.settimeout(5)
+            assert caller.recv(100).startswith(b"HTTP/1.0 200")
+
+
+def test_nothing_wakes_it_between_scrapes() -> None:
+    with start("127.0.0.1:0", Made()) as server:
+        scrape(server.port)
+        (thread,) = (each for each in threading.enumerate() if each.name == "metrics")
+        status = Path(f"/proc/self/task/{thread.native_id}/status")
+        time.sleep(0.2)
+        before = status.read_text()
+        time.sleep(1.2)
+        assert _switches(status.read_text()) == _switches(before)
+
+
+def _switches(status: str) -> list[str]:
+    return [line for line in status.splitlines() if line.startswith("voluntary_ctxt")]
 
 
 def test_closing_frees_the_port() -> None:

@@ -28,6 +28,10 @@ LOADER: Final = "odm_agent.datapath.install.loader"
 _PROGRAMS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+class TooSlow(OdmError):
+    """What we started did not end in time."""
+
+
 def command(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of this package, wherever it is called."""
     return [sys.executable, "-I", "-c", _START, str(_PACKAGE.parent), module, *arguments]
@@ -36,18 +40,24 @@ def command(module: str, *arguments: str) -> list[str]:
 def run(
     module: str, *arguments: str, timeout_s: float, pass_fds: tuple[int, ...] = ()
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a module of this package to its end, in `/`; raises subprocess.TimeoutExpired."""
-    return subprocess.run(
-        command(module, *arguments),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-        pass_fds=pass_fds,
-        cwd="/",
-        env={**os.environ, "PATH": _PROGRAMS},
-    )
+    """Run a module of this package to its end, in `/`; TooSlow if it takes longer than that."""
+    try:
+        return subprocess.run(
+            command(module, *arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            pass_fds=pass_fds,
+            cwd="/",
+            env={**os.environ, "PATH": _PROGRAMS},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TooSlow(
+            f"{module} was ended, since it took longer than {timeout_s:.0f} s; try again when the"
+            " host is less busy"
+        ) from error
 
 
 def program(name: str) -> str:

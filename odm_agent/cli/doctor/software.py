@@ -1,7 +1,6 @@
 """The packages that the agent needs, and whether they really load its programs."""
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -57,7 +56,7 @@ def load_test(host: Host) -> Iterator[Finding]:
     """Compile and load the real programs, in a process of their own, and forget them."""
     try:
         done = isolated.run(isolated.LOADER, "--check", timeout_s=LOADER_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except isolated.TooSlow:
         detail = f"compiling and loading took more than {LOADER_TIMEOUT_S:.0f} s"
         yield missing("load test", detail, "check again when the host is less busy")
         return

@@ -3,7 +3,8 @@
 import os
 import secrets
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -60,6 +61,13 @@ _OWNED: Final = "(boot = '' OR (boot, netns, pin_dir) = (?, ?, ?))"
 _ANYBODY: Final = Owner("", 0, "")
 
 
+#: How long others may hold the database when it is opened, and later, when the agent's loop waits.
+_BUSY_S: Final = 5.0
+_BUSY_LATER_MS: Final = 20
+#: What sqlite says of a file that is damaged.
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
 class JournalError(OdmError):
     """The state database could not be opened, read or written."""
 
@@ -85,17 +93,19 @@ class Journal:
             opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 os.fchmod(opened, 0o600)  # a copy that somebody put here may be readable to others
+                found = os.fstat(opened)
+                self._identity = (found.st_dev, found.st_ino)
             finally:
                 os.close(opened)
         except OSError as error:
             raise self._unwritable(error) from error
-        self._db = sqlite3.connect(path, isolation_level=None)
+        with self._told():
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
         try:
-            self._migrate()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._unwritable(error) from error
-        except OdmError:
+            with self._told():
+                self._migrate()
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_LATER_MS}")
+        except JournalError:
             self._db.close()
             raise
 
@@ -103,9 +113,51 @@ class Journal:
         """Close the database; closing twice is harmless."""
         self._db.close()
 
+    @property
+    def lost(self) -> str | None:
+        """Why what is known would not be found by the next agent; None: it would.
+
+        sqlite goes on writing to a file that was removed.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            reason = error.strerror
+        else:
+            if (found.st_dev, found.st_ino) == self._identity:
+                return None
+            reason = "it is another file"
+        return (
+            f"{self.path} was removed or replaced while the agent runs ({reason}): what it knows is"
+            " lost when it ends, and fixed addresses may change; put the file back, then start the"
+            " agent again"
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written within is written together, or not at all. Raises JournalError.
+
+        Read before written: no two agents give the same id. One within another belongs to it.
+        """
+        if self._db.in_transaction:
+            yield
+            return
+        with self._told():
+            if (lost := self.lost) is not None:
+                raise JournalError(lost)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                # A full disk may have ended the transaction already.
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
     def secret(self) -> bytes:
         """The 32 random bytes that stable addresses are made from (RFC 7217), always the same."""
-        with self._write():
+        with self.transaction():
             found = self._db.execute("SELECT value FROM secret").fetchone()
             if found is None:
                 found = (secrets.token_bytes(32),)
@@ -114,7 +166,7 @@ class Journal:
 
     def id_of(self, kind: Kind, name: str) -> int:
         """The id of a class or prefix, from 1 on; a new name gets one that no name ever had."""
-        with self._write():
+        with self.transaction():
             found = self._db.execute(
                 "SELECT id FROM ids WHERE kind = ? AND name = ?", (kind, name)
             ).fetchone()
@@ -138,7 +190,10 @@ class Journal:
     def addresses(self) -> dict[IPAddress, Given]:
         """Every address that was ever made, by the number that it has in its pool."""
         rows = self._read("SELECT address, number, conflict FROM addresses")
-        return {ip_address(str(a)): Given(int(str(n)), bool(conflict)) for a, n, conflict in rows}
+        try:
+            return {ip_address(str(a)): Given(int(str(n)), bool(other)) for a, n, other in rows}
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     def remember_addresses(
         self, before: Mapping[IPAddress, Given], now: Mapping[IPAddress, Given]
@@ -152,13 +207,13 @@ class Journal:
         ]
         if not gone and not made:
             return
-        with self._write():
+        with self.transaction():
             self._db.executemany("DELETE FROM addresses WHERE address = ?", gone)
             self._db.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made)
 
     def remember_sysctl(self, path: str, value: str) -> None:
         """Note what a sysctl was before the owner changed it; only the first value counts."""
-        with self._write():
+        with self.transaction():
             # What was changed before the last boot is not changed any more.
             self._db.execute(
                 "DELETE FROM changed_sysctls WHERE boot NOT IN ('', ?)", self._owner[:1]
@@ -175,7 +230,7 @@ class Journal:
 
     def forget_sysctl(self, path: str) -> None:
         """Note that a sysctl of the owner is as it was (or gone with its interface)."""
-        with self._write():
+        with self.transaction():
             self._db.execute(
                 f"DELETE FROM changed_sysctls WHERE {_OWNED} AND path = ?", (*self._owner, path)
             )
@@ -194,36 +249,29 @@ class Journal:
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             self._db.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
 
-    def _write(self) -> "_Transaction":
-        return _Transaction(self, self._db)
-
     def _read(self, query: str, *arguments: str) -> list[tuple[object, ...]]:
-        try:
+        with self._told():
             return self._db.execute(query, arguments).fetchall()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever sqlite raises is a JournalError."""
+        try:
+            yield
         except sqlite3.Error as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: Exception) -> JournalError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what is said beside it
+        if code in _DAMAGED:
+            return self._damaged(error)
         return JournalError(
             f"{self.path}: cannot keep state there: {error}; make sure that agent.state_dir is a"
-            " folder that root may write, with free space, and that no other agent uses it"
+            " folder that root may write, with free space, and that no other process uses it"
         )
 
-
-class _Transaction:
-    """All or nothing, and read before written: no two agents give the same id."""
-
-    def __init__(self, journal: Journal, db: sqlite3.Connection) -> None:
-        self._journal = journal
-        self._db = db
-
-    def __enter__(self) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self._journal._unwritable(error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._db.execute("COMMIT" if error is None else "ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            raise self._journal._unwritable(error) from error
+    def _damaged(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"{self.path}: the state there is damaged: {error}; put a copy in its place, or move it"
+            " away (fixed addresses then change), and start the agent again"
+        )

@@ -38,6 +38,7 @@ class ClassifiedCgroups:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root_id = cgroup_id(root)
         #: Class name -> the cgroups of that class now, as paths below `root`.
         self.members: dict[str, list[str]] = {}
         self.refused: tuple[Refused, ...] = ()
@@ -65,6 +66,13 @@ class ClassifiedCgroups:
             self.automaton = compiled(policies, abi.UNDECIDED_CLASS)
             self._compiled_of = policies
 
+    def root_is_gone(self) -> bool:
+        """Whether the root was removed, also if there is another one by its name again."""
+        try:
+            return cgroup_id(self.root) != self._root_id
+        except KernelError:
+            return True
+
     def folders(self) -> dict[int, Folder]:
         """The cgroups below which patterns look now, by id; of those of others than root, some."""
         found: dict[int, Folder] = {}
@@ -83,8 +91,11 @@ class ClassifiedCgroups:
         return found
 
     def is_gone(self, number: int) -> bool:
-        """Whether the cgroup of that id was removed."""
-        return path_of(self.root, number) is None
+        """Whether the cgroup of that id was removed. Raises KernelError.
+
+        Of no cgroup if the root can't be found: it may be hidden, and its programs at work.
+        """
+        return path_of(self.root, number) is None and not self.root_is_gone()
 
     def reserved(self) -> dict[int, ClassPolicy]:
         """Classes that nobody has configured, but that cgroups may be of."""
@@ -101,7 +112,8 @@ class ClassifiedCgroups:
         A cgroup of a class in mode off is a row of no class, so that it doesn't inherit one.
         `present` are the rows that are there already, as read before the call. Those of cgroups
         that were removed stay: a socket outlives its cgroup. The programs remove such a row with
-        the last socket; where they can't, `with_sockets` says which cgroups have any.
+        the last socket; where they can't, `with_sockets` says which cgroups have any. All stay if
+        the root can't be found. Raises KernelError.
         """
         policies = _configured(classes)
         self.members = {policy.name: [] for policy in policies}
@@ -117,6 +129,8 @@ class ClassifiedCgroups:
                     self.members[policy.name].append(path)
         self._warn(tuple(refused))
         rows.update(self._scopes({policy.name: policy for policy in policies}))
+        if self.root_is_gone():
+            return dict(present)
         return rows | self._departed(rows, present, with_sockets)
 
     def _bounded(

@@ -35,12 +35,16 @@ def read_config(path: Path, kernel: NetlinkKernel | None = None) -> tuple[Config
 def compiled(
     config: Config, journal: Journal
 ) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
-    """Prefixes and classes of a configuration, with their ids. Raises ConfigError."""
-    prefixes = typed_prefixes(
-        config, lambda name: journal.id_of("prefix", name), journal.prefixes_by_interface()
-    )
-    classes = class_policies(config, lambda name: journal.id_of("class", name))
-    _refuse_excess(prefixes, classes)
+    """Prefixes and classes of a configuration, with their ids, all or none of which are given.
+
+    Raises ConfigError, JournalError.
+    """
+    with journal.transaction():
+        prefixes = typed_prefixes(
+            config, lambda name: journal.id_of("prefix", name), journal.prefixes_by_interface()
+        )
+        classes = class_policies(config, lambda name: journal.id_of("class", name))
+        _refuse_excess(prefixes, classes)
     return prefixes, classes
 
 

@@ -19,7 +19,7 @@ from odm_agent.agent.startup import open_state
 from odm_agent.agent.state import State
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
-from odm_agent.core.errors import KernelError, OdmError
+from odm_agent.core.errors import OdmError
 from odm_agent.core.host import Address
 from odm_agent.datapath.install import pins
 from odm_agent.kernel import conflict
@@ -35,6 +35,8 @@ _BURST_S = 0.01
 _RESYNC_S = 60.0
 #: The same after something could not be done: nobody says when a map has room again.
 _RETRY_S = 2.0
+#: How often that is doubled at most while the agent fails by a fault of its own.
+_MOST_DOUBLINGS = 5
 #: How long the start (or a reload) waits for duplicate address detection.
 _USABLE_S = 8.0
 
@@ -96,6 +98,8 @@ class Service:
         self._stop = asyncio.Event()
         self._probing: set[Address] = set()
         self._bulletin = Bulletin(state)
+        #: How many attempts in a row failed by a fault of our own.
+        self._faults = 0
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
@@ -106,13 +110,13 @@ class Service:
             self.state.cgroups.fileno(): self.state.cgroups.drain,
         }
         for descriptor, drain in readers.items():
-            loop.add_reader(descriptor, self._on_event, drain)
+            loop.add_reader(descriptor, self._on_event, descriptor, drain)
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                await self.await_usable()
+                await self.await_usable(self._begin)
                 notify("READY=1")
                 log.info("ready")
                 reconciling = group.create_task(self._reconcile())
@@ -131,13 +135,17 @@ class Service:
         """End the agent; enforcement goes on."""
         self._stop.set()
 
-    async def await_usable(self) -> None:
-        """Converge, and wait until addresses are usable; for `_USABLE_S` at most."""
+    async def await_usable(self, step: Callable[[], None] | None = None) -> None:
+        """Converge, and wait until addresses are usable; for `_USABLE_S` at most.
+
+        Raises what `step` raises; the usual one raises nothing.
+        """
+        step = step or self._step
         with suppress(TimeoutError):
             async with asyncio.timeout(_USABLE_S):
                 while True:
                     self._wake.clear()
-                    self._step()
+                    step()
                     if self.state.engine.all_usable():
                         return
                     await self._wake.wait()
@@ -149,10 +157,14 @@ class Service:
         try:
             try:
                 warnings = self.state.reload()
-            except OdmError as error:
-                log.error("reload refused; the last good configuration stays: %s", error)
+            except Exception as error:
+                known = isinstance(error, OdmError)
+                refused = "reload refused; the last good configuration stays: %s"
+                log.error(refused, error, exc_info=None if known else error)
                 self._wake.set()  # for the bulletin
-                raise
+                if known:
+                    raise
+                raise OdmError(f"reloading failed by a {_fault(error)}") from error
             for warning in warnings:
                 log.warning(warning)
             logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
@@ -167,22 +179,53 @@ class Service:
         loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY_S if self.state.engine.failures else _RESYNC_S):
+                async with asyncio.timeout(self._rest_s()):
                     await self._wake.wait()
             await asyncio.sleep(_BURST_S)
             self._wake.clear()
-            try:
-                self._step()
-                if loop.time() - counted >= _RESYNC_S:
-                    counted = loop.time()
-                    self.state.correct_counts()
-            except OdmError as error:  # e.g. the kernel is out of memory: enforcing goes on
-                log.error("reconcile failed", extra={"error": str(error)})
+            self._step()
+            if loop.time() - counted >= _RESYNC_S:
+                counted = loop.time()
+                self._attempt("counting sockets", self.state.correct_counts)
+
+    def _rest_s(self) -> float:
+        """How long to wait for an event: the longer, the more often we failed by our own fault."""
+        if not self.state.unfinished:
+            return _RESYNC_S
+        return min(_RETRY_S * (1 << self._faults), _RESYNC_S)
+
+    def _begin(self) -> None:
+        """The first pass: what can't be done even once is said by not starting. Raises OdmError."""
+        self._converge()
+        self._tell()
 
     def _step(self) -> None:
-        """One pass, what is to be told of it, and the conflict checks that it asks for."""
-        self.state.converge()
+        """One pass, and what is to be told of it."""
+        self._attempt("putting things right", self._converge)
+        self._attempt("telling", self._tell)
+
+    def _attempt(self, what: str, job: Callable[[], object]) -> None:
+        """Do it. Whatever goes wrong is an alarm and ends nothing: it is tried again."""
+        try:
+            job()
+        except Exception as error:
+            known = isinstance(error, OdmError)
+            self._faults = 0 if known else min(self._faults + 1, _MOST_DOUBLINGS)
+            why = str(error) if known else _fault(error)
+            if self.state.troubles.get(what) != why:
+                log.error("%s failed: %s", what, why, exc_info=None if known else error)
+            self.state.troubles[what] = why
+        else:
+            if self.state.troubles.pop(what, None) is not None:
+                log.info("%s works again", what)
+                self._faults = 0
+
+    def _tell(self) -> None:
         self._bulletin.tell(asyncio.get_running_loop().time())
+
+    def _converge(self) -> None:
+        """One pass, and the conflict checks that it asks for. Raises OdmError."""
+        self.state.converge()
         for address in self.state.engine.to_probe - self._probing:
             self._probing.add(address)
             self._group.create_task(self._probe(address))
@@ -191,16 +234,28 @@ class Service:
         assert isinstance(address.address, IPv4Address)
         try:
             in_use = await conflict.in_use(address.interface, address.address)
-        except KernelError as error:  # the link is down: its coming up is an event
+        except OdmError as error:  # the link is down: its coming up is an event
             log.info("not probed", extra={"address": str(address.address), "error": str(error)})
+        except Exception:
+            log.exception("not probed", extra={"address": str(address.address)})
         else:
             self.state.engine.probe_ended(address, in_use=in_use)
             self._wake.set()
         finally:
             self._probing.discard(address)
 
-    def _on_event(self, drain: Callable[[], bool]) -> None:
-        if drain():
+    def _on_event(self, descriptor: int, drain: Callable[[], bool]) -> None:
+        try:
+            changed = drain()
+        except OdmError as error:  # it stays readable, and we would be called at once, for ever
+            log.warning("events were missed", extra={"error": str(error)})
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(descriptor)
+            loop.call_later(
+                _RETRY_S, loop.add_reader, descriptor, self._on_event, descriptor, drain
+            )
+            changed = True
+        if changed:
             self._wake.set()
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -214,6 +269,10 @@ class Service:
     async def _reload_quietly(self) -> None:
         with suppress(OdmError):  # the log has it
             await self.reload()
+
+
+def _fault(error: Exception) -> str:
+    return f"fault of the agent itself: {error!r}; please report what its log says"
 
 
 class _KeyValues(logging.Formatter):

@@ -103,6 +103,7 @@ def open_state(
             at_creation=creation.in_force(wanted.pin_dir),
             replaced=replaced,
         )
+        state.name_classes()
         state.taken(config)
         state.attachments()  # their ids, while their pins are there
         opened.pop_all()

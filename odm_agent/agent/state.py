@@ -13,7 +13,7 @@ from odm_agent.agent.engine import Engine
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config.schema import Config
 from odm_agent.core.actions import DropCgroup
-from odm_agent.core.errors import ConfigError, DatapathError, OdmError
+from odm_agent.core.errors import ConfigError, DatapathError, KernelError
 from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import pins, swap, tracepoints
@@ -65,6 +65,10 @@ class State:
     unseen: bool = False
     #: Why the programs don't know all patterns and cgroups that they should; None: they do.
     not_followed: str | None = None
+    #: Why new cgroups are not noticed everywhere; None: they are.
+    unwatched: str | None = None
+    #: What of the agent's work failed the last time (its name -> why), and is tried again.
+    troubles: dict[str, str] = field(default_factory=dict)
     #: Whether a program refuses packet and XDP sockets at their creation; not on every kernel.
     at_creation: bool = False
     #: What was replaced at the start; None: the programs in force were taken over.
@@ -84,13 +88,13 @@ class State:
         self.journal.close()
 
     def converge(self) -> bool:
-        """One pass over cgroups, kernel and maps; whether anything was changed."""
+        """One pass over cgroups, kernel and maps; whether anything was changed. Raises OdmError."""
         if not self.engine.host.links:
             self.engine.host = self.kernel.read()
         self.uplinks.confine(self.engine.table, self.engine.host)
         changed = False
         self.programs_follow = tracepoints.in_force(Path(self.config.agent.pin_dir))
-        self.cgroups.follow(self.engine.classes)
+        self._watch_cgroups()
         if self.datapath.settings.patterns != self.cgroups.automaton.generation:
             changed = self._project()  # a class is there before the programs find cgroups of it
         # In this order: what appears after its folder was written is the programs' to classify.
@@ -117,6 +121,20 @@ class State:
         self._forget_gone()
         return changed
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether something could not be done that may be possible in a moment."""
+        trouble = self.addresses.trouble or self.uplinks.trouble or self.unwatched
+        return bool(self.engine.failures or self.troubles or trouble)
+
+    def _watch_cgroups(self) -> None:
+        """The programs classify new cgroups, and each pass looks anew, so this may fail."""
+        self.unwatched = None
+        try:
+            self.cgroups.follow(self.engine.classes)
+        except KernelError as error:  # no watch is left, say
+            self.unwatched = str(error)
+
     def _let_programs_follow(self) -> None:
         self.not_followed = None
         try:
@@ -136,10 +154,11 @@ class State:
         """What of our programs is attached to the cgroup of that name.
 
         A cgroup that was removed has taken its links with it, also if there is one again.
+        Raises DatapathError.
         """
         try:
             cgroup_id = self.attached_to.stat().st_ino
-        except FileNotFoundError:
+        except OSError:
             return Attachments(tuple(catalogue.CGROUP), ())
         links = pins.attached(Path(self.config.agent.pin_dir))
         seen = {name: x.prog_id for name, x in links.items() if x.cgroup_id == cgroup_id}
@@ -160,20 +179,24 @@ class State:
     def take(self, config: Config) -> None:
         """Make a checked configuration the one in force; the next `converge` carries it out.
 
-        Raises ConfigError, and then nothing has changed.
+        Raises ConfigError or JournalError, and then nothing has changed.
         """
         prefixes, classes = compiled(config, self.journal)
+        self.name_classes()
         self.engine.table = self.engine.table.with_only(prefixes)
         self.engine.classes = classes
         self.taken(config)
 
     def taken(self, config: Config) -> None:
         """Note that a configuration is in force now."""
-        self.class_names = {**self.journal.names("class"), UNDECIDED.id: f"({UNDECIDED.name})"}
         self.config = config
         self.reloads.ok += 1
         self.reloads.loaded = time.time()
         self.reloads.error = None
+
+    def name_classes(self) -> None:
+        """Read what the ids of classes are called. Raises JournalError."""
+        self.class_names = {**self.journal.names("class"), UNDECIDED.id: f"({UNDECIDED.name})"}
 
     def reload(self) -> list[str]:
         """Read the file again; its warnings. Raises OdmError, and the last good one stays."""
@@ -181,7 +204,7 @@ class State:
             config, warnings = read_config(self.path, self.kernel)
             self._refuse_moving(config)
             self.take(config)
-        except OdmError as error:
+        except Exception as error:
             self.reloads.failed += 1
             self.reloads.error = str(error)
             raise

@@ -1,10 +1,12 @@
 """How things stand: prefixes, addresses, and what a person should look at."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from odm_agent.agent.state import State
 from odm_agent.config.advice import gateway_trouble
 from odm_agent.control.answers import AddressState, PrefixState
+from odm_agent.core.errors import OdmError
 from odm_agent.core.model import IPAddress
 from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import catalogue
@@ -52,31 +54,46 @@ def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
 
 def alarms(state: State) -> list[str]:
     """What a person should look at now."""
-    refused = [
+    found = [
+        f"{what} failed, and is tried again: {why}" for what, why in sorted(state.troubles.items())
+    ]
+    for part in _PARTS:
+        try:
+            found += part(state)
+        except OdmError as error:  # no descriptor is left, say: the others are told
+            found.append(f"not all alarms can be told: {error}")
+    return found
+
+
+def _refused(state: State) -> list[str]:
+    return [
         f"cgroup {printable(each.path)} is not classified by {each.pattern!r}: {each.reason}"
         for each in state.cgroups.refused
     ]
-    return [
-        *_unattached(state),
-        *state.engine.alarms(),
-        *_lost_creation(state),
-        *_gateways(state),
-        *_unrecorded(state),
-        *_not_followed(state),
-        *refused,
-    ]
+
+
+def _of_engine(state: State) -> list[str]:
+    return state.engine.alarms()
 
 
 def _unrecorded(state: State) -> list[str]:
-    if (trouble := state.addresses.trouble) is None:
-        return []
-    return [f"addresses are not recorded, and may be others after a restart: {trouble}"]
+    if (lost := state.journal.lost) is not None:
+        return [lost]
+    found = []
+    if (trouble := state.addresses.trouble) is not None:
+        found.append(f"addresses are not recorded, and may be others after a restart: {trouble}")
+    if (trouble := state.uplinks.trouble) is not None:
+        found.append(f"interfaces' settings are left as they are: {trouble}")
+    return found
 
 
 def _not_followed(state: State) -> list[str]:
-    if state.not_followed is None:
-        return []
-    return [f"new cgroups wait for the agent: {state.not_followed}"]
+    found = []
+    if state.not_followed is not None:
+        found.append(f"new cgroups wait for the agent: {state.not_followed}")
+    if state.unwatched is not None:
+        found.append(f"new cgroups are not noticed everywhere: {state.unwatched}")
+    return found
 
 
 def _lost_creation(state: State) -> list[str]:
@@ -115,3 +132,14 @@ def _unattached(state: State) -> Iterator[str]:
             f" but not pinned in {state.config.agent.pin_dir} (a bpf file system was mounted over"
             " it, or pins were removed); unmount that, or start the agent again, which pins them"
         )
+
+
+_PARTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
+    _unattached,
+    _of_engine,
+    _lost_creation,
+    _gateways,
+    _unrecorded,
+    _not_followed,
+    _refused,
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState, Link
-from odm_agent.journal import Journal
+from odm_agent.journal import Journal, JournalError
 from odm_agent.kernel import sysctl
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.prefixes.untyped import shield
@@ -27,6 +27,8 @@ class Uplinks:
     """
 
     journal: Journal
+    #: Why the journal can't tell or be told what is changed; None: it can.
+    trouble: str | None = None
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def confine(self, table: PrefixTable, host: HostState) -> None:
@@ -34,6 +36,7 @@ class Uplinks:
 
         Also again what somebody has put back meanwhile.
         """
+        self.trouble = None
         for interface in sorted(shield(table, host).confined):
             name = _setting(interface)
             try:
@@ -44,11 +47,20 @@ class Uplinks:
                 sysctl.write(name, "1")
             except KernelError as error:  # gone meanwhile, or IPv6 is not there
                 log.info("typed addresses are not hidden", extra={"error": str(error)})
+            except JournalError as error:  # nobody would know that it was changed
+                self.trouble = str(error)
+                return
             else:
                 self._numbers[interface] = host.links[interface].index
 
     def release(self, table: PrefixTable, host: HostState) -> None:
         """Put back what is not wanted any more: after addresses have gone."""
+        try:
+            self._release(table, host)
+        except JournalError as error:
+            self.trouble = str(error)
+
+    def _release(self, table: PrefixTable, host: HostState) -> None:
         self._follow_names(host.links)
         wanted = {_setting(each) for each in shield(table, host).confined}
         for name, before in self.journal.sysctls().items():

@@ -12,6 +12,7 @@ from typing import Final, Self
 from odm_agent.core.errors import KernelError
 from odm_agent.kernel.cgroups import matching
 from odm_agent.policy.globs import parts_of
+from odm_agent.text import printable
 
 _IN_ATTRIB: Final = 0x004
 _IN_MOVED: Final = 0x0C0
@@ -90,7 +91,7 @@ class CgroupWatch:
     def drain(self) -> bool:
         """Take away what has happened, without waiting; whether to follow and expand again.
 
-        A queue that overflowed says so, for then anything may have happened.
+        A queue that overflowed says so, for then anything may have happened. Raises KernelError.
         """
         changed = False
         while True:
@@ -98,6 +99,10 @@ class CgroupWatch:
                 data = os.read(self._descriptor, 65536)
             except BlockingIOError:
                 return changed
+            except OSError as error:
+                raise KernelError(
+                    f"reading which cgroups came and went: {error.strerror}. It is tried again."
+                ) from error
             offset = 0
             while offset < len(data):
                 _, mask, _, length = _EVENT.unpack_from(data, offset)
@@ -110,10 +115,10 @@ class CgroupWatch:
         number = _libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _MASK)
         if number < 0:
             code = ctypes.get_errno()
-            if code in (errno.ENOENT, errno.ENOTDIR):
+            if code in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
                 return False
             raise KernelError(
-                f"watching the cgroup {folder}: {os.strerror(code)}. "
+                f"watching the cgroup {printable(str(folder))}: {os.strerror(code)}. "
                 "If that is about space: raise fs.inotify.max_user_watches (sysctl)."
             )
         self._folders[folder] = number

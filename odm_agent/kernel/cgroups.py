@@ -13,9 +13,11 @@ from typing import Final
 
 from odm_agent.core.errors import KernelError
 from odm_agent.policy.globs import is_glob, parts_of
-from odm_agent.text import kernel_lines, mount_point
+from odm_agent.text import kernel_lines, mount_point, printable
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+#: What a cgroup is like that was removed meanwhile.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV})
 #: File handle type of kernfs, by which cgroups are found by id (include/linux/exportfs.h).
 _FILEID_KERNFS: Final = 0xFE
 #: struct file_handle: length and type of the handle, then here the id.
@@ -77,27 +79,32 @@ def cgroup_id(path: Path) -> int:
 
 
 def path_of(root: Path, cgroup: int) -> Path | None:
-    """The cgroup with this id below `root`, or None if it is gone or elsewhere.
+    """The cgroup with this id below `root`, or None if it is gone or elsewhere, or `root` is gone.
 
     Takes CAP_DAC_READ_SEARCH; raises KernelError without.
     """
     handle = ctypes.create_string_buffer(_FILE_HANDLE.pack(8, _FILEID_KERNFS, cgroup))
-    mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = _libc.open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
-        if descriptor < 0:
+        mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = _libc.open_by_handle_at(mount, handle, os.O_PATH | os.O_CLOEXEC)
             code = ctypes.get_errno()
-            if code == errno.EPERM:
-                raise KernelError(
-                    f"finding the cgroup with id {cgroup}: {os.strerror(code)}. Run as root."
-                )
-            return None  # ESTALE: removed
-    finally:
-        os.close(mount)
-    try:
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(mount)
+        if descriptor < 0:
+            if code == errno.ESTALE:  # removed
+                return None
+            raise OSError(code, os.strerror(code))
+        try:
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise KernelError(
+            f"finding the cgroup with id {cgroup}: {error.strerror}. It takes root."
+        ) from error
     return path if path.is_relative_to(root) else None
 
 
@@ -130,7 +137,7 @@ def expand(root: Path, patterns: Iterable[str], *, delegated: bool = False) -> M
 
     A glob matches only below cgroups that nobody but root can make children in (at every level
     from `root` on), for elsewhere anybody could name a cgroup so that it matches; `delegated`
-    lifts that. Cgroups that come or go meanwhile may be in the result or not.
+    lifts that. Cgroups that come or go meanwhile may be in the result or not. Raises KernelError.
     """
     cgroups: dict[str, int] = {}
     refused: dict[tuple[str, str], Refused] = {}
@@ -151,13 +158,16 @@ def expand(root: Path, patterns: Iterable[str], *, delegated: bool = False) -> M
 
 
 def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
-    """The directories that match, descending only where a part of the pattern does."""
+    """The directories that match, descending only where a part of the pattern does.
+
+    Raises KernelError.
+    """
     if not pattern:
         yield root
         return
     first, rest = pattern[0], pattern[1:]
     if not is_glob(first):
-        if first not in (".", "..") and (root / first).is_dir():
+        if first not in (".", "..") and os.path.isdir(root / first):
             yield from matching(root / first, rest)
         return
     try:
@@ -167,8 +177,12 @@ def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
                 for entry in entries
                 if entry.is_dir(follow_symlinks=False) and fnmatchcase(entry.name, first)
             )
-    except (FileNotFoundError, NotADirectoryError):
-        return  # gone meanwhile
+    except OSError as error:
+        if error.errno in _GONE:
+            return
+        raise KernelError(
+            f"listing the cgroups in {printable(str(root))}: {error.strerror}. It is tried again."
+        ) from error
     for name in names:
         yield from matching(root / name, rest)
 
@@ -191,8 +205,10 @@ def _writable(folder: Path) -> str | None:
     for path in (folder, folder / "cgroup.procs"):
         try:
             found = path.stat()
-        except FileNotFoundError:
-            return f"{folder} was removed"
+        except OSError as error:
+            if error.errno in _GONE:
+                return f"{folder} was removed"
+            return f"{path} can't be looked at ({error.strerror})"
         if found.st_uid != 0:
             return f"{path} belongs to uid {found.st_uid}, not to root"
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -39,27 +40,36 @@ async def in_use(
     """
     if probes < 1 or timeout_s <= 0:
         raise ValueError("a probe takes at least one packet and some time")
-    with _opened(interface) as sock:
-        if not _resolves(sock, interface):
-            return False
-        hardware = sock.getsockname()[4]
-        packet = _ARP.pack(
-            *(_ARPHRD_ETHER, 0x0800, 6, 4, _REQUEST),
-            *(hardware, bytes(4), bytes(6), address.packed),
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                async with asyncio.TaskGroup() as group:
-                    sender = group.create_task(
-                        _send(sock, interface, packet, probes, timeout_s / probes)
-                    )
-                    await _conflict(sock, address, hardware)
-                    sender.cancel()
-                    return True
-        except TimeoutError:
-            return False
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+    try:
+        with _opened(interface) as sock:
+            return await _in_use(sock, interface, address, timeout_s, probes)
+    except OSError as error:
+        raise _failed(interface, error) from error
+
+
+async def _in_use(
+    sock: socket.socket, interface: str, address: IPv4Address, timeout_s: float, probes: int
+) -> bool:
+    if not _resolves(sock, interface):
+        return False
+    hardware = sock.getsockname()[4]
+    packet = _ARP.pack(
+        *(_ARPHRD_ETHER, 0x0800, 6, 4, _REQUEST),
+        *(hardware, bytes(4), bytes(6), address.packed),
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            async with asyncio.TaskGroup() as group:
+                sender = group.create_task(
+                    _send(sock, interface, packet, probes, timeout_s / probes)
+                )
+                await _conflict(sock, address, hardware)
+                sender.cancel()
+                return True
+    except TimeoutError:
+        return False
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def conflicts(packet: bytes, address: IPv4Address, hardware: bytes) -> bool:
@@ -81,12 +91,8 @@ async def _send(
     sock: socket.socket, interface: str, packet: bytes, probes: int, pause_s: float
 ) -> None:
     for _ in range(probes):
-        try:
+        with suppress(BlockingIOError):  # a full queue is as good as a lost packet
             sock.sendto(packet, (interface, _ETH_P_ARP, 0, 0, _BROADCAST))
-        except BlockingIOError:
-            pass  # a full queue is as good as a lost packet: the next probe is for that
-        except OSError as error:
-            raise _failed(interface, error) from error
         await asyncio.sleep(pause_s)
 
 
@@ -103,9 +109,9 @@ def _opened(interface: str) -> socket.socket:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
     try:
         sock.bind((interface, _ETH_P_ARP))
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _failed(interface, error) from error
+        raise
     return sock
 
 
@@ -116,7 +122,7 @@ def _resolves(sock: socket.socket, interface: str) -> bool:
     answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sH14x", interface.encode(), 0))
     (flags,) = struct.unpack_from("H", answer, 16)
     if not flags & _IFF_UP:
-        raise _failed(interface, OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN)))
+        raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
     return not flags & _IFF_NOARP
 
 

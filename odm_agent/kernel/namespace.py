@@ -19,14 +19,13 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def netns_cookie() -> int:
     """The kernel's number of the calling thread's network namespace (never used twice)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             packed = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError as error:
-            raise KernelError(
-                f"reading the network namespace's cookie: {error.strerror}. "
-                "Use a kernel from 5.14 on."
-            ) from error
+    except OSError as error:
+        raise KernelError(
+            f"reading the network namespace's cookie: {error.strerror}. Use a kernel from 5.14 on."
+        ) from error
     (cookie,) = struct.unpack("=Q", packed)
     return int(cookie)
 

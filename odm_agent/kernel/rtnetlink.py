@@ -75,6 +75,11 @@ class Rtnetlink:
             # pyroute2 gives a socket up for good after an error of the socket itself.
             self._drop()
             raise
+        except NetlinkError:
+            raise
+        except Exception as error:  # of an answer that pyroute2 doesn't understand, say
+            self._drop()
+            raise OSError(errno.EPROTO, repr(error)) from error
 
     async def _open(self) -> AsyncIPRoute:
         self._route = AsyncIPRoute(ext_ack=True, strict_check=True)

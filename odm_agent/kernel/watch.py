@@ -31,15 +31,18 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-            NETLINK_ROUTE,
-        )
         try:
-            self._socket.bind((0, sum(_GROUPS.values())))
+            self._socket = socket.socket(
+                socket.AF_NETLINK,
+                socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+                NETLINK_ROUTE,
+            )
+            try:
+                self._socket.bind((0, sum(_GROUPS.values())))
+            except OSError:
+                self._socket.close()
+                raise
         except OSError as error:
-            self._socket.close()
             raise KernelError(
                 f"subscribing to changes of {', '.join(_GROUPS)}: {error.strerror}. "
                 "Run on a kernel with IPv6 and policy routing."
@@ -67,6 +70,8 @@ class Watch:
     def drain(self) -> bool:
         """Take away what has arrived, without waiting; whether there was anything.
 
+        Raises KernelError.
+
         In a storm some may be left for the next call: the descriptor stays readable.
         """
         changed = False
@@ -81,7 +86,7 @@ class Watch:
                 if error.errno != errno.ENOBUFS:
                     raise KernelError(
                         f"receiving changes of the network namespace: {error.strerror}. "
-                        "Restart the agent."
+                        "It is tried again."
                     ) from error
             changed = True
         return changed

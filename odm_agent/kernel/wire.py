@@ -120,7 +120,12 @@ class Wire:
         self._sequence += 1
         flags = NLM_F_REQUEST | NLM_F_DUMP
         header = (len(request) + 16, SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0)
-        self._socket.send(_HEADER.pack(*header) + request)
+        try:
+            self._socket.send(_HEADER.pack(*header) + request)
+        except OSError as error:
+            raise KernelError(
+                f"asking for the list of sockets: {error.strerror or error}. It is tried again."
+            ) from error
         parts: list[bytes] = []
         interrupted = False
         for kind, answered, flags, body in self._answers():

@@ -1,8 +1,11 @@
 import sqlite3
 import stat
+import time
+from collections.abc import Callable
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,10 +98,127 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
         open_journal(tmp_path)
 
 
+class Refusing:
+    """A connection that fails at one kind of statement, as a full or failing disk makes it."""
+
+    def __init__(self, db: sqlite3.Connection, statement: str) -> None:
+        self._db, self._statement = db, statement
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, query: str, *arguments: Any) -> Any:
+        if query.startswith(self._statement):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._db.execute(query, *arguments)
+
+    def executemany(self, query: str, *arguments: Any) -> Any:
+        return self.execute(query) if query.startswith(self._statement) else None
+
+
+CALLS: dict[str, Callable[[Journal], object]] = {
+    "secret": lambda it: it.secret(),
+    "id_of": lambda it: it.id_of("class", "new"),
+    "remember_addresses": lambda it: it.remember_addresses({}, {ip_address("::1"): Given(1)}),
+    "remember_sysctl": lambda it: it.remember_sysctl("net/x", "0"),
+    "forget_sysctl": lambda it: it.forget_sysctl("net/x"),
+    "names": lambda it: it.names("class"),
+    "sysctls": lambda it: it.sysctls(),
+    "addresses": lambda it: it.addresses(),
+    "prefixes_by_interface": lambda it: it.prefixes_by_interface(),
+}
+WRITES = list(CALLS)[:5]
+#: A kind of statement -> the calls that make one.
+MAKE = {
+    "BEGIN": WRITES,
+    "COMMIT": WRITES,
+    "SELECT": [*WRITES[:2], *list(CALLS)[5:]],
+    "INSERT": WRITES[:4],
+    "DELETE": WRITES[2:],
+}
+
+
+@pytest.mark.parametrize(
+    ("statement", "call"), [(word, call) for word, calls in MAKE.items() for call in calls]
+)
+def test_whatever_fails_is_a_journal_error_and_leaves_nothing_begun(
+    tmp_path: Path, call: str, statement: str
+) -> None:
+    with open_journal(tmp_path) as journal:
+        db = journal._db
+        journal._db = Refusing(db, statement)  # type: ignore[assignment]
+        with pytest.raises(JournalError, match="disk is full; make sure"):
+            CALLS[call](journal)
+        assert not db.in_transaction
+        journal._db = db
+        CALLS[call](journal)
+
+
+def test_a_disk_that_is_full_refuses_all_of_a_transaction(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+        journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(JournalError, match="full"), journal.transaction():
+            for number in range(1000):
+                journal.id_of("class", f"name {number}")
+        assert journal.names("class") == {}
+        assert journal.id_of("class", "small") == 1
+
+
+def test_who_holds_the_database_holds_up_nobody_for_long(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal, closing(sqlite3.connect(journal.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(JournalError, match=r"locked; make sure .* no other process uses it"):
+            journal.id_of("class", "a")
+        assert time.monotonic() - began < 0.1
+        other.rollback()
+        assert journal.id_of("class", "a") == 1
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_a_file_that_is_gone_is_not_written_into(tmp_path: Path, what: str) -> None:
+    with open_journal(tmp_path) as journal:
+        assert journal.lost is None
+        journal.path.unlink()
+        if what == "replaced":
+            journal.path.touch()
+        assert "put the file back" in (journal.lost or "")
+        with pytest.raises(JournalError, match="was removed or replaced"):
+            journal.id_of("class", "a")
+
+
+def test_a_file_system_that_is_read_only_is_said_so(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        journal._db.execute("PRAGMA query_only = 1")
+        with pytest.raises(JournalError, match="readonly database; make sure"):
+            journal.id_of("class", "a")
+
+
+def test_a_damaged_state_is_said_so_with_what_to_do(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        path = journal.path
+        journal.remember_addresses({}, {ip_address(n): Given(n) for n in range(300)})
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    with (
+        pytest.raises(JournalError, match=r"damaged: .*put a copy in its place"),
+        closing(Journal(path)) as journal,
+    ):
+        journal.addresses()
+
+
+def test_an_address_that_is_none_is_damage(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        journal._db.execute("INSERT INTO addresses VALUES ('nonsense', 1, 0)")
+        with pytest.raises(JournalError, match="damaged"):
+            journal.addresses()
+
+
 def test_what_is_no_database_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "journal.sqlite").write_bytes(b"no database" * 500)
-    with pytest.raises(JournalError, match="cannot keep state there"):
+    with pytest.raises(JournalError, match=r"damaged: .*move it away"):
         open_journal(tmp_path)
 
 

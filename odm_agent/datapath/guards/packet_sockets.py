@@ -29,6 +29,7 @@ def is_pinned(pin_dir: Path) -> bool:
     return (pin_dir / PROGRAM).exists()
 
 
+@libbpf.os_errors("looking which interfaces are guarded against packet sockets")
 def guarded(pin_dir: Path) -> frozenset[int]:
     """The interfaces (by index) of this namespace that are guarded now, or were until they went."""
     return tcx.guarded(pin_dir) | clsact.guarded(pin_dir)
@@ -37,7 +38,10 @@ def guarded(pin_dir: Path) -> frozenset[int]:
 def guard(pin_dir: Path, ifindex: int) -> None:
     """Attach at an interface; raises DatapathError."""
     try:
-        with libbpf.opened(libbpf.get_pinned(pin_dir / PROGRAM)) as prog_fd:
+        with (
+            libbpf.os_errors("keeping what is attached"),
+            libbpf.opened(libbpf.get_pinned(pin_dir / PROGRAM)) as prog_fd,
+        ):
             _attach(pin_dir, prog_fd, ifindex)
     except DatapathError as error:
         raise DatapathError(
@@ -55,8 +59,9 @@ def _attach(pin_dir: Path, prog_fd: int, ifindex: int) -> None:
         clsact.attach(pin_dir, prog_fd, ifindex)  # the kernel is older than 6.6
 
 
+@libbpf.os_errors("taking a guard against packet sockets away")
 def unguard(pin_dir: Path, ifindex: int) -> None:
-    """Detach from an interface, or forget one that is gone."""
+    """Detach from an interface, or forget one that is gone; raises DatapathError."""
     tcx.detach(pin_dir, ifindex)
     clsact.detach(pin_dir, ifindex)
 

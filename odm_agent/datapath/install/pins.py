@@ -39,18 +39,15 @@ def next_folder(pin_dir: Path) -> Path:
     return pin_dir / "next"
 
 
+@libbpf.os_errors("looking which programs are pinned")
 def attached(pin_dir: Path) -> dict[str, libbpf.LinkInfo]:
-    """program name -> its pinned link, for those that are there."""
+    """program name -> its pinned link, for those that are there. Raises DatapathError."""
     found = {}
     for name in CGROUP:
-        path = links_folder(pin_dir) / name
-        if not path.exists():
-            continue
-        fd = libbpf.get_pinned(path)
-        try:
-            found[name] = libbpf.link_info(fd)
-        finally:
-            os.close(fd)
+        fd = libbpf.find_pinned(links_folder(pin_dir) / name)
+        if fd is not None:
+            with libbpf.opened(fd):
+                found[name] = libbpf.link_info(fd)
     return found
 
 
@@ -65,10 +62,11 @@ def detached(pin_dir: Path, cgroup_id: int) -> list[str]:
     return [n for n in CGROUP if n not in links or links[n].cgroup_id != cgroup_id]
 
 
+@libbpf.os_errors("looking which programs are attached")
 def still_attached(cgroup: Path, programs: Mapping[str, int]) -> list[str]:
     """Which of these programs (name -> id) are attached to the cgroup, whatever their pins.
 
-    A bpf file system that is mounted over them hides pins, and ends nothing.
+    A bpf file system that is mounted over them hides pins, and ends nothing. Raises DatapathError.
     """
     try:
         fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

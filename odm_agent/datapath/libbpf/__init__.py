@@ -6,7 +6,7 @@ instructions. The datapath uses all by the one name.
 """
 
 from odm_agent.datapath.libbpf.btf import offsets as struct_offsets
-from odm_agent.datapath.libbpf.library import call, error_code
+from odm_agent.datapath.libbpf.library import call, error_code, os_errors
 from odm_agent.datapath.libbpf.link import (
     LINK_CGROUP,
     LINK_ITERATOR,
@@ -72,6 +72,7 @@ __all__ = [
     "map_by_id",
     "map_info",
     "opened",
+    "os_errors",
     "pin",
     "possible_cpus",
     "prog_by_id",

@@ -2,6 +2,8 @@
 
 import ctypes as ct
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
@@ -33,6 +35,15 @@ def check(result: int, doing: str) -> int:
         code = -result if result != -1 else ct.get_errno()
         raise DatapathError(f"{doing}: {os.strerror(code)}") from OSError(code, os.strerror(code))
     return result
+
+
+@contextmanager
+def os_errors(doing: str) -> Iterator[None]:
+    """Whatever the operating system refuses within is a DatapathError (`error_code` has why)."""
+    try:
+        yield
+    except OSError as error:
+        raise DatapathError(f"{doing}: {error.strerror or error}") from error
 
 
 def error_code(error: DatapathError) -> int:

@@ -1,0 +1,209 @@
+"""Whatever goes wrong in the running loop is an alarm, and is tried again."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from odm_agent.agent import loop
+from odm_agent.core.errors import KernelError, OdmError
+from odm_agent.core.host import Address
+from odm_agent.kernel import conflict
+
+FAULTS = [
+    pytest.param(KernelError("no memory. Try again."), "no memory. Try again.", id="ours"),
+    pytest.param(OSError(24, "Too many open files"), "fault of the agent itself", id="os"),
+    pytest.param(RuntimeError("a bug"), "fault of the agent itself: RuntimeError", id="bug"),
+]
+
+
+class Source:
+    """Something to drain that is readable for ever."""
+
+    def __init__(self) -> None:
+        self.reading, writing = os.pipe()
+        os.write(writing, b"x")
+        os.close(writing)
+        self.drained = 0
+        self.error: Exception | None = None
+
+    def fileno(self) -> int:
+        return self.reading
+
+    def drain(self) -> bool:
+        self.drained += 1
+        if self.error is not None:
+            raise self.error
+        return os.read(self.reading, 1) != b""
+
+
+class FakeState:
+    """Of `State` what the loop uses; `error` is raised by each pass."""
+
+    def __init__(self) -> None:
+        agent = SimpleNamespace(metrics="", log_level="info")
+        self.config = SimpleNamespace(agent=agent)
+        self.engine = SimpleNamespace(to_probe=set(), all_usable=lambda: True)
+        self.cgroups = Source()
+        self.troubles: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.passes = 0
+        self.probed: list[bool] = []
+        self.engine.probe_ended = lambda address, in_use: self.probed.append(in_use)
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self.troubles)
+
+    def converge(self) -> None:
+        self.passes += 1
+        if self.error is not None:
+            raise self.error
+
+    def reload(self) -> list[str]:
+        self.converge()
+        return []
+
+    def correct_counts(self) -> None:
+        self.converge()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_RETRY_S", 0.02)
+    monkeypatch.setattr(loop, "_BURST_S", 0.0)
+    monkeypatch.setattr(loop, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
+
+
+@pytest.fixture
+def state() -> Iterator[FakeState]:
+    made = FakeState()
+    yield made
+    os.close(made.cgroups.reading)
+
+
+def running(state: FakeState, story: Callable[[loop.Service], Any]) -> None:
+    """Have a story with the service while it runs; both must end in order."""
+
+    async def main() -> None:
+        watch: Any = Source()
+        service = loop.Service(state, watch)  # type: ignore[arg-type]
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            served = group.create_task(service.run())
+            await asyncio.sleep(0.02)
+            await story(service)
+            assert not served.done()
+            service.stop()
+        os.close(watch.reading)
+
+    asyncio.run(main())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(("error", "told"), FAULTS)
+def test_a_pass_that_fails_is_an_alarm_until_one_works(
+    state: FakeState, error: Exception, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story(service: loop.Service) -> None:
+        state.error = error
+        service._wake.set()
+        await until(lambda: state.passes > 6)
+        assert told in state.troubles["putting things right"]
+        state.error = None
+        await until(lambda: not state.troubles)
+
+    running(state, story)
+    lines = [each for each in caplog.records if "putting things right failed" in each.message]
+    assert len(lines) == 1, "it is logged once, however often it is tried"
+    assert bool(lines[0].exc_info) == (not isinstance(error, OdmError)), (
+        "with our own fault's trace"
+    )
+    assert "putting things right works again" in caplog.text
+
+
+def test_faults_of_our_own_are_tried_less_and_less_often(state: FakeState) -> None:
+    state.troubles["it"] = "failed"
+    service = loop.Service(state, Source())  # type: ignore[arg-type]
+    rests = []
+    for _ in range(20):
+        rests.append(service._rest_s())
+        service._attempt("it", lambda: 1 // 0)
+    assert rests[0] == loop._RETRY_S and rests == sorted(rests)
+    assert loop._RETRY_S * 4 < rests[-1] <= loop._RESYNC_S
+    service._attempt("it", lambda: None)
+    assert not state.troubles
+
+
+def test_what_fails_at_the_first_pass_ends_the_start(state: FakeState) -> None:
+    state.error = KernelError("nothing goes")
+
+    async def story(service: loop.Service) -> None:
+        raise AssertionError("it runs")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        running(state, story)
+    assert caught.group_contains(KernelError, match="nothing goes")
+
+
+@pytest.mark.parametrize(("error", "told"), FAULTS)
+def test_a_reload_that_fails_ends_nothing(state: FakeState, error: Exception, told: str) -> None:
+    async def story(service: loop.Service) -> None:
+        state.error = error
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: state.passes > 3)
+        with pytest.raises(OdmError, match=told.split(":")[0]):
+            await service.reload()
+
+    running(state, story)
+
+
+def test_events_that_cannot_be_read_are_taken_for_one_and_not_at_once_again(
+    state: FakeState,
+) -> None:
+    state.cgroups.error = KernelError("reading events: no memory")
+
+    async def story(service: loop.Service) -> None:
+        before, drained = state.passes, state.cgroups.drained
+        await asyncio.sleep(0.1)
+        assert 2 <= state.cgroups.drained - drained <= 10
+        assert state.passes > before
+
+    running(state, story)
+
+
+@pytest.mark.parametrize(("error", "told"), FAULTS)
+def test_a_probe_that_fails_is_made_again(
+    state: FakeState, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def in_use(interface: str, address: IPv4Address) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        return False
+
+    monkeypatch.setattr(conflict, "in_use", in_use)
+
+    async def story(service: loop.Service) -> None:
+        state.engine.to_probe = {Address(IPv4Address("192.0.2.1"), 24, "w0")}
+        for _ in range(2):
+            service._wake.set()
+            await asyncio.sleep(0.05)
+        await until(lambda: bool(state.probed))
+
+    running(state, story)
+    assert tries >= 2

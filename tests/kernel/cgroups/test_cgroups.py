@@ -1,10 +1,12 @@
 """Cgroups by name and number; the witnesses are other parts of the kernel."""
 
 import os
+import resource
 import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,3 +192,36 @@ def test_a_flood_of_cgroups_ends_in_a_rescan(tree: Cgroup, watch: CgroupWatch) -
     assert watch.drain() is True
     watch.follow(["system/*"])
     assert "system/last" in expand(tree.path, ["system/*"]).cgroups
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_a_descriptor_it_is_an_error_and_nothing_is_taken_for_gone(tree: Cgroup) -> None:
+    number = tree.child("there").id
+    with no_descriptor_left():
+        with pytest.raises(KernelError, match="Too many open files"):
+            expand(tree.path, ["*"])
+        with pytest.raises(KernelError, match="Too many open files"):
+            path_of(tree.path, number)
+    assert path_of(tree.path, number) == tree.path / "there"
+
+
+def test_below_a_root_that_is_gone_there_is_nothing(tree: Cgroup) -> None:
+    child = tree.child("child")
+    number = child.id
+    child.path.rmdir()
+    gone = tree.path / "child"
+    assert path_of(gone, number) is None
+    assert expand(gone, ["*", "a/b"]).cgroups == {}
+
+
+def test_a_name_that_no_cgroup_can_have_names_none(tree: Cgroup) -> None:
+    assert expand(tree.path, ["x" * 300]).cgroups == {}

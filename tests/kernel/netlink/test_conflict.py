@@ -1,7 +1,9 @@
 """Conflict detection with a real neighbour on a veth link."""
 
 import asyncio
+import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -79,6 +81,32 @@ def test_interfaces_that_are_down_or_gone_are_errors(link: tuple[NetNs, NetNs]) 
         probe(host, TAKEN)
     with pytest.raises(KernelError, match="conflicts on w9: No such device"):
         probe(host, TAKEN, "w9")
+
+
+@pytest.mark.parametrize("command", [("set", "w0", "down"), ("delete", "w0")])
+def test_an_interface_that_goes_meanwhile_is_an_error(
+    link: tuple[NetNs, NetNs], command: tuple[str, ...]
+) -> None:
+    host, _ = link
+    soon = threading.Timer(0.15, host.ip, ("link", *command))
+    soon.start()
+    with pytest.raises(KernelError, match="conflicts on w0: "):
+        probe(host, FREE)
+    soon.join()
+
+
+def test_no_descriptor_left_is_an_error() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            await in_use("lo", FREE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    with pytest.raises(KernelError, match="conflicts on lo: Too many open files"):
+        asyncio.run(main())
 
 
 def packet(operation: int, sender: bytes, sender_ip: str, target_ip: str) -> bytes:

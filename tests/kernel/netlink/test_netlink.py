@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import struct
 import subprocess
 import threading
 from ipaddress import IPv4Address, IPv6Address
@@ -89,6 +90,19 @@ def test_a_socket_that_failed_is_replaced_in_the_same_namespace(
     assert "w0" in kernel.read().links
     kernel.apply(AddAddress(ADDRESS))
     assert str(ADDRESS.address) in host.ip("address", "show", "dev", "lo")
+
+
+def test_what_pyroute2_stumbles_over_is_an_error_of_ours(
+    kernel: LabKernel, host: NetNs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(route: AsyncIPRoute, *_: object) -> None:
+        raise struct.error("unpack requires a buffer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(addresses, "read", stumble)
+        with pytest.raises(KernelError, match=r"EPROTO: error\('unpack requires a buffer'\)"):
+            kernel.read()
+    assert "w0" in kernel.read().links
 
 
 def test_an_interface_may_be_renamed_or_replaced(kernel: LabKernel, host: NetNs) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from odm_agent.datapath.libbpf.library import check, library
+from odm_agent.datapath.libbpf.library import check, library, os_errors
 from odm_agent.datapath.libbpf.objects import all_ids, object_info
 
 #: bpf_link_type.
@@ -146,8 +146,9 @@ def iterator_create(prog_fd: int, map_fd: int) -> int:
     )
 
 
+@os_errors("running an iterator")
 def iterator_read(link_fd: int) -> bytes:
-    """All that an iterator writes, run once."""
+    """All that an iterator writes, run once. Raises DatapathError."""
     fd = check(library().bpf_iter_create(link_fd), "running an iterator")
     with os.fdopen(fd, "rb", buffering=0) as stream:
         return b"".join(iter(lambda: stream.read(65536), b""))

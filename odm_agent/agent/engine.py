@@ -1,8 +1,8 @@
 """Brings kernel and maps to what the typed prefix table says; the service drives it."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from odm_agent.agent.repairs import vanished
 from odm_agent.core.actions import (
@@ -27,8 +27,8 @@ from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile.failure import still_safe, together
-from odm_agent.reconcile.planning import plan
-from odm_agent.reconcile.projections import desired, observe
+from odm_agent.reconcile.planning import classify, plan
+from odm_agent.reconcile.projections import classified, desired, observe
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,16 @@ class Engine:
     failures: list[str] = field(default_factory=list)
     probed: set[IPAddress] = field(default_factory=set)
     to_probe: set[Address] = field(default_factory=set)
+    #: Called before each look at the kernel: what has happened until then will be seen.
+    before_look: Callable[[], object] = lambda: None
     #: What was found when nothing was left to do; None: not yet.
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing was left to do when it was last looked."""
+        return self._rest is not None
 
     def converge(self) -> bool:
         """Read, plan and apply until nothing is left to do now; whether anything was done.
@@ -69,27 +76,48 @@ class Engine:
         What could not be done is in `failures`, and is tried again the next time.
         """
         known, self.failures = set(self.failures), []
-        changed = False
+        rest, self._rest = self._rest, None
+        changed, look = False, True
         for _ in range(_MOST_ROUNDS):
-            self.host = self.kernel.read()
-            self._note_conflicts()
-            classes = {**self.classes, **self.reserved}
-            goal = desired(self.table, classes, self.cgroups, self.host, self.numbers)
+            if look:
+                self.before_look()
+                self.host = self.kernel.read()
+                self._note_conflicts()
+            goal = desired(self.table, self._policies, self.cgroups, self.host, self.numbers)
             now = observe(self.host, self.datapath.read())
-            if self._rest is not None:
-                self._vanished += vanished(self._rest, goal, now)
-                self._rest = None
+            if rest is not None:
+                self._vanished += vanished(rest, goal, now)
+                rest = None
             actions = self._unless_unprobed(plan(goal, now, self.host))
             if not actions:
                 self._rest = now
                 return changed
-            failed_before = len(self.failures)
             self._execute(actions, known)
-            if len(self.failures) > failed_before:
+            if self.failures:
                 return True  # the same plan would fail again; the next event or timer retries
             changed = True
+            # Rows of maps change nothing of what the kernel holds.
+            look = any(isinstance(action, KernelAction) for action in actions)
         log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
         return changed
+
+    def reclassify(self) -> bool:
+        """The same for classes and cgroups alone, if all else is at rest: it reads nothing."""
+        if self._rest is None:
+            return self.converge()
+        rest, self._rest = self._rest, None
+        goal, now = classified(self._policies, self.cgroups, self.host), self.datapath.read()
+        self._vanished += vanished(rest, goal, now)
+        actions = list(classify(goal, now))
+        self._execute(actions)
+        if not self.failures:
+            now = self.datapath.read()
+            self._rest = replace(rest, classes=now.classes, cgroups=now.cgroups, guards=now.guards)
+        return bool(actions)
+
+    @property
+    def _policies(self) -> dict[int, ClassPolicy]:
+        return {**self.classes, **self.reserved}
 
     def take_vanished(self) -> list[str]:
         """What had gone without us since this was last asked, and is put back."""

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from odm_agent.agent import sockets, views
-from odm_agent.agent.state import State
+from odm_agent.agent.state import Dirty, State
 from odm_agent.control.answers import ReloadResult
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
@@ -99,14 +99,14 @@ class Handlers:
         path = _path(arguments, "path")
         if not path.startswith(f"{state.attached_to}/{PARENT}/"):
             raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
-        state.converge()
+        state.converge(Dirty.CGROUPS)
         if _cgroup_id(arguments) not in state.engine.cgroups:
             raise ControlError(f"{path} could not be classified; its name or owner is not as made")
         return None
 
     async def _unclassify(self, _: dict[str, Any]) -> Any:
         """The cgroup is gone: its row goes with it."""
-        self._running.state.converge()
+        self._running.state.converge(Dirty.CGROUPS)
         return None
 
     async def _stop(self, _: dict[str, Any]) -> Any:

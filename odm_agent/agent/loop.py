@@ -16,7 +16,7 @@ from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
 from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
-from odm_agent.agent.state import State
+from odm_agent.agent.state import Dirty, State
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
 from odm_agent.core.errors import OdmError
@@ -96,21 +96,24 @@ class Service:
         self._watch = watch
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._dirty = Dirty.ALL
         self._probing: set[Address] = set()
         self._bulletin = Bulletin(state)
         #: How many attempts in a row failed by a fault of our own.
         self._faults = 0
+        # Among what has happened until it looks are the changes that it has made itself.
+        state.engine.before_look = watch.drain
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
         loop = asyncio.get_running_loop()
         self._on_signals(loop)
         readers = {
-            self._watch.fileno(): self._watch.drain,
-            self.state.cgroups.fileno(): self.state.cgroups.drain,
+            self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
+            self.state.cgroups.fileno(): (self.state.cgroups.drain, Dirty.CGROUPS),
         }
-        for descriptor, drain in readers.items():
-            loop.add_reader(descriptor, self._on_event, descriptor, drain)
+        for descriptor, (drain, what) in readers.items():
+            loop.add_reader(descriptor, self._on_event, descriptor, drain, what)
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
@@ -141,6 +144,7 @@ class Service:
         Raises what `step` raises; the usual one raises nothing.
         """
         step = step or self._step
+        self._dirty = Dirty.ALL
         with suppress(TimeoutError):
             async with asyncio.timeout(_USABLE_S):
                 while True:
@@ -175,7 +179,7 @@ class Service:
             notify("READY=1")
 
     async def _reconcile(self) -> None:
-        counted = 0.0
+        resynced = 0.0
         loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
@@ -183,9 +187,11 @@ class Service:
                     await self._wake.wait()
             await asyncio.sleep(_BURST_S)
             self._wake.clear()
+            if is_due := loop.time() - resynced >= _RESYNC_S:
+                resynced = loop.time()
+                self._dirty = Dirty.ALL
             self._step()
-            if loop.time() - counted >= _RESYNC_S:
-                counted = loop.time()
+            if is_due:
                 self._attempt("counting sockets", self.state.correct_counts)
 
     def _rest_s(self) -> float:
@@ -225,7 +231,8 @@ class Service:
 
     def _converge(self) -> None:
         """One pass, and the conflict checks that it asks for. Raises OdmError."""
-        self.state.converge()
+        dirty, self._dirty = self._dirty, Dirty(0)
+        self.state.converge(dirty)
         for address in self.state.engine.to_probe - self._probing:
             self._probing.add(address)
             self._group.create_task(self._probe(address))
@@ -240,11 +247,11 @@ class Service:
             log.exception("not probed", extra={"address": str(address.address)})
         else:
             self.state.engine.probe_ended(address, in_use=in_use)
-            self._wake.set()
+            self._look_at(Dirty.KERNEL)
         finally:
             self._probing.discard(address)
 
-    def _on_event(self, descriptor: int, drain: Callable[[], bool]) -> None:
+    def _on_event(self, descriptor: int, drain: Callable[[], bool], what: Dirty) -> None:
         try:
             changed = drain()
         except OdmError as error:  # it stays readable, and we would be called at once, for ever
@@ -252,11 +259,15 @@ class Service:
             loop = asyncio.get_running_loop()
             loop.remove_reader(descriptor)
             loop.call_later(
-                _RETRY_S, loop.add_reader, descriptor, self._on_event, descriptor, drain
+                _RETRY_S, loop.add_reader, descriptor, self._on_event, descriptor, drain, what
             )
             changed = True
         if changed:
-            self._wake.set()
+            self._look_at(what)
+
+    def _look_at(self, what: Dirty) -> None:
+        self._dirty |= what
+        self._wake.set()
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -53,9 +53,8 @@ class AgentReadings:
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""
         return Counter(
-            (row.prefix.type, row.prefix.family, status.address_state(self._state, row, address))
-            for row in self._state.engine.table
-            for address in (*row.addresses, *row.conflicts)
+            (row.prefix.type, row.prefix.family, state)
+            for row, _, state in status.address_states(self._state)
         )
 
     def prefixes(self) -> Mapping[tuple[AddressType, Family, str], int]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, field
+from enum import Flag, auto
 from pathlib import Path
 
 from odm_agent.agent.address_book import AddressBook
@@ -23,6 +24,14 @@ from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import cgroups_with_sockets
 
 log = logging.getLogger(__name__)
+
+
+class Dirty(Flag):
+    """What may have changed since it was last looked at. `KERNEL`: the table, too."""
+
+    KERNEL = auto()
+    CGROUPS = auto()
+    ALL = KERNEL | CGROUPS
 
 
 @dataclass
@@ -87,26 +96,43 @@ class State:
         self.kernel.close()
         self.journal.close()
 
-    def converge(self) -> bool:
-        """One pass over cgroups, kernel and maps; whether anything was changed. Raises OdmError."""
-        if not self.engine.host.links:
-            self.engine.host = self.kernel.read()
-        self.uplinks.confine(self.engine.table, self.engine.host)
+    def converge(self, dirty: Dirty = Dirty.ALL) -> bool:
+        """One pass over what may have changed; whether anything was changed by us.
+
+        Raises OdmError.
+        """
+        if self.unfinished:
+            dirty = Dirty.ALL
+        if Dirty.KERNEL in dirty:
+            if not self.engine.host.links:
+                self.engine.host = self.kernel.read()
+            self.uplinks.confine(self.engine.table, self.engine.host)
+        changed = self._follow_cgroups() if Dirty.CGROUPS in dirty else False
+        if Dirty.KERNEL in dirty:
+            changed |= self._project()
+            self.uplinks.confine(self.engine.table, self.engine.host)
+            self.uplinks.release(self.engine.table, self.engine.host)
+        elif Dirty.CGROUPS in dirty:
+            changed |= self.engine.reclassify()
+        self._forget_gone()
+        return changed
+
+    def _follow_cgroups(self) -> bool:
+        """Let the programs know where to look, and find what is there; whether maps changed."""
         changed = False
         self.programs_follow = tracepoints.in_force(Path(self.config.agent.pin_dir))
         self._watch_cgroups()
         if self.datapath.settings.patterns != self.cgroups.automaton.generation:
-            changed = self._project()  # a class is there before the programs find cgroups of it
+            # A class is there before the programs find cgroups of it.
+            self._find_cgroups()
+            changed = self._project()
         # In this order: what appears after its folder was written is the programs' to classify.
         self._let_programs_follow()
-        changed |= self._project()
+        self._find_cgroups()
         self.unseen = False
-        self.uplinks.confine(self.engine.table, self.engine.host)
-        self.uplinks.release(self.engine.table, self.engine.host)
         return changed
 
-    def _project(self) -> bool:
-        """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
+    def _find_cgroups(self) -> None:
         engine = self.engine
         # Read before anything is looked for: what the programs note from now on stays.
         present = self.datapath.classified()
@@ -115,17 +141,19 @@ class State:
         with_sockets = None if seen else cgroups_with_sockets
         engine.cgroups = self.cgroups.rows(engine.classes, present, with_sockets)
         engine.reserved = self.cgroups.reserved()
-        self.addresses.write(engine.table)  # before anybody uses the new ones
-        changed = engine.converge()
-        self.addresses.write(engine.table)  # what duplicate address detection found
-        self._forget_gone()
+
+    def _project(self) -> bool:
+        """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
+        self.addresses.write(self.engine.table)  # before anybody uses the new ones
+        changed = self.engine.converge()
+        self.addresses.write(self.engine.table)  # what duplicate address detection found
         return changed
 
     @property
     def unfinished(self) -> bool:
         """Whether something could not be done that may be possible in a moment."""
         trouble = self.addresses.trouble or self.uplinks.trouble or self.unwatched
-        return bool(self.engine.failures or self.troubles or trouble)
+        return bool(not self.engine.is_at_rest or self.troubles or trouble)
 
     def _watch_cgroups(self) -> None:
         """The programs classify new cgroups, and each pass looks anew, so this may fail."""

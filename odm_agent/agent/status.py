@@ -34,22 +34,24 @@ def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
     return "waiting", "addresses are being checked or configured"
 
 
-def address_state(state: State, row: Row, address: IPAddress) -> AddressState:
-    """Where an address stands on its way to being usable."""
-    if address in row.conflicts:
-        return "failed"
-    held = [
-        local
-        for local in state.engine.host.addresses
-        if local.address == address and local.interface == row.holder
-    ]
-    if any(local.failed for local in held):
-        return "failed"
-    if selection.absence(row, state.engine.host) is not None:
-        return "withdrawn"
-    if address not in row.configured:
-        return "anyip"
-    return "ready" if any(local.ready for local in held) else "tentative"
+def address_states(state: State) -> Iterator[tuple[Row, IPAddress, AddressState]]:
+    """Where each address of the table stands on its way to being usable, those in conflict too."""
+    host = state.engine.host
+    for row in state.engine.table:
+        absent = selection.absence(row, host) is not None
+        configured = set(row.configured)
+        conflicts = row.conflicts
+        for address in (*row.addresses, *sorted(conflicts, key=int)):
+            held = host.at(address, row.holder)
+            if address in conflicts or any(local.failed for local in held):
+                yield row, address, "failed"
+            elif absent:
+                yield row, address, "withdrawn"
+            elif address not in configured:
+                yield row, address, "anyip"
+            else:
+                ready = any(local.ready for local in held)
+                yield row, address, "ready" if ready else "tentative"
 
 
 def alarms(state: State) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 from odm_agent import __version__
 from odm_agent.agent import sockets
 from odm_agent.agent.state import State
-from odm_agent.agent.status import address_state, alarms, offered, prefix_state
+from odm_agent.agent.status import address_states, alarms, offered, prefix_state
 from odm_agent.control.answers import (
     AddressView,
     CapView,
@@ -18,6 +18,7 @@ from odm_agent.control.answers import (
     Status,
 )
 from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family, Placement
+from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import abi, catalogue
 from odm_agent.kernel.cgroups import path_of
 from odm_agent.prefixes.table import Row
@@ -49,13 +50,13 @@ def status(state: State) -> Status:
 
 def prefixes(state: State) -> list[PrefixView]:
     """`odm-agent prefixes`."""
-    return [_prefix(state, row) for row in state.engine.table]
+    handed_out = offered(state)
+    return [_prefix(state, row, handed_out.get(row.prefix.id)) for row in state.engine.table]
 
 
-def _prefix(state: State, row: Row) -> PrefixView:
+def _prefix(state: State, row: Row, handed_out: PrefixRow | None) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
     phase, reason = prefix_state(state, row)
-    handed_out = offered(state).get(prefix.id)
     return PrefixView(
         id=prefix.id,
         name=prefix.name,
@@ -77,21 +78,18 @@ def _prefix(state: State, row: Row) -> PrefixView:
 def addresses(state: State) -> list[AddressView]:
     """`odm-agent addresses`."""
     live = sockets.count_by_address(state, sockets.typed_sockets(state))
-    found = []
-    for row in state.engine.table:
-        for address in (*row.addresses, *sorted(row.conflicts, key=int)):
-            found.append(
-                AddressView(
-                    address=str(address),
-                    prefix=row.prefix.name,
-                    type=row.prefix.type.word,
-                    family=_family(row.prefix.family),
-                    interface=row.holder,
-                    state=address_state(state, row, address),
-                    sockets=live.get(address, 0),
-                )
-            )
-    return found
+    return [
+        AddressView(
+            address=str(address),
+            prefix=row.prefix.name,
+            type=row.prefix.type.word,
+            family=_family(row.prefix.family),
+            interface=row.holder,
+            state=stage,
+            sockets=live.get(address, 0),
+        )
+        for row, address, stage in address_states(state)
+    ]
 
 
 def classes(state: State) -> list[ClassView]:

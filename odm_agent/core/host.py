@@ -1,7 +1,9 @@
 """What the kernel holds, as frozen values: links, addresses, routes and rules, ours and others'."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 
 from odm_agent.core.model import Family, IPAddress, IPNetwork
@@ -194,7 +196,7 @@ class ForeignRule:
         return " ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HostState:
     """What the network namespace looks like now, as `kernel` read it.
 
@@ -213,3 +215,14 @@ class HostState:
     foreign_rules: tuple[ForeignRule, ...] = ()
     foreign_routes: tuple[Route, ...] = ()
     labels: frozenset[IPv6Address] = frozenset()
+
+    def at(self, address: IPAddress, interface: str) -> Sequence[LocalAddress]:
+        """What is known of an address on an interface (IPv4 may have it there twice)."""
+        return self._places.get((address, interface), ())
+
+    @cached_property
+    def _places(self) -> dict[tuple[IPAddress, str], list[LocalAddress]]:
+        found: dict[tuple[IPAddress, str], list[LocalAddress]] = {}
+        for local in self.addresses:
+            found.setdefault((local.address, local.interface), []).append(local)
+        return found

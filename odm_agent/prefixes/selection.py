@@ -10,12 +10,11 @@ from odm_agent.prefixes.table import PrefixTable, Row
 
 def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
     """The configured addresses of a prefix that the kernel holds, ready, where they belong."""
-    held = {
-        local.address
-        for local in host.addresses
-        if local.interface == row.holder and local.ready and not local.failed
-    }
-    return tuple(a for a in row.configured if a in held)
+    return tuple(
+        address
+        for address in row.configured
+        if any(each.ready and not each.failed for each in host.at(address, row.holder))
+    )
 
 
 def absence(row: Row, host: HostState) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from odm_agent.core.model import Family, IPAddress, Placement, TypedPrefix
@@ -54,7 +55,7 @@ class Row:
         return f"{what}: addresses found in use by another host: {used}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PrefixTable:
     """All typed prefixes, in the order of the configuration. Every change makes a new table."""
 
@@ -122,13 +123,22 @@ class PrefixTable:
 
     def span_of(self, address: IPAddress) -> Row | None:
         """The prefix in whose typed networks an address lies: the longest match."""
-        best: Row | None = None
-        length = -1
+        number, bits = int(address), address.max_prefixlen
+        for length, rows in self._spans.get(address.version, ()):
+            if (row := rows.get(number >> (bits - length))) is not None:
+                return row
+        return None
+
+    @cached_property
+    def _spans(self) -> dict[int, list[tuple[int, dict[int, Row]]]]:
+        """By IP version: prefix lengths, the longest first, each with its networks' numbers."""
+        found: dict[int, dict[int, dict[int, Row]]] = {}
         for row in self.rows:
             for span in row.prefix.spans:
-                if span.version == address.version and address in span and span.prefixlen > length:
-                    best, length = row, span.prefixlen
-        return best
+                of_length = found.setdefault(span.version, {}).setdefault(span.prefixlen, {})
+                number = int(span.network_address) >> (span.max_prefixlen - span.prefixlen)
+                of_length.setdefault(number, row)
+        return {version: sorted(spans.items(), reverse=True) for version, spans in found.items()}
 
     def _row(self, prefix: TypedPrefix, known: Known) -> Row:
         made = addresses(prefix, self.secret, known)

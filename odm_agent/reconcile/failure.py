@@ -27,7 +27,7 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.host import Rule, RuleAction
 from odm_agent.core.model import IPAddress, IPNetwork
-from odm_agent.reconcile.planning import holds, refuses
+from odm_agent.reconcile.planning import refuses
 
 #: Kinds of which each action may be tried whatever has become of others of the kind.
 _INDEPENDENT: Final = (
@@ -103,8 +103,13 @@ def still_safe(failed: Sequence[Action], rest: Sequence[Action]) -> list[Action]
     if not networks and not addresses:
         return rest
     return _without(
-        rest, lambda each: each in addresses or any(holds(network, [each]) for network in networks)
+        rest,
+        lambda each: each in addresses or any(_holds(network, each) for network in networks),
     )
+
+
+def _holds(network: IPNetwork | None, address: IPAddress) -> bool:
+    return network is not None and address.version == network.version and address in network
 
 
 def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:

@@ -1,5 +1,6 @@
 """The ordered way from what is there to what should be there."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -44,7 +45,7 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     kept = _kept_rows(desired, observed)
     return [
         *_withdraw(desired, observed, kept),
-        *_classify(desired, observed),
+        *classify(desired, observed),
         *_record(desired, observed),
         *_build(desired, observed),
         *_tear_down(desired, observed),
@@ -82,7 +83,7 @@ def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iter
             yield PutPrefix(prefix_id, desired.prefixes[prefix_id])
 
 
-def _classify(desired: Projection, observed: Projection) -> Iterator[Action]:
+def classify(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Who may do what: a cgroup never names a class that is not there."""
     for cgroup_id in observed.cgroups.keys() - desired.cgroups.keys():
         yield DropCgroup(cgroup_id)
@@ -166,18 +167,17 @@ def _forget(desired: Projection, observed: Projection, host: HostState) -> Itera
     for address in observed.sources.keys() - desired.sources.keys():
         if address not in present:
             yield DropSource(address)
-    leaving = {a.address for a in host.addresses if a.ours} - desired.sources.keys()
+    ours = {a.address for a in host.addresses if a.ours}
+    leaving = _Lying(ours - desired.sources.keys())
     any_ip = {r.destination for r in host.routes if r.kind is RouteKind.LOCAL}
     for network in observed.spans.keys() - desired.spans.keys():
-        if not holds(network, leaving) and network not in any_ip:
+        if not leaving.inside(network) and network not in any_ip:
             yield DropSpan(network)
     for interface in sorted(observed.uplinks - desired.uplinks):
         yield DropUplink(interface)
-    unwanted = {a.address for a in host.addresses if a.ours} - {
-        a.address for a in desired.addresses
-    }
+    unwanted = _Lying(ours - {a.address for a in desired.addresses})
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
-        if refuses(rule) and not holds(rule.source, unwanted):
+        if refuses(rule) and not (rule.source and unwanted.inside(rule.source)):
             yield RemoveRule(rule)
 
 
@@ -186,11 +186,17 @@ def refuses(rule: Rule) -> bool:
     return rule.action is RuleAction.PROHIBIT
 
 
-def holds(network: IPNetwork | None, addresses: Iterable[IPAddress]) -> bool:
-    """Whether any of the addresses is in the network."""
-    return network is not None and any(
-        a.version == network.version and a in network for a in addresses
-    )
+class _Lying:
+    """Addresses, ordered so that asking for those inside a network does not look at each."""
+
+    def __init__(self, addresses: Iterable[IPAddress]) -> None:
+        self._ordered = sorted((a.version, int(a)) for a in addresses)
+
+    def inside(self, network: IPNetwork) -> bool:
+        """Whether any lies in the network."""
+        first = bisect_left(self._ordered, (network.version, int(network.network_address)))
+        last = bisect_right(self._ordered, (network.version, int(network.broadcast_address)))
+        return first < last
 
 
 def _narrowed(chosen: tuple[int, ...], kept: set[int]) -> tuple[int, ...]:

@@ -41,7 +41,8 @@ def desired(
         if seen := selection.prefix_row(row, host, numbers):
             usable[row.prefix.id] = seen
     rules.update(routing.exemptions(table, host, numbers))
-    return Projection(
+    return replace(
+        classified(classes, cgroups, host),
         addresses=addresses,
         routes=frozenset(routes),
         rules=frozenset(rules),
@@ -49,12 +50,16 @@ def desired(
         sources=verdicts.sources(table, addresses, host),
         prefixes=usable,
         choices=selection.choices(table, usable, host),
-        classes=dict(classes),
-        cgroups=dict(cgroups),
-        guards=_guards(classes, host),
         uplinks=frozenset(host.links[name].index for name in mirror.uplinks if name in host.links),
         labels=shield.labelled,
     )
+
+
+def classified(
+    classes: Mapping[int, ClassPolicy], cgroups: Mapping[int, CgroupRow], host: HostState
+) -> Projection:
+    """The part of what should be there that no address, route or prefix decides about."""
+    return Projection(classes=dict(classes), cgroups=dict(cgroups), guards=_guards(classes, host))
 
 
 def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:

@@ -5,10 +5,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from odm_agent.agent.engine import Engine
-from odm_agent.core.actions import AddAddress, KernelAction, PutPrefix
+from odm_agent.core.actions import AddAddress, DropCgroup, DropPrefix, KernelAction, PutPrefix
 from odm_agent.core.errors import DatapathError, KernelError
-from odm_agent.core.host import LocalAddress
-from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
+from odm_agent.core.host import HostState, LocalAddress
+from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
+from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
@@ -134,3 +135,88 @@ def test_family_without_untyped_address_alarms(address: str | None, alarmed: boo
         kernel.add_foreign(LocalAddress(IPv6Address(address), 64, "eth0", ours=False))
     made.converge()
     assert any("no untyped address" in alarm for alarm in made.alarms()) is alarmed
+
+
+def looks(made: Engine, kernel: FakeKernel) -> list[str]:
+    """What the engine does to see the kernel, from now on."""
+    seen: list[str] = []
+    read = kernel.read
+
+    def reading() -> HostState:
+        seen.append("read")
+        return read()
+
+    kernel.read = reading  # type: ignore[method-assign]
+    made.before_look = lambda: seen.append("drain")
+    return seen
+
+
+def test_what_is_at_rest_is_read_once_after_its_events_were_taken() -> None:
+    made, kernel, _ = engine(HOME6)
+    made.converge()
+    seen = looks(made, kernel)
+    assert not made.converge()
+    assert seen == ["drain", "read"]
+
+
+def test_rows_of_maps_alone_ask_for_no_other_look() -> None:
+    made, kernel, maps = engine(HOME6)
+    seen = looks(made, kernel)
+    made.converge()
+    assert seen == ["drain", "read"] * 3, "for addresses, routes, and once they are there"
+    seen.clear()
+    maps.apply(DropPrefix(1))
+    assert made.converge()
+    assert seen == ["drain", "read"] and maps.read().prefixes
+
+
+def test_cgroups_alone_are_classified_without_a_look_at_the_kernel() -> None:
+    made, kernel, maps = engine(HOME6)
+    made.converge()
+    seen = looks(made, kernel)
+    made.classes = {1: ClassPolicy(1, "one")}
+    made.cgroups = {100: CgroupRow(1)}
+    assert made.reclassify()
+    assert maps.read().cgroups == made.cgroups
+    assert not made.reclassify() and made.is_at_rest
+    maps.apply(DropCgroup(100))
+    assert made.reclassify() and made.take_vanished() == ["row of odm_cgroups for 100"]
+    assert seen == []
+
+
+def test_cgroups_wait_for_nothing_but_take_along_what_was_not_at_rest() -> None:
+    made, kernel, maps = engine(HOME6)
+    made.cgroups = {100: CgroupRow(1)}
+    made.classes = {1: ClassPolicy(1, "one")}
+    assert not made.is_at_rest
+    assert made.reclassify() and made.is_at_rest
+    assert kernel.addresses and maps.read().cgroups
+
+    def full(action: object) -> None:
+        raise DatapathError("full")
+
+    maps.fault = full
+    made.cgroups = {100: CgroupRow(1), 101: CgroupRow(1)}
+    made.reclassify()
+    assert made.failures and not made.is_at_rest
+    maps.fault = lambda action: None
+    made.reclassify()
+    assert not made.failures and maps.read().cgroups == made.cgroups
+
+
+def test_after_a_look_that_failed_nothing_counts_as_known() -> None:
+    """What the look was for had been taken from the queue of events."""
+    made, kernel, _ = engine(HOME6)
+    made.converge()
+    read = kernel.read
+
+    def broken() -> HostState:
+        raise KernelError("reading: no")
+
+    kernel.read = broken  # type: ignore[method-assign]
+    with pytest.raises(KernelError):
+        made.converge()
+    assert not made.is_at_rest
+    kernel.read = read  # type: ignore[method-assign]
+    made.reclassify()
+    assert made.is_at_rest

@@ -6,12 +6,13 @@ Ours are told by IFA_PROTO, which kernels from 5.18 on keep for both families.
 import errno
 import logging
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, ip_address
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import (
@@ -29,16 +30,30 @@ from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 from odm_agent.core.host import Address, LocalAddress
 from odm_agent.core.model import IPAddress
 from odm_agent.kernel.links import indexes_of
-from odm_agent.kernel.rtnetlink import carry_out, change, dump
+from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
+from odm_agent.kernel.wire import attributes, number
 
 logger = logging.getLogger(__name__)
 
 _FOREVER: Final = 0xFFFFFFFF
+#: linux/if_addr.h: struct ifaddrmsg (family, prefix length, flags, scope, interface), attributes.
+_FIXED_PART: Final = struct.Struct("=4BI")
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 6, 8, 11
+#: struct ifa_cacheinfo: preferred and valid lifetime, and two times that the kernel writes.
+_CACHEINFO: Final = struct.Struct("=4I")
 #: linux/if_addr.h; since Linux 5.18.
 _IFAPROT_KERNEL_RA: Final = 2
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 #: Errors of a removal that mean that there is nothing (left) to remove.
 _GONE: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO})
+
+
+class _Message(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
+    """An address message with attributes as bytes: pyroute2 takes long to pack others."""
+
+    prefix = "IFA_"
+    fields = ifaddrmsg.fields
+    nla_map = tuple((number, f"IFA_{number}", "cdata") for number in range(_IFA_PROTO + 1))
 
 
 async def read(
@@ -51,11 +66,10 @@ async def read(
     """
     request = ifaddrmsg()
     request["index"] = index
-    return [
-        _parse(each, names[each["index"]], protocol)
-        for each in await dump(route, RTM_GETADDR, request)
-        if each["index"] in names and each["family"] in _AF.values()
-    ]
+    found = (
+        _parse(each, names, protocol) for each in await dump_packed(route, RTM_GETADDR, request)
+    )
+    return [each for each in found if each is not None]
 
 
 async def add(
@@ -107,9 +121,9 @@ def _is_there(refusal: NetlinkError | None) -> bool:
 
 def _correction(
     wanted: Address, local: LocalAddress | None, indexes: Mapping[str, int], protocol: int
-) -> list[ifaddrmsg]:
+) -> list[nlmsg]:
     """What brings an address that exists to what is wanted; None: it has gone meanwhile."""
-    steps: list[ifaddrmsg] = []
+    steps: list[nlmsg] = []
     if local is not None and not local.ours:
         logger.warning(
             "address configured by somebody else is left as it is",
@@ -124,65 +138,77 @@ def _correction(
     return [*steps, _addition(wanted, indexes, protocol, NLM_F_REPLACE)]
 
 
-def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: int) -> ifaddrmsg:
+def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: int) -> nlmsg:
     """The message that configures an address; `mode` says what if it is there (EXCL, REPLACE)."""
     message = _named(wanted, indexes[wanted.interface])
     if wanted.address.version == 4:
         # Scope host: usable when asked for by bind or route, never the kernel's own default source
         # (IPv4 has no other way to say so; it ignores preferred lifetimes).
         message["scope"] = RT_SCOPE_HOST
-    lifetimes = {"ifa_preferred": 0 if wanted.deprecated else _FOREVER, "ifa_valid": _FOREVER}
+    preferred = 0 if wanted.deprecated else _FOREVER
     message["attrs"] += [
-        ("IFA_FLAGS", IFA_F_NOPREFIXROUTE | (0 if wanted.dad else IFA_F_NODAD)),
-        ("IFA_PROTO", protocol),
-        ("IFA_CACHEINFO", lifetimes),
+        _said(_IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | (0 if wanted.dad else IFA_F_NODAD))),
+        _said(_IFA_PROTO, bytes([protocol])),
+        _said(_IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
     ]
     return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
 
 
-def _removal(unwanted: Address, index: int) -> ifaddrmsg:
+def _removal(unwanted: Address, index: int) -> nlmsg:
     return change(_named(unwanted, index), RTM_DELADDR)
 
 
-def _named(address: Address, index: int) -> ifaddrmsg:
-    message = ifaddrmsg()
+def _named(address: Address, index: int) -> nlmsg:
+    message = _Message()
     message["family"] = _AF[address.address.version]
     message["prefixlen"] = address.prefix_length
     message["index"] = index
-    message["attrs"] = [("IFA_LOCAL", str(address.address)), ("IFA_ADDRESS", str(address.address))]
+    packed = address.address.packed
+    message["attrs"] = [_said(_IFA_LOCAL, packed), _said(_IFA_ADDRESS, packed)]
     return message
 
 
-def _parse(message: ifaddrmsg, interface: str, protocol: int) -> LocalAddress:
-    # Once and for all: get_attr() goes through the attributes each time.
-    found = dict(message["attrs"])
+def _said(kind: int, value: bytes) -> tuple[str, bytes]:
+    return f"IFA_{kind}", value
+
+
+def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddress | None:
+    family, length, short_flags, _, index = _FIXED_PART.unpack_from(packed)
+    if index not in names or family not in _AF.values():
+        return None
+    found = attributes(packed, _FIXED_PART.size)
     # Of a point-to-point address IFA_ADDRESS is the peer's.
-    address = ip_address(found.get("IFA_LOCAL") or found["IFA_ADDRESS"])
-    flags = found.get("IFA_FLAGS", message["flags"])
+    address = ip_address(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
+    flags = number(found.get(_IFA_FLAGS), short_flags)
+    origin = number(found.get(_IFA_PROTO))
     failed = bool(flags & IFA_F_DADFAILED)
     tentative = bool(flags & IFA_F_TENTATIVE) and not flags & IFA_F_OPTIMISTIC
     return LocalAddress(
         address=address,
-        prefix_length=message["prefixlen"],
-        interface=interface,
-        ours=found.get("IFA_PROTO") == protocol,
+        prefix_length=length,
+        interface=names[index],
+        ours=origin == protocol,
         ready=not tentative and not failed,
         failed=failed,
         deprecated=bool(flags & IFA_F_DEPRECATED),
-        from_network=_is_from_network(found.get("IFA_PROTO"), flags),
-        broadcast=_broadcast(address, message["prefixlen"], found.get("IFA_BROADCAST")),
+        from_network=_is_from_network(origin, flags),
+        broadcast=_broadcast(address, length, found.get(_IFA_BROADCAST)),
     )
 
 
-def _is_from_network(origin: int | None, flags: int) -> bool:
+def _is_from_network(origin: int, flags: int) -> bool:
     """Told by the kernel's own mark of autoconfiguration, or by lifetimes: a lease runs out."""
     return origin == _IFAPROT_KERNEL_RA or not flags & IFA_F_PERMANENT
 
 
-def _broadcast(address: IPAddress, length: int, configured: str | None) -> IPv4Address | None:
+def _broadcast(address: IPAddress, length: int, configured: bytes | None) -> IPv4Address | None:
     """The subnet's broadcast address: the kernel treats the last one so also if none is set."""
     if not isinstance(address, IPv4Address):
         return None
     if configured is not None:
         return IPv4Address(configured)
     return IPv4Interface((address, length)).network.broadcast_address if length < 31 else None
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)

@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, ifinfmsg
 
 from odm_agent.core.host import Link
-from odm_agent.kernel.rtnetlink import dump
+from odm_agent.kernel.rtnetlink import dump, in_time
 
 #: What an interface needs to carry packets, and what it is without it (RFC 2863's ifOperStatus, of
 #: which IFF_RUNNING says whether it is up or unknown).
@@ -46,7 +46,9 @@ async def _index_of(route: AsyncIPRoute, name: str) -> int:
     request["attrs"] = [("IFLA_IFNAME", name)]
     # Not link("get") or link_lookup(): they ask for an acknowledgement after the answer, which
     # pyroute2 doesn't wait for and then keeps unread for as long as the socket lives.
-    answer = [each async for each in await route.nlm_request(request, RTM_GETLINK, NLM_F_REQUEST)]
+    async with in_time():
+        asked = await route.nlm_request(request, RTM_GETLINK, NLM_F_REQUEST)
+        answer = [each async for each in asked]
     return int(answer[0]["index"])
 
 

@@ -19,7 +19,7 @@ from odm_agent.core.host import Route, RouteKind
 from odm_agent.core.model import Family
 from odm_agent.kernel import routespec
 from odm_agent.kernel.links import indexes_of
-from odm_agent.kernel.rtnetlink import carry_out, change, dump
+from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
 
 MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255
@@ -170,7 +170,7 @@ async def _dump(
     if table:
         request["attrs"] = [("RTA_TABLE", table)]
     try:
-        answer = await dump(route, RTM_GETROUTE, request)
+        answer = await dump_packed(route, RTM_GETROUTE, request)
     except NetlinkError as refusal:
         if refusal.code == errno.ENOENT:
             return []  # the table does not exist: nothing was ever put into it
@@ -178,6 +178,6 @@ async def _dump(
     parsed = (
         routespec.parse(each, family, names)
         for each in answer
-        if each["proto"] != unwanted and protocol in (0, each["proto"])
+        if (owner := routespec.protocol_of(each)) != unwanted and protocol in (0, owner)
     )
     return [each for each in parsed if each is not None and table in (0, each.table)]

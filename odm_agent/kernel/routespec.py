@@ -38,7 +38,8 @@ _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_FLOW, _RTA_TABLE = 7, 8, 9, 11,
 _RTA_VIA, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP = 18, 20, 21, 22
 #: What is carried as it is. The rest is understood, or is about the moment (lifetimes, counters).
 _CARRIED: Final = frozenset({_RTA_METRICS, _RTA_FLOW, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP})
-_FIXED_PART: Final = 16 + 12  # struct nlmsghdr, struct rtmsg
+#: struct rtmsg: family, prefix lengths, TOS, table, protocol, scope, type, flags.
+_FIXED_PART: Final = struct.Struct("=8BI")
 #: struct rtnexthop: length, flags, weight, interface.
 _NEXT_HOP: Final = struct.Struct("=HBBi")
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
@@ -113,29 +114,37 @@ def _next_hop(hop: Hop, family: Family, indexes: Mapping[str, int]) -> bytes:
     return _NEXT_HOP.pack(length, flags, hop.weight, indexes[hop.interface]) + packed
 
 
-def parse(found: rtmsg, family: Family, names: Mapping[int, str]) -> Route | None:
-    """The route, or None for kinds and conditions that the model has no words for."""
-    kind = _KINDS.get(found["type"])
-    if kind is None or found["flags"] & _RTM_F_CLONED:
+def protocol_of(packed: bytes) -> int:
+    """Whose route it is (rtm_protocol)."""
+    return packed[5]
+
+
+def parse(packed: bytes, family: Family, names: Mapping[int, str]) -> Route | None:
+    """The route, or None for kinds and conditions that the model has no words for.
+
+    `packed` begins behind the netlink header.
+    """
+    _, dst_len, src_len, tos, table, _, _, number_of_kind, flags = _FIXED_PART.unpack_from(packed)
+    kind = _KINDS.get(number_of_kind)
+    if kind is None or flags & _RTM_F_CLONED:
         return None
-    raw = bytes(found.data[found.offset : found.offset + found.length])
-    spelt = dict(attribute_list(raw, _FIXED_PART))
+    spelt = dict(attribute_list(packed, _FIXED_PART.size))
     hops = tuple(_hops(spelt.get(_RTA_MULTIPATH, b""), names)) if kind.sends else ()
     # IPv6 shows routes that send nothing on `lo`.
     interface = names.get(number(spelt.get(_RTA_OIF))) if kind.sends else None
     metric = number(spelt.get(_RTA_PRIORITY))
     route = Route(
-        table=number(spelt.get(_RTA_TABLE), found["table"]),
+        table=number(spelt.get(_RTA_TABLE), table),
         family=family,
-        destination=_network(spelt.get(_RTA_DST), found["dst_len"]),
+        destination=_network(spelt.get(_RTA_DST), dst_len),
         kind=kind,
         interface=interface if not hops else None,
         gateway=_gateway(spelt) if kind.sends and not hops else None,
         source=_address(spelt.get(_RTA_PREFSRC)),
         metric=0 if family is Family.IPV6 and metric == IP6_RT_PRIO_USER else metric,
-        tos=found["tos"],
+        tos=tos,
         hops=hops,
-        only_from=_network(spelt.get(_RTA_SRC), found["src_len"]),
+        only_from=_network(spelt.get(_RTA_SRC), src_len),
         attributes=_carried(spelt) if kind.sends else (),
     )
     unknown = kind.sends and ("" in {h.interface for h in hops} if hops else interface is None)

@@ -8,20 +8,35 @@ it was started.
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    nlmsg,
+)
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 from pyroute2.netlink.nlsocket import NetlinkRequest
 
 T = TypeVar("T")
+Part = TypeVar("Part")
 Message = TypeVar("Message", bound=nlmsg)
 
+_Look = Callable[[Any], bool]
+_DUMP: Final = NLM_F_REQUEST | NLM_F_DUMP
+#: struct nlmsghdr: length, type, flags, sequence number, port.
+_HEADER: Final = struct.Struct("=IHHII")
 #: The kernel answers at once; an answer that never comes must not hold up the caller forever.
 _TIMEOUT_S: Final = 30.0
 _DUMP_ATTEMPTS: Final = 20
@@ -63,14 +78,13 @@ class Rtnetlink:
         """Have `job` done with the socket in the thread, and wait for it.
 
         Raises what it raises: NetlinkError if the kernel refuses; OSError if the exchange fails
-        (TimeoutError without an answer), and then the next job gets a new socket.
+        (TimeoutError without an answer: `in_time`), and then the next job gets a new socket.
         """
         return self._thread.submit(self._runner.run, self._within(job)).result()
 
     async def _within(self, job: Callable[[AsyncIPRoute], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                return await job(self._route or await self._open())
+            return await job(self._route or await self._open())
         except OSError:
             # pyroute2 gives a socket up for good after an error of the socket itself.
             self._drop()
@@ -96,30 +110,72 @@ class Rtnetlink:
         self._runner.close()
 
 
+def in_time() -> asyncio.Timeout:
+    """What a question and its answer, or a batch of them, are to be done in."""
+    return asyncio.timeout(_TIMEOUT_S)
+
+
 async def dump(route: AsyncIPRoute, kind: int, request: nlmsg) -> list[nlmsg]:
     """All objects that the kernel has for `request`, which it filters (strict checking).
 
     Taken again while its tables move beneath the dump. Raises NetlinkError;
     NetlinkDumpInterrupted if none of many attempts was consistent.
     """
+
+    async def ask(look: _Look) -> AsyncIterator[nlmsg]:
+        answer: AsyncIterator[nlmsg] = await route.nlm_request(request, kind, _DUMP, callback=look)
+        return answer
+
+    return await _consistent(ask)
+
+
+async def dump_packed(route: AsyncIPRoute, kind: int, request: nlmsg) -> list[bytes]:
+    """The same as bytes, from behind the netlink header on.
+
+    For what there may be thousands of: pyroute2 takes ten times as long to unpack an object as we.
+    """
+
+    async def ask(look: _Look) -> AsyncIterator[dict[str, Any]]:
+        parser = partial(_left_packed, route.marshal)
+        asked = NetlinkRequest(
+            route, request, callback=look, parser=parser, msg_type=kind, msg_flags=_DUMP
+        )
+        await asked.send()
+        answer: AsyncIterator[dict[str, Any]] = asked.response()
+        return answer
+
+    return [part["packed"] for part in await _consistent(ask)]
+
+
+async def _consistent(ask: Callable[[_Look], Awaitable[AsyncIterator[Part]]]) -> list[Part]:
     for _ in range(_DUMP_ATTEMPTS):
         interrupted = False
 
-        def look(part: nlmsg) -> bool:
+        def look(part: Any) -> bool:
             # pyroute2 has the exception, but never raises it; and the end of a dump, which may be
             # all that is flagged, is shown to this callback alone.
             nonlocal interrupted
             interrupted |= bool(part["header"]["flags"] & NLM_F_DUMP_INTR)
             return False
 
-        answer = await route.nlm_request(request, kind, NLM_F_REQUEST | NLM_F_DUMP, callback=look)
-        parts = [part async for part in answer]
+        async with in_time():
+            parts = [part async for part in await ask(look)]
         if not interrupted:
             return parts
     raise NetlinkDumpInterrupted(
         errno.EINTR,
         f"the kernel's tables changed during each of {_DUMP_ATTEMPTS} attempts to read them",
     )
+
+
+def _left_packed(marshal: Any, data: bytes, offset: int, length: int) -> Any:
+    """In place of pyroute2's parser: takes apart only what says how the dump went."""
+    _, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+    code = data[offset + _HEADER.size : offset + _HEADER.size + 4]
+    if kind == NLMSG_DONE or (kind == NLMSG_ERROR and any(code)):
+        return marshal.parse_one_message(kind, flags, sequence, data, offset, length)
+    header = {"type": kind, "flags": flags, "error": None}
+    return {"header": header, "packed": data[offset + _HEADER.size : offset + length]}
 
 
 def change(message: Message, kind: int, flags: int = 0) -> Message:
@@ -147,15 +203,20 @@ async def carry_out(
     ]
     for start in range(0, len(messages), _BATCH):
         # Not by nlm_request_batch(): that tells nothing of refusals, or stops at the first.
-        part = [(n, NetlinkRequest(route, each)) for n, each in messages[start : start + _BATCH]]
-        for _, request in part:
-            await request.prepare()
-        route.send(b"".join(request.msg.data for _, request in part))
-        for position, request in part:
-            try:
-                async for _ in request.response():
-                    pass
-            except NetlinkError as refusal:
-                if refusal.code not in tolerated and outcomes[position] is None:
-                    outcomes[position] = refusal
+        parser = partial(_left_packed, route.marshal)
+        part = [
+            (position, NetlinkRequest(route, message, parser=parser))
+            for position, message in messages[start : start + _BATCH]
+        ]
+        async with in_time():
+            for _, request in part:
+                await request.prepare()
+            route.send(b"".join(request.msg.data for _, request in part))
+            for position, request in part:
+                try:
+                    async for _ in request.response():
+                        pass
+                except NetlinkError as refusal:
+                    if refusal.code not in tolerated and outcomes[position] is None:
+                        outcomes[position] = refusal
     return outcomes

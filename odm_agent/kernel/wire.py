@@ -1,6 +1,6 @@
 """Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sockets`).
 
-All else goes through pyroute2, the attributes of routes excepted (`routespec`). Its sock_diag
+All else goes through pyroute2, but for what is unpacked of addresses and routes. Its sock_diag
 request holds no attributes, by which alone the kernel is asked for socket storages and for
 protocols above 255 (MPTCP); and its sock_diag socket does not see the kernel's refusals.
 """

@@ -64,6 +64,8 @@ class Engine:
     #: What was found when nothing was left to do; None: not yet.
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
+    #: The alarms that last, and of which table and host.
+    _alarmed: tuple[PrefixTable | None, HostState | None, list[str]] = (None, None, [])
 
     @property
     def is_at_rest(self) -> bool:
@@ -145,28 +147,32 @@ class Engine:
 
     def alarms(self) -> list[str]:
         """What a person should look at now."""
-        found = [f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble]
-        found += self._absences()
-        found += [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
+        table, host, lasting = self._alarmed
+        if table is not self.table or host is not self.host:
+            lasting = list(self._lasting_alarms())
+            self._alarmed = (self.table, self.host, lasting)
+        found = [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
         if (more := len(self.failures) - _MOST_ALARMS) > 0:
             found.append(f"not done: {more} more, most likely for the same reason")
+        return found + lasting
+
+    def _lasting_alarms(self) -> Iterator[str]:
+        """Those that last until table or host are others; it takes a look at every address."""
+        yield from (f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble)
+        yield from self._absences()
         typed = Typed.all_of(self.table, self.numbers)
-        found += [
-            f"{each.what}; {each.remedy}" for each in obstacles(self.host, typed, self.numbers)
-        ]
-        families = {row.prefix.family for row in self.table}
-        found += [
-            f"IPv{family} has no untyped address left: sockets of no class can't use it"
-            for family in sorted(families)
-            if not self._has_untyped(family)
-        ]
-        found += [
-            f"{local.address} on {local.interface} lies in a typed prefix, but the network gave it"
-            " to this host: it stays untyped; look who hands it out, or say"
-            ' untyped = "allow" for the prefix'
-            for local in theirs_inside(self.table, self.host)
-        ]
-        return found + list(_of_selection(untyped.shield(self.table, self.host)))
+        for each in obstacles(self.host, typed, self.numbers):
+            yield f"{each.what}; {each.remedy}"
+        for family in sorted({row.prefix.family for row in self.table}):
+            if not self._has_untyped(family):
+                yield f"IPv{family} has no untyped address left: sockets of no class can't use it"
+        for local in theirs_inside(self.table, self.host):
+            yield (
+                f"{local.address} on {local.interface} lies in a typed prefix, but the network gave"
+                " it to this host: it stays untyped; look who hands it out, or say"
+                ' untyped = "allow" for the prefix'
+            )
+        yield from _of_selection(untyped.shield(self.table, self.host))
 
     def _absences(self) -> list[str]:
         """The uplinks by which nothing can leave, each with its prefixes."""

@@ -173,6 +173,7 @@ class Service:
                 log.warning(warning)
             logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
             await self.await_usable()
+            self._wake.set()  # so that what is unfinished is tried again soon
             log.info("reloaded")
             return warnings
         finally:

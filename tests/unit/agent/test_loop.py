@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import loop
+from odm_agent.agent.state import Dirty
 from odm_agent.core.errors import KernelError, OdmError
 from odm_agent.core.host import Address
 from odm_agent.kernel import conflict
@@ -54,6 +55,7 @@ class FakeState:
         self.troubles: dict[str, str] = {}
         self.error: Exception | None = None
         self.passes = 0
+        self.asked: list[Dirty] = []
         self.probed: list[bool] = []
         self.engine.probe_ended = lambda address, in_use: self.probed.append(in_use)
 
@@ -61,8 +63,9 @@ class FakeState:
     def unfinished(self) -> bool:
         return bool(self.troubles)
 
-    def converge(self) -> None:
+    def converge(self, dirty: Dirty = Dirty.ALL) -> None:
         self.passes += 1
+        self.asked.append(dirty)
         if self.error is not None:
             raise self.error
 
@@ -207,3 +210,23 @@ def test_a_probe_that_fails_is_made_again(
 
     running(state, story)
     assert tries >= 2
+
+
+def test_a_pass_looks_at_what_has_changed_and_at_everything_now_and_then(
+    state: FakeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(service: loop.Service) -> None:
+        assert state.asked[0] == Dirty.ALL
+        for changed in ([Dirty.CGROUPS], [Dirty.KERNEL], [Dirty.CGROUPS, Dirty.KERNEL]):
+            state.asked.clear()
+            for each in changed:
+                service._on_event(0, lambda: True, each)
+            await until(lambda: bool(state.asked))
+            assert state.asked == [Dirty.ALL if len(changed) > 1 else changed[0]]
+        monkeypatch.setattr(loop, "_RESYNC_S", 0.0)  # events that never cease don't put it off
+        state.asked.clear()
+        service._on_event(0, lambda: True, Dirty.CGROUPS)
+        await until(lambda: bool(state.asked))
+        assert state.asked[0] == Dirty.ALL
+
+    running(state, story)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.core.errors import KernelError
+from odm_agent.core.model import ClassPolicy
+from odm_agent.core.projection import CgroupRow
 from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import (
     Refused,
@@ -225,3 +228,28 @@ def test_below_a_root_that_is_gone_there_is_nothing(tree: Cgroup) -> None:
 
 def test_a_name_that_no_cgroup_can_have_names_none(tree: Cgroup) -> None:
     assert expand(tree.path, ["x" * 300]).cgroups == {}
+
+
+def test_rows_stay_while_the_root_cannot_be_found(tree: Cgroup) -> None:
+    """It may be hidden by a mount, and the programs at work below."""
+    root = tree.child("root")
+    child = root.child("service")
+    ours = ClassPolicy(id=1, name="ours", cgroups=("service",))
+    cgroups = ClassifiedCgroups(root.path)
+    try:
+        cgroups.follow({1: ours})
+        rows = cgroups.rows({1: ours}, {}, None)
+        assert rows == {child.id: CgroupRow(1)}
+        number = child.id
+        child.path.rmdir()
+        assert cgroups.is_gone(number)
+        root.path.rmdir()
+        for _ in range(2):
+            assert cgroups.root_is_gone() and not cgroups.is_gone(number)
+            cgroups.follow({1: ours})
+            cgroups.drain()
+            assert cgroups.rows({1: ours}, rows, set) == rows
+            assert cgroups.members == {"ours": []}
+            root.path.mkdir(exist_ok=True)  # another one by its name
+    finally:
+        cgroups.close()

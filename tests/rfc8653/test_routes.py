@@ -136,6 +136,7 @@ def test_N4_no_packet_strays_while_a_link_flaps_and_the_agent_is_dead(
         wait_until(
             lambda kind=kind: _works(world, kind),  # type: ignore[misc]
             f"{kind.name} works again after the agent came back",
+            timeout_s=30,
         )
 
 
@@ -152,7 +153,7 @@ def test_N4_no_packet_strays_while_a_link_flaps_under_a_running_agent(
     if flap is _carrier:
         _restore_gateway(world)
     for kind in (Kind.UDP6, Kind.UDP4):
-        wait_until(lambda kind=kind: _works(world, kind), f"{kind.name} works again")  # type: ignore[misc]
+        wait_until(lambda kind=kind: _works(world, kind), f"{kind.name} works again", 30)  # type: ignore[misc]
 
 
 def _restore_gateway(world: World) -> None:

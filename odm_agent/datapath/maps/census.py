@@ -48,13 +48,9 @@ def install(pin_dir: Path, prog_fd: int) -> None:
         os.close(link_fd)
 
 
-def take(pin_dir: Path) -> list[CensusRow]:
-    """All sockets with storage, of every namespace, now. Raises DatapathError."""
-    link_fd = libbpf.get_pinned(pin_dir / PIN)
-    try:
-        data = libbpf.iterator_read(link_fd)
-    finally:
-        os.close(link_fd)
+def take(link_fd: int) -> list[CensusRow]:
+    """All sockets with storage, of every namespace, now; by the link. Raises DatapathError."""
+    data = libbpf.iterator_read(link_fd)
     size = ct.sizeof(abi.Census)
     if len(data) % size:
         raise DatapathError(f"the census is not made of rows of {size} bytes")

@@ -1,6 +1,7 @@
 """The maps of a pin folder, opened: what is set in them, and what the programs count there."""
 
 import ctypes as ct
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -46,6 +47,9 @@ class MapReader:
         require_trust(pin_dir)
         self._maps: dict[str, libbpf.Map] = {}
         self._pin_dir = pin_dir
+        #: Held as the maps are, so that a file system mounted over the pins changes nothing. None:
+        #: the programs in this folder are not in force yet.
+        self._census_fd = libbpf.find_pinned(pin_dir / census.PIN)
         try:
             for name in _OPENED:
                 shape, fd = MAPS[name], libbpf.get_pinned(pin_dir / name)
@@ -70,6 +74,9 @@ class MapReader:
         for each in self._maps.values():
             each.close()
         self._maps.clear()
+        if self._census_fd is not None:
+            os.close(self._census_fd)
+            self._census_fd = None
 
     @property
     def storage_fd(self) -> int:
@@ -137,7 +144,9 @@ class MapReader:
 
     def census(self) -> list[census.CensusRow]:
         """Every socket with storage, of every namespace, now."""
-        return census.take(self._pin_dir)
+        if self._census_fd is None:
+            self._census_fd = libbpf.get_pinned(self._pin_dir / census.PIN)
+        return census.take(self._census_fd)
 
     def _items(self, name: str) -> Any:
         return self._maps[name].items()

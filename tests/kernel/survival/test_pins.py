@@ -98,6 +98,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
                 wait_until(lambda: len(_alarms(world)) > 1, "the new interfaces were seen")
                 guarding = [f"not done: guarding interface {index} against" for index in new]
                 assert _alarms(world) == [HIDDEN, *guarding]
+                assert isinstance(world.agent.read("sockets"), list)
             world.agent.sigkill()
             said = world.agent.call("status", "-c", str(world.agent.config)).stderr
             assert HIDDEN in said

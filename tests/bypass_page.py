@@ -58,8 +58,8 @@ why. So no row says "refused" of a trick that never works.
   program, be it empty, is attached to that hook.
 """
 _CREATION: Final = {
-    True: "the one on which this page was measured does",
-    False: "the one on which this page was measured does not",
+    True: "this page was measured on one that does",
+    False: "this page was measured on one that does not",
 }
 _COLUMNS: Final = (
     "Technique",
@@ -193,6 +193,6 @@ def pytest_configure(config: pytest.Config) -> None:
             PAGE,
             _page_of,
             writes=config.getoption("--write-pages"),
-            of_other_kind=lambda text: _CREATION[creation.way() is None] in text,
+            of_other_kind=lambda text: f"{_CREATION[creation.way() is None]}." in text,
         )
         config.pluginmanager.register(collector, "odm-bypass")

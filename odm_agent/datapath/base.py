@@ -40,7 +40,7 @@ def unconfigured(family: Family) -> IPAddress:
 
 
 class Datapath(Protocol):
-    """The maps. The real one is `maps.MapWriter`, the fake `memory.FakeDatapath`."""
+    """The maps. The real one is `maps.writer.MapWriter`, the fake `fake.FakeDatapath`."""
 
     def read(self) -> Projection:
         """The rows that are in the maps now (kernel parts of the projection stay empty)."""

@@ -9,7 +9,7 @@ from odm_agent.core.host import HostState
 
 
 class Kernel(Protocol):
-    """One network namespace. The real one is `netlink.NetlinkKernel`, the fake `fake`."""
+    """One network namespace: `netlink.NetlinkKernel`; `fake.FakeKernel` in tests."""
 
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""

@@ -1,4 +1,4 @@
-"""Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sockets`).
+"""Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sock_diag`).
 
 All else goes through pyroute2, but for what is unpacked of addresses and routes. Its sock_diag
 request holds no attributes, by which alone the kernel is asked for socket storages and for

@@ -6,6 +6,10 @@ from typing import Final
 
 #: In the environment of all that a run starts; its value is the run's number.
 MARK: Final = "ODM_TEST_RUN"
+#: What names begin with: namespaces and cgroups, pin folders.
+LAB: Final = "odmlab"
+PINS: Final = "odm-test"
+_NAMED: Final = rf"(?:^|/)(?:{LAB}|{PINS})"
 
 
 def number() -> int:
@@ -23,10 +27,4 @@ def name(kind: str, count: int, label: str = "") -> str:
 
 def is_ours(text: str) -> bool:
     """Whether a path or text holds a name that this run has given."""
-    return re.search(rf"(?:^|/){KINDS}-{number()}-\d+-\d+", text) is not None
-
-
-#: What names begin with: namespaces and cgroups, pin folders.
-LAB: Final = "odmlab"
-PINS: Final = "odm-test"
-KINDS: Final = f"(?:{LAB}|{PINS})"
+    return re.search(rf"{_NAMED}-{number()}-\d+-\d+", text) is not None

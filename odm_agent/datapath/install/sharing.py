@@ -1,6 +1,5 @@
 """Which maps in force this version's programs can work on, too."""
 
-import os
 from pathlib import Path
 
 from odm_agent.core.errors import DatapathError
@@ -16,11 +15,8 @@ def shareable(pin_dir: Path, *, without: frozenset[str] = frozenset()) -> frozen
     found = {name for name in MAPS if (pin_dir / name).exists()} - without
     wrong = []
     for name in sorted(found):
-        fd = libbpf.get_pinned(pin_dir / name)
-        try:
+        with libbpf.opened(libbpf.get_pinned(pin_dir / name)) as fd:
             differences = MAPS[name].differences(libbpf.map_info(fd))
-        finally:
-            os.close(fd)
         if differences:
             wrong.append(f"{name} has {', '.join(differences)}")
     if wrong:

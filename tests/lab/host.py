@@ -7,6 +7,7 @@
 The host's ordinary (untyped) address and default route are on w0; w1 has an untyped address too.
 """
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -22,6 +23,10 @@ FIXED = AddressType.FIXED
 SESSION = AddressType.SESSION_LASTING
 NONPERSISTENT = AddressType.NONPERSISTENT
 GRACEFUL = AddressType.GRACEFUL_REPLACEMENT
+
+#: Longer than a TCP segment waits for its first retransmission.
+_QUIET_S: Final = 0.25
+_MOST_NOISE_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,14 @@ class Captures:
     ) -> None:
         for each in self._captures.values():
             each.close()
+
+    def await_quiet(self) -> None:
+        """Drop what sockets of a test before still send; returns when nothing came for a while."""
+        until = time.monotonic() + _MOST_NOISE_S
+        while time.monotonic() < until:
+            time.sleep(_QUIET_S)
+            if not self.both():
+                return
 
     def sources(self, gateway: str) -> set[IPAddress]:
         """The sources of TCP and UDP packets that the host sent to a gateway since last asked."""

@@ -27,4 +27,5 @@ def fresh_record(request: pytest.FixtureRequest) -> None:
 def captures(world: World) -> Iterator[Captures]:
     """Captures at both gateways of the shared world, for one test."""
     with world.captures() as made:
+        made.await_quiet()
         yield made

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from odm_agent.core.model import AddressType, IPAddress
 from odm_agent.datapath.base import LiveKey
-from odm_agent.datapath.maps.census import CensusRow
+from odm_agent.datapath.census import CensusRow
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from odm_agent.cli.where import locate
 from odm_agent.control.answers import ClassView
 from odm_agent.control.client import ControlClient
 from odm_agent.core.errors import OdmError
@@ -18,8 +19,6 @@ def types(incomplete: str) -> list[str]:
 
 def classes(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
     """Class names with what they may use, from the running agent."""
-    from odm_agent.cli.options import locate
-
     where = locate(ctx.params.get("config"), ctx.params.get("socket"))
     try:
         with ControlClient(where.socket, timeout_s=TIMEOUT_S) as client:

@@ -9,16 +9,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from odm_agent.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SocketOption,
-    TypeOption,
-    locate,
-    parse_type,
-)
+from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
 from odm_agent.cli.output import print_facts, print_json
 from odm_agent.cli.probe import Outcome, Question, ask
+from odm_agent.cli.where import locate
 from odm_agent.control.answers import AddressView, Membership, PrefixView, Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.core.model import IPAddress

@@ -11,8 +11,9 @@ import typer
 from odm_agent import isolated
 from odm_agent.cli import complete
 from odm_agent.cli.command import identity_of, run_command
-from odm_agent.cli.options import ConfigOption, SocketOption, TypeOption, locate, parse_type
+from odm_agent.cli.options import ConfigOption, SocketOption, TypeOption, parse_type
 from odm_agent.cli.scoped import scope_cgroup, systemd_scope
+from odm_agent.cli.where import locate
 from odm_agent.control.answers import Status
 from odm_agent.control.scopes import PARENT, Scope
 

@@ -8,15 +8,9 @@ import typer
 
 from odm_agent.cli import complete
 from odm_agent.cli.exits import ExitCode
-from odm_agent.cli.options import (
-    ConfigOption,
-    JsonOption,
-    SocketOption,
-    TypeOption,
-    locate,
-    parse_type,
-)
+from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
 from odm_agent.cli.output import moment, print_facts, print_json, print_table, say
+from odm_agent.cli.where import locate
 from odm_agent.control.answers import (
     AddressView,
     CapView,

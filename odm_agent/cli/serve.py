@@ -7,16 +7,9 @@ import msgspec
 import typer
 
 from odm_agent import __version__
-from odm_agent.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    JsonOption,
-    SocketOption,
-    agent_settings,
-    hides_pins,
-    locate,
-)
+from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption
 from odm_agent.cli.output import print_json, say
+from odm_agent.cli.where import DEFAULT_CONFIG, agent_settings, hides_pins, locate
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.answers import ReloadResult
 from odm_agent.core.errors import ConfigError

@@ -10,9 +10,8 @@ import ctypes as ct
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, libbpf
 from odm_agent.datapath.guards import packet_sockets
-from odm_agent.datapath.maps import census
 
 
 class Program(NamedTuple):

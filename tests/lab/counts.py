@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from odm_agent.core.model import AddressType
 from odm_agent.datapath.base import LiveKey
-from odm_agent.datapath.maps.census import CensusRow
+from odm_agent.datapath.census import CensusRow
 from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.kernel.sock_diag import SocketInfo, sockets
 from tests.lab.agent import Agent

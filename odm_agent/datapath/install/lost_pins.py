@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.core.errors import DatapathError
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, libbpf
 from odm_agent.datapath.catalogue import BY_KERNEL_NAME, MAPS, TRACEPOINTS
 from odm_agent.datapath.guards import clsact, creation, packet_sockets, tc, tcx
 from odm_agent.datapath.install import deployment, visible
 from odm_agent.datapath.install.pins import attached, links_folder, make_folder
 from odm_agent.datapath.install.visible import Folder
-from odm_agent.datapath.maps import census
 
 #: The kernel keeps 15 characters of a name.
 _MAP_NAMES: Final = {name[:15]: name for name in MAPS}

@@ -18,13 +18,12 @@ from typing import Final
 
 from odm_agent import isolated
 from odm_agent.core.errors import DatapathError
-from odm_agent.datapath import abi, catalogue, libbpf
+from odm_agent.datapath import abi, catalogue, census, libbpf
 from odm_agent.datapath.catalogue import IDENTITY, MAPS, OF_STORAGE, STORAGE
 from odm_agent.datapath.guards import creation, packet_sockets
 from odm_agent.datapath.install import c_text, deployment, lost_pins, pins, stamp, tracepoints
 from odm_agent.datapath.install.deployment import Deployment
 from odm_agent.datapath.install.sharing import shareable
-from odm_agent.datapath.maps import census
 from odm_agent.datapath.trust import require_trust
 
 log = logging.getLogger(__name__)

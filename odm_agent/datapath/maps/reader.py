@@ -7,10 +7,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from odm_agent.core.model import AddressType
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi, census, libbpf
 from odm_agent.datapath.base import LiveKey, VerdictKey
 from odm_agent.datapath.catalogue import MAPS
-from odm_agent.datapath.maps import census
 from odm_agent.datapath.trust import require_trust
 
 #: Those that user space reads or writes.

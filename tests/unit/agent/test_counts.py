@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 from odm_agent.agent.counts import Counts
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.datapath.base import LiveKey, unconfigured
-from odm_agent.datapath.maps.census import CensusRow
+from odm_agent.datapath.census import CensusRow
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 HERE, GONE = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from odm_agent.cli.options import agent_settings
+from odm_agent.cli.where import agent_settings
 from odm_agent.config.schema import AgentConfig
 
 

@@ -37,12 +37,11 @@ static __always_inline struct odm_decision odm_check_bind(const struct odm_setti
 }
 
 /*
- * The place of a tracked socket is taken after its bind (post_bind), so that one that fails takes none;
- * but where that hook does not run (IP_BIND_ADDRESS_NO_PORT), or sees a subflow, it is taken here. If
- * the bind then fails, the place is free when the socket is closed, or goes to what it gets instead.
+ * A tracked socket reserves its address after its bind (post_bind), so that one that fails reserves none;
+ * but where that hook does not run (IP_BIND_ADDRESS_NO_PORT), or sees a subflow, it does here. If the
+ * bind then fails, the reservation is released when the socket is closed, or gets something else.
  */
-static __always_inline bool odm_is_placed_early(const struct bpf_sock_addr *ctx,
-						struct bpf_sock *sk)
+static __always_inline bool odm_reserves_early(const struct bpf_sock_addr *ctx, struct bpf_sock *sk)
 {
 	return sk->protocol == IPPROTO_TCP && !sk->src_port &&
 	       (!ctx->user_port || ODM_MPTCP_SOCKET(sk));
@@ -57,7 +56,7 @@ odm_note_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct odm_want *
 	       const struct odm_addr *addr, struct odm_decision d)
 {
 	u16 flags = want->class->flags & ODM_CLASS_CAPPED ? ODM_SOCKET_TRACKED : 0;
-	struct odm_decision place;
+	struct odm_decision cap;
 	u8 type = odm_source_of(addr).type;
 
 	if (d.verdict == ODM_REFUSE || !type)
@@ -68,11 +67,11 @@ odm_note_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct odm_want *
 		odm_lost(ODM_LOST_SOCKET);
 		return d;
 	}
-	if (odm_tracked(want->sock) && odm_is_placed_early(ctx, sk)) {
-		place = odm_place(odm_owner(ctx, sk), want->sock, want, addr, type,
-				  ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
-		if (place.verdict == ODM_REFUSE)
-			return place;
+	if (odm_tracked(want->sock) && odm_reserves_early(ctx, sk)) {
+		cap = odm_reserve_for(odm_owner(ctx, sk), want->sock, want, addr, type,
+				      ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
+		if (cap.verdict == ODM_REFUSE)
+			return cap;
 	}
 	want->sock->flags |= ODM_SOCKET_BOUND;
 	return d;
@@ -123,16 +122,12 @@ int odm_bind4(struct bpf_sock_addr *ctx)
 
 int odm_bind6(struct bpf_sock_addr *ctx)
 {
-	struct odm_addr addr = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
-					ctx->user_ip6[3] } };
+	struct odm_addr addr = ODM_ADDR6(ctx->user_ip6);
 	bool mapped = odm_is_v4(&addr), any = odm_is_any(&addr);
 	int verdict = odm_bind(ctx, mapped ? ODM_IPV4 : ODM_IPV6, &addr);
 
 	if (verdict && any && !odm_is_any(&addr)) {
-		ctx->user_ip6[0] = addr.w[0];
-		ctx->user_ip6[1] = addr.w[1];
-		ctx->user_ip6[2] = addr.w[2];
-		ctx->user_ip6[3] = addr.w[3];
+		ODM_SET_ADDR6(ctx->user_ip6, &addr);
 	}
 	return verdict;
 }

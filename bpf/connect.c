@@ -124,7 +124,7 @@ odm_decide_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 
 /*
  * Count, then give: a socket whose class is at its cap gets no address. One that gets none, or that has
- * chosen none, gives up the place that an earlier connect() had taken.
+ * chosen none, releases what an earlier connect() had reserved.
  */
 static __always_inline struct odm_decision odm_serve(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 						     const struct odm_want *want,
@@ -132,14 +132,14 @@ static __always_inline struct odm_decision odm_serve(struct bpf_sock_addr *ctx, 
 						     struct odm_decision d)
 {
 	u8 holds = d.verdict == ODM_ASSIGN ? ODM_HELD_BY_USER : ODM_HELD_BY_USER | ODM_HELD_BOUND;
-	struct odm_decision place;
+	struct odm_decision cap;
 
 	if (d.verdict == ODM_ASSIGN || d.reason == ODM_R_ALLOWED) {
-		place = odm_take_place(ctx, sk, want, &gift->addr, d.type, holds, ODM_H_CONNECT);
-		if (place.verdict == ODM_REFUSE)
-			return place;
+		cap = odm_reserve_source(ctx, sk, want, &gift->addr, d.type, holds, ODM_H_CONNECT);
+		if (cap.verdict == ODM_REFUSE)
+			return cap;
 	} else if (d.verdict == ODM_ACCEPT && odm_is_any(&gift->addr)) {
-		odm_leave_place(ctx, sk, want);
+		odm_release_source(ctx, sk, want);
 	}
 	return d.verdict == ODM_ASSIGN ? odm_give(ctx, sk, want, gift, d) : d;
 }
@@ -205,17 +205,13 @@ int odm_connect4(struct bpf_sock_addr *ctx)
 
 int odm_connect6(struct bpf_sock_addr *ctx)
 {
-	struct odm_addr destination = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
-					       ctx->user_ip6[3] } };
+	struct odm_addr destination = ODM_ADDR6(ctx->user_ip6);
 	struct bpf_sock *sk = ctx->sk;
 	struct odm_addr source;
 
 	if (!sk)
 		return 1;
-	source.w[0] = sk->src_ip6[0];
-	source.w[1] = sk->src_ip6[1];
-	source.w[2] = sk->src_ip6[2];
-	source.w[3] = sk->src_ip6[3];
+	source = ODM_ADDR6(sk->src_ip6);
 	return odm_connect(ctx, sk, odm_is_v4(&destination) ? ODM_IPV4 : ODM_IPV6, &destination,
 			   &source);
 }

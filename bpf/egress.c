@@ -53,8 +53,8 @@ static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *s
 
 /* A UDP socket whose source the kernel chose: only here is it known that it holds an address. */
 static __always_inline struct odm_decision
-odm_place_of_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_id,
-		      const struct odm_addr *addr, u8 type)
+odm_reserve_for_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_id,
+			 const struct odm_addr *addr, u8 type)
 {
 	struct odm_want want = { .class = class, .class_id = class_id };
 	struct bpf_sock *sk = skb->sk;
@@ -65,8 +65,8 @@ odm_place_of_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_
 	want.sock = odm_tracked(odm_own_storage(sk));
 	if (!want.sock || want.sock->holds)
 		return ODM_LEAVE_ALONE;
-	return odm_place(odm_cookie(skb), want.sock, &want, addr, type, ODM_HELD_BY_USER,
-			 ODM_H_EGRESS);
+	return odm_reserve_for(odm_cookie(skb), want.sock, &want, addr, type, ODM_HELD_BY_USER,
+			       ODM_H_EGRESS);
 }
 
 /*
@@ -182,7 +182,7 @@ int odm_egress(struct __sk_buff *skb)
 		return 1;
 	d = odm_decide_egress(skb, class, source, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
-		d = odm_place_of_datagram(skb, class, cgroup.class_id, &addr, source.type);
+		d = odm_reserve_for_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (d.silent || odm_is_outsider(skb))
 		return 1;
 	d = odm_soften(d, class->mode);

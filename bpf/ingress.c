@@ -59,10 +59,7 @@ static __always_inline bool odm_is_wildcard_server(const struct bpf_sock *sk)
 		return false;
 	if (sk->family == AF_INET)
 		return !sk->src_ip4;
-	bound.w[0] = sk->src_ip6[0];
-	bound.w[1] = sk->src_ip6[1];
-	bound.w[2] = sk->src_ip6[2];
-	bound.w[3] = sk->src_ip6[3];
+	bound = ODM_ADDR6(sk->src_ip6);
 	return odm_is_any(&bound);
 }
 

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 4
+#define ODM_ABI_TAG 5
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -146,7 +146,7 @@ struct odm_settings {
 	__u64 home_netns; /* netns cookie; sockets of other namespaces pass */
 	__u32 epoch;      /* raised whenever a cgroup is classified or not any more */
 	__u32 mark_mask;
-	__u32 mark_shift;
+	__u32 pad;
 	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
 	__u32 protocol;       /* route, rule and address protocol of the agent; for detach */
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */

@@ -10,6 +10,18 @@ static __always_inline struct odm_addr odm_addr4(__be32 addr)
 	return (struct odm_addr){ .w = { 0, 0, ODM_MAPPED, addr } };
 }
 
+/* IPv6 fields of contexts, sockets and socket addresses are read and written by the word. */
+#define ODM_ADDR6(field)                                                                           \
+	((struct odm_addr){ .w = { (field)[0], (field)[1], (field)[2], (field)[3] } })
+
+#define ODM_SET_ADDR6(field, addr)                                                                 \
+	do {                                                                                       \
+		(field)[0] = (addr)->w[0];                                                         \
+		(field)[1] = (addr)->w[1];                                                         \
+		(field)[2] = (addr)->w[2];                                                         \
+		(field)[3] = (addr)->w[3];                                                         \
+	} while (0)
+
 static __always_inline bool odm_is_v4(const struct odm_addr *a)
 {
 	return a->w[0] == 0 && a->w[1] == 0 && a->w[2] == ODM_MAPPED;

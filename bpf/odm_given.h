@@ -52,10 +52,7 @@ static __always_inline int odm_bind_to(struct bpf_sock_addr *ctx, const struct b
 		sa4.sin_addr = addr->w[3];
 		return bpf_bind(ctx, (struct sockaddr *)&sa4, sizeof(sa4));
 	}
-	sa6.sin6_addr[0] = addr->w[0];
-	sa6.sin6_addr[1] = addr->w[1];
-	sa6.sin6_addr[2] = addr->w[2];
-	sa6.sin6_addr[3] = addr->w[3];
+	ODM_SET_ADDR6(sa6.sin6_addr, addr);
 	return bpf_bind(ctx, (struct sockaddr *)&sa6, sizeof(sa6));
 }
 

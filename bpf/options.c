@@ -136,7 +136,8 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		return odm_leave_to_kernel(ctx);
 	d = odm_check_request(want.class, value);
 	if (d.verdict == ODM_ACCEPT && want.class->flags & ODM_CLASS_CAPPED) {
-		excess = odm_exceeds(&want, odm_use(want.class_id, d.type, false, true, true),
+		excess = odm_exceeds(&want,
+				     odm_usage_add(want.class_id, d.type, ODM_RESERVE_REQUEST),
 				     d.type, ODM_H_SETSOCKOPT);
 		if (excess.verdict == ODM_REFUSE)
 			d = excess;

@@ -41,7 +41,7 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 {
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_want want = {};
-	struct odm_decision d = ODM_LEAVE_ALONE, place;
+	struct odm_decision d = ODM_LEAVE_ALONE, cap;
 	struct odm_cgroup cgroup;
 
 	if (!settings)
@@ -62,10 +62,10 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		d = odm_decide_sendmsg(ctx, sk, settings, &want, family, source);
 	}
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {
-		place = odm_take_place(ctx, sk, &want, source, d.type, ODM_HELD_BY_USER,
-				       ODM_H_SENDMSG);
-		if (place.verdict == ODM_REFUSE)
-			d = place;
+		cap = odm_reserve_source(ctx, sk, &want, source, d.type, ODM_HELD_BY_USER,
+					 ODM_H_SENDMSG);
+		if (cap.verdict == ODM_REFUSE)
+			d = cap;
 	}
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_SENDMSG);
 }
@@ -88,10 +88,8 @@ int odm_sendmsg4(struct bpf_sock_addr *ctx)
 
 int odm_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	struct odm_addr peer = { .w = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2],
-					ctx->user_ip6[3] } };
-	struct odm_addr source = { .w = { ctx->msg_src_ip6[0], ctx->msg_src_ip6[1],
-					  ctx->msg_src_ip6[2], ctx->msg_src_ip6[3] } };
+	struct odm_addr peer = ODM_ADDR6(ctx->user_ip6);
+	struct odm_addr source = ODM_ADDR6(ctx->msg_src_ip6);
 	struct bpf_sock *sk = ctx->sk;
 	bool any = odm_is_any(&source);
 	int verdict;
@@ -99,17 +97,11 @@ int odm_sendmsg6(struct bpf_sock_addr *ctx)
 	if (!sk)
 		return 1;
 	if (odm_is_any(&peer)) {
-		peer.w[0] = sk->dst_ip6[0];
-		peer.w[1] = sk->dst_ip6[1];
-		peer.w[2] = sk->dst_ip6[2];
-		peer.w[3] = sk->dst_ip6[3];
+		peer = ODM_ADDR6(sk->dst_ip6);
 	}
 	verdict = odm_sendmsg(ctx, sk, odm_is_v4(&peer) ? ODM_IPV4 : ODM_IPV6, &peer, &source);
 	if (verdict && any && !odm_is_any(&source)) {
-		ctx->msg_src_ip6[0] = source.w[0];
-		ctx->msg_src_ip6[1] = source.w[1];
-		ctx->msg_src_ip6[2] = source.w[2];
-		ctx->msg_src_ip6[3] = source.w[3];
+		ODM_SET_ADDR6(ctx->msg_src_ip6, &source);
 	}
 	return verdict;
 }

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 4
+ABI_TAG: Final = 5
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -183,7 +183,7 @@ class Settings(ct.Structure):
         ("home_netns", ct.c_uint64),
         ("epoch", ct.c_uint32),
         ("mark_mask", ct.c_uint32),
-        ("mark_shift", ct.c_uint32),
+        ("pad", ct.c_uint32),
         ("strict_classes", ct.c_uint32),
         ("protocol", ct.c_uint32),
         ("any_ip_spans", ct.c_uint32),

@@ -47,7 +47,6 @@ def write(folder: Path, wanted: Deployment) -> None:
         before = bytes(row)
         row.home_netns = wanted.netns_cookie
         row.mark_mask = wanted.mark_mask
-        row.mark_shift = (wanted.mark_mask & -wanted.mark_mask).bit_length() - 1
         row.protocol = wanted.protocol
         row.epoch = row.epoch or 1
         if bytes(row) != before:  # a running agent writes this row, too

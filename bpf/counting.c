@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How long a tracked socket holds its address (odm_hold.h): from bind or connect to the last event. */
+/* When a tracked socket reserves its address, and when it is released (odm_reserve.h). */
 
 /* After a bind that succeeded; here too a class at its cap is told so, and the bind is undone. */
 static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_addr *addr)
@@ -21,8 +21,8 @@ static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_a
 	want.asked = sock->type;
 	if (!want.class || want.class->mode == ODM_MODE_OFF)
 		return 1;
-	d = odm_place(odm_cookie(sk), sock, &want, addr, source.type,
-		      ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
+	d = odm_reserve_for(odm_cookie(sk), sock, &want, addr, source.type,
+			    ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
 }
 
@@ -35,8 +35,7 @@ int odm_post_bind4(struct bpf_sock *ctx)
 
 int odm_post_bind6(struct bpf_sock *ctx)
 {
-	struct odm_addr addr = { .w = { ctx->src_ip6[0], ctx->src_ip6[1], ctx->src_ip6[2],
-					ctx->src_ip6[3] } };
+	struct odm_addr addr = ODM_ADDR6(ctx->src_ip6);
 
 	return odm_post_bind(ctx, &addr);
 }
@@ -72,14 +71,11 @@ static __always_inline void odm_local_of(const struct bpf_sock *sk, struct odm_a
 		*addr = odm_addr4(v4);
 		return;
 	}
-	addr->w[0] = sk->src_ip6[0];
-	addr->w[1] = sk->src_ip6[1];
-	addr->w[2] = sk->src_ip6[2];
-	addr->w[3] = sk->src_ip6[3];
+	*addr = ODM_ADDR6(sk->src_ip6);
 }
 
 /*
- * A connection has taken its place before, or was let in by the cap at ingress. Only listen() has no hook
+ * A connection is reserved for before, or was let in by the cap at ingress. Only listen() has no hook
  * before, and what a failed connect() has left on a socket may be what it listens on: beyond the cap such
  * a listener is not counted, and hears nothing (ingress).
  */
@@ -93,7 +89,7 @@ static __always_inline bool odm_is_capped(u32 op, u16 class_id)
 /* A connection or listener comes to be: its true source is known here, whoever chose it. */
 static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock *sk, u32 op)
 {
-	struct odm_held before, now, kept = {};
+	struct odm_reservation before, now, kept = {};
 	struct odm_socket *sock, *parent;
 	struct odm_settings *settings;
 	struct odm_source source;
@@ -110,17 +106,22 @@ static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock
 	cookie = odm_cookie(ctx);
 	if (!source.type)
 		return;
-	if (parent) /* the place that bind or connect has taken is the subflow's from now on */
-		kept = odm_unnote(parent, odm_owner(ctx, sk), ODM_HELD | ODM_HELD_BOUND);
-	before = odm_held_of(sock, cookie);
-	now = odm_place_at(&addr, odm_class_of_asker(sock, settings->epoch), source.type,
-			   ODM_HELD_BY_KERNEL);
+	if (parent) /* what bind or connect has reserved is the subflow's from now on */
+		kept = odm_remove_holders(parent, odm_owner(ctx, sk), ODM_HELD | ODM_HELD_BOUND);
+	before = odm_reservation_of(sock, cookie);
+	now = (struct odm_reservation){
+		.addr = addr,
+		.class_id = odm_class_of_asker(sock, settings->epoch),
+		.type = source.type,
+		.holds = ODM_HELD_BY_KERNEL,
+	};
 	if (odm_is_counted(&before))
 		now.class_id = before.class_id;
 	else if (odm_is_counted(&kept))
 		now.class_id = kept.class_id;
-	if (odm_is_counted(&kept) || !odm_join(sock, cookie, &now))
-		odm_hold(sock, cookie, &now, &kept, false, odm_is_capped(op, now.class_id));
+	if (odm_is_counted(&kept) || !odm_add_holder(sock, cookie, &now))
+		odm_reserve(sock, cookie, &now, &kept,
+			    odm_is_capped(op, now.class_id) ? ODM_RESERVE_ENFORCE : 0);
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
@@ -134,7 +135,7 @@ static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock
 		return;
 	if (!(sock->holds & ODM_HELD_BOUND))
 		who |= ODM_HELD_BY_USER;
-	odm_let_go(sock, odm_cookie(ctx), who);
+	odm_release_holders(sock, odm_cookie(ctx), who);
 }
 
 /* A socket that was connected before it listens: what it answers and accepts is for no table of ours. */
@@ -173,6 +174,7 @@ int odm_sock_release(struct bpf_sock *ctx)
 	struct odm_socket *sock = odm_tracked(odm_own_storage(ctx));
 
 	if (sock && sock->holds)
-		odm_let_go(sock, odm_owner_released(ctx), ODM_HELD_BY_USER | ODM_HELD_BOUND);
+		odm_release_holders(sock, odm_owner_released(ctx),
+				    ODM_HELD_BY_USER | ODM_HELD_BOUND);
 	return 1;
 }

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from odm_agent.config.file import contents
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.client import ControlClient
 
@@ -44,7 +45,7 @@ def _agent_section(path: Path) -> dict[str, Any]:
     """The `[agent]` table as it stands in the file, unchecked; raises OSError and ValueError."""
     import tomllib
 
-    section = tomllib.loads(path.read_text(encoding="utf-8-sig")).get("agent", {})
+    section = tomllib.loads(contents(path).decode("utf-8-sig")).get("agent", {})
     if not isinstance(section, dict):
         raise ValueError("agent is not a table")
     return section

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from odm_agent.config.check_prefixes import edges_of
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config
 from odm_agent.config.values import gateway_of, spans_of
@@ -38,7 +39,13 @@ def gateway_trouble(interface: str, gateway: IPAddress, host: HostState) -> str 
         and route.destination is not None
         and interface in route.interfaces
     ]
-    if any(net.version == gateway.version and gateway in net for net in connected):
+    on_link = [net for net in connected if net.version == gateway.version and gateway in net]
+    if any(gateway in edges_of(net) for net in on_link):
+        return (
+            f"{gateway} is the own or the broadcast address of the subnet of {interface}, so it"
+            " can't be reached; use the router's address"
+        )
+    if on_link:
         return None
     return (
         f"{gateway} is in no subnet that {interface} is connected to, so it can't be reached; use"

@@ -1,5 +1,7 @@
 """What the schema cannot say: whether a configuration makes sense. Pure; finds all at once."""
 
+import os
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
@@ -7,9 +9,14 @@ from typing import Final
 from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
+from odm_agent.policy.globs import is_glob
 
 #: Where the cgroup v2 hierarchy is mounted on Debian, the longest first.
 _MOUNTED: Final = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+#: How /proc/PID/cgroup begins the line of the v2 hierarchy.
+_PRINTED_BY_PROC: Final = re.compile("0::/?")
+#: NAME_MAX (linux/limits.h).
+_LONGEST_NAME: Final = 255
 #: A request every 0.6 ms: whoever needs more wants no cap.
 MOST_REQUESTS: Final = 100_000
 
@@ -140,11 +147,22 @@ def _caps(name: str, section: ClassConfig) -> Iterator[Problem]:
 
 
 def _bad_pattern(pattern: str, attach_point: str) -> str | None:
+    if printed := _PRINTED_BY_PROC.match(pattern):
+        return (
+            "is as /proc/PID/cgroup has it; write it as below the attach point:"
+            f' "{pattern[printed.end() :].strip("/") or "/"}"'
+        )
     if (below := _below(pattern, attach_point)) is not None:
+        if attach_point and _below(pattern, attach_point, ()) is None:
+            return f"is outside of {attach_point}, the attach point; name one below it"
         return (
             f'is where the cgroup is mounted; write it as below the attach point: "{below or "/"}"'
         )
     parts = pattern.strip("/").split("/")
+    if "\0" in pattern or "\n" in pattern:
+        return "holds a character that no cgroup's name can have; leave it out"
+    if any(len(os.fsencode(part)) > _LONGEST_NAME and not is_glob(part) for part in parts):
+        return f"has a name of more than {_LONGEST_NAME} bytes, which no cgroup has; shorten it"
     if "**" in parts:
         return 'holds "**"; a wildcard stays within one component, write one * for each level'
     if not pattern or (pattern != "/" and not all(parts)) or {".", ".."} & set(parts):
@@ -155,10 +173,10 @@ def _bad_pattern(pattern: str, attach_point: str) -> str | None:
     return None
 
 
-def _below(pattern: str, attach_point: str) -> str | None:
+def _below(pattern: str, attach_point: str, mounted: tuple[str, ...] = _MOUNTED) -> str | None:
     """The form that matches of a path from the root of the file system, as `classes` prints it."""
     parts = [part for part in pattern.split("/") if part]
-    for folder in (attach_point, *_MOUNTED):
+    for folder in (attach_point, *mounted):
         above = [part for part in folder.split("/") if part]
         if above and parts[: len(above)] == above:
             return "/".join(parts[len(above) :])

@@ -1,7 +1,7 @@
 """Whether the typed prefixes of a configuration are prefixes that can be typed."""
 
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, TypeVar
 
 from odm_agent.config.problems import Problem, check_name
@@ -23,6 +23,8 @@ _SPECIAL: Final[dict[str, tuple[IPNetwork, ...]]] = {
     "broadcast": (IPv4Network("255.255.255.255/32"),),
     "IPv4-mapped": (IPv6Network("::ffff:0:0/96"),),
 }
+#: What is special as a destination, and a next hop all the same.
+_NEXT_HOPS: Final = frozenset({"link-local"})
 
 _T = TypeVar("_T")
 
@@ -34,6 +36,7 @@ def check_prefixes(config: Config) -> list[Problem]:
         problems += check_name("prefixes", name)
         problems += _prefix(("prefixes", name), prefix)
     problems += _overlaps(config)
+    problems += _gateways_of_our_own(config)
     bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
     if len(config.prefixes) >= 2**bits > 1:
         problems.append(
@@ -100,8 +103,15 @@ def _gateway(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> I
         yield Problem(
             where, f"{gateway} is IPv{gateway.version}, {network} is not; use one of its family"
         )
-    elif gateway.is_multicast or gateway.is_loopback or gateway.is_unspecified:
+    elif any(
+        gateway in net for kind, nets in _SPECIAL.items() if kind not in _NEXT_HOPS for net in nets
+    ):
         yield Problem(where, f"{gateway} is no next hop; use the router's own address")
+    elif gateway in edges_of(network):
+        yield Problem(
+            where,
+            f"{gateway} is the network's own address or its broadcast address; use the router's",
+        )
     elif prefix.placement == "delegated" and gateway in network:
         yield Problem(
             where,
@@ -163,14 +173,34 @@ def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iter
 
 def _ipv4_room(prefix: PrefixConfig, network: IPv4Network) -> int:
     first, last = range_of(prefix) or (network.network_address, network.broadcast_address)
-    edges = {network.network_address, network.broadcast_address} if network.prefixlen < 31 else ()
-    return int(last) - int(first) + 1 - sum(first <= edge <= last for edge in edges)
+    return int(last) - int(first) + 1 - sum(first <= edge <= last for edge in edges_of(network))
+
+
+def edges_of(network: IPNetwork) -> frozenset[IPv4Address]:
+    """The addresses of an IPv4 network that no host of it has: its own, and the broadcast one."""
+    if isinstance(network, IPv6Network) or network.prefixlen >= 31:  # RFC 3021
+        return frozenset()
+    return frozenset((network.network_address, network.broadcast_address))
 
 
 def _ipv6_room(network: IPv6Network) -> int:
     """Usable addresses: not the subnet-router anycast one, nor the 128 reserved ones (RFC 2526)."""
     reserved = 0 if network.prefixlen >= 127 else 1 if network.prefixlen >= 120 else 129
     return network.num_addresses - reserved
+
+
+def _gateways_of_our_own(config: Config) -> Iterator[Problem]:
+    """Gateways that lie in another prefix whose addresses are all this host's."""
+    for name, prefix in config.prefixes.items():
+        gateway, _ = _try(lambda prefix=prefix: gateway_of(prefix))  # type: ignore[misc]
+        for other, theirs in config.prefixes.items():
+            ours = theirs.forwarded == "refuse" if theirs.placement == "delegated" else theirs.range
+            if gateway is not None and other != name and ours and _holds(theirs, gateway):
+                yield Problem(
+                    ("prefixes", name, "gateway"),
+                    f"{gateway} lies in prefix {other!r}, so it is this host's own; use the"
+                    " router's address",
+                )
 
 
 def _overlaps(config: Config) -> Iterator[Problem]:

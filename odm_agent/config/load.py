@@ -13,6 +13,7 @@ import msgspec
 
 from odm_agent.config.check import check
 from odm_agent.config.check_host import host_errors, host_warnings
+from odm_agent.config.file import contents
 from odm_agent.config.lines import line_of, lines_of
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import (
@@ -52,18 +53,22 @@ def load(path: Path) -> Config:
 def read(path: Path) -> str:
     """The text of a configuration file; raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = contents(path).decode()
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot read the configuration: {error.strerror}; name another file with"
             " --config, or make this one readable"
         ) from error
     except UnicodeDecodeError as error:
-        utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        what = "is UTF-16, as its byte order mark (BOM) says" if utf16 else "is not UTF-8"
+        marked = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "UTF-16 or UTF-32, as its byte order mark (BOM) says" if marked else "not UTF-8"
         raise ConfigError(
-            f"{path}: the configuration {what}; save it as UTF-8 without a BOM"
+            f"{path}: the configuration is {what}; save it as UTF-8 without a BOM"
         ) from error
+    if "\0" in text:
+        raise ConfigError(
+            f"{path}: the configuration holds zero bytes, as UTF-16 does; save it as UTF-8"
+        )
     if text.startswith("\ufeff"):
         raise ConfigError(
             f"{path}:1: the file begins with a byte order mark (BOM), which TOML doesn't know; save"

@@ -1,12 +1,15 @@
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
+from odm_agent.cli.where import agent_settings
 from odm_agent.config.lines import line_of, lines_of
 from odm_agent.config.load import Finding, load, parse, review
-from odm_agent.config.schema import Config
+from odm_agent.config.schema import AgentConfig, Config
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.host import HostState, Link, LocalAddress, Route
 from odm_agent.core.model import Family
@@ -29,6 +32,11 @@ def prefix(
     network: str = "2001:db8:1::/64", extra: str = "", name: str = "p", placement: str = "delegated"
 ) -> str:
     return PREFIX.format(name=name, prefix=network, placement=placement) + extra + "\n"
+
+
+def on_link(extra: str = "") -> str:
+    """An on-link IPv4 prefix of two addresses."""
+    return prefix("192.0.2.0/24", f'range = "192.0.2.9-192.0.2.10"\n{extra}', placement="on-link")
 
 
 def refused(text: str) -> str:
@@ -137,6 +145,19 @@ def test_all_problems_are_named_with_their_lines() -> None:
         (prefix(extra='gateway = "192.0.2.1"'), "use one of its family"),
         (prefix(extra='gateway = "x"'), "no address"),
         (prefix(extra='gateway = "ff02::1"'), "is no next hop"),
+        (prefix(extra='gateway = "::ffff:192.0.2.1"'), "is no next hop"),
+        (prefix("192.0.2.0/29", 'gateway = "255.255.255.255"'), "is no next hop"),
+        (prefix("192.0.2.0/29", 'gateway = "0.0.0.1"'), "is no next hop"),
+        (on_link('gateway = "192.0.2.0"'), "its broadcast address"),
+        (on_link('gateway = "192.0.2.255"'), "its broadcast address"),
+        (
+            prefix(extra='gateway = "2001:db8:2::1"') + prefix("2001:db8:2::/64", name="q"),
+            "f.toml:7: prefixes.p.gateway: 2001:db8:2::1 lies in prefix 'q'",
+        ),
+        (
+            prefix("203.0.113.0/29", 'gateway = "192.0.2.9"', name="q") + on_link(),
+            "f.toml:7: prefixes.q.gateway: 192.0.2.9 lies in prefix 'p'",
+        ),
         (prefix(extra='gateway = "2001:db8:1::1"'), "all of which is delegated"),
         (prefix(extra='range = "192.0.2.1-192.0.2.2"'), "a range is for IPv4"),
         (prefix(extra="pool = 0"), "use 1 to 32768"),
@@ -184,6 +205,13 @@ def test_what_makes_no_sense_is_refused(text: str, expected: str) -> None:
         '[agent]\nmetrics = ""\n',
         '[agent]\nmetrics = "[::1]:9653"\ncgroup = "/sys/fs/cgroup/x"\nmark_mask = 0xFF\n',
         '[classes.a]\ncgroups = ["/", "user.slice/*/app"]\nallow = ["fixed"]\nstrict = true\n',
+        prefix(
+            "192.0.2.0/31", 'gateway = "192.0.2.1"\nrange = "192.0.2.0-192.0.2.0"', "p", "on-link"
+        ),
+        # The router is a host behind this one, to which the other prefix is handed on.
+        prefix(extra='gateway = "2001:db8:2::1"')
+        + prefix("2001:db8:2::/64", 'forwarded = "allow"', name="q"),
+        f'[classes.a]\ncgroups = ["{"x" * 255}", "[{"y" * 300}]*"]\n',
         # Two ranges of one link are disjoint though their networks are not.
         prefix("192.0.2.0/24", 'range = "192.0.2.8-192.0.2.9"', "p", "on-link")
         + prefix("192.0.2.0/24", 'range = "192.0.2.10-192.0.2.11"', "q", "on-link"),
@@ -264,11 +292,54 @@ def test_a_missing_interface_is_a_warning_since_interfaces_come_and_go() -> None
 # --- what people paste, and what an editor leaves ---------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
     (tmp_path / "f.toml").write_text("[agent]\n", encoding=encoding)
     with pytest.raises(ConfigError, match="BOM"):
         load(tmp_path / "f.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_told_from_bad_toml(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "f.toml").write_text("[agent]\n", encoding=encoding)
+    with pytest.raises(ConfigError, match="UTF-16"):
+        load(tmp_path / "f.toml")
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _long(path: Path) -> None:
+    path.touch()
+    os.truncate(path, (1 << 24) + 1)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_fifo, "no regular file"),
+        (_endless, "no regular file"),
+        (_long, "longer than 16 MiB"),
+        (_loop, "Too many levels"),
+        (Path.mkdir, "Is a directory"),
+    ],
+)
+def test_what_is_no_file_of_a_sensible_length_is_refused_at_once(
+    make: Callable[[Path], None], words: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "f.toml")
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path / "f.toml")
+    assert agent_settings(tmp_path / "f.toml") == AgentConfig(), "other commands go on without it"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +350,8 @@ def test_a_byte_order_mark_is_refused_by_its_name(encoding: str, tmp_path: Path)
         ("sys/fs/cgroup/system.slice/ssh.service/", "system.slice/ssh.service"),
         ("//sys//fs/cgroup/unified//user.slice/*/app.slice", "user.slice/*/app.slice"),
         ("/sys/fs/cgroup", "/"),
+        ("0::/system.slice/ssh.service", "system.slice/ssh.service"),
+        ("0::/", "/"),
     ],
 )
 def test_a_cgroup_as_classes_prints_it_is_refused_with_the_form_that_matches(
@@ -294,6 +367,27 @@ def test_a_cgroup_below_the_configured_attach_point_is_told_from_there() -> None
         '[agent]\ncgroup = "/mnt/cg/odm"\n[classes.a]\ncgroups = ["/mnt/cg/odm/x.service"]\n'
     )
     assert 'below the attach point: "x.service"' in said
+
+
+def test_a_cgroup_outside_of_the_configured_attach_point_is_refused_as_such() -> None:
+    said = refused(
+        '[agent]\ncgroup = "/sys/fs/cgroup/odm"\n'
+        '[classes.a]\ncgroups = ["/sys/fs/cgroup/other/x.service"]\n'
+    )
+    assert "is outside of /sys/fs/cgroup/odm" in said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("a\\u0000b", "no cgroup's name can have"),
+        ("a*\\n", "no cgroup's name can have"),
+        ("a/" + "x" * 256, "more than 255 bytes"),
+        ("é" * 128, "more than 255 bytes"),
+    ],
+)
+def test_a_name_that_no_cgroup_can_have_is_refused(pattern: str, words: str) -> None:
+    assert words in refused(f'[classes.a]\ncgroups = ["{pattern}"]\n')
 
 
 @pytest.mark.parametrize("pattern", ["a/../b", "a//b", "..", "./a", "a/."])
@@ -329,6 +423,8 @@ def warnings(text: str, host: HostState = ON_W0) -> list[str]:
         ("192.0.2.1", None),
         ("192.0.2.10", "this host's own address"),
         ("203.0.113.1", "is in no subnet that eth0 is connected to"),
+        ("192.0.2.0", "the own or the broadcast address of the subnet"),
+        ("192.0.2.255", "the own or the broadcast address of the subnet"),
     ],
 )
 def test_a_gateway_by_which_nothing_leaves_is_a_warning(gateway: str, words: str | None) -> None:

@@ -24,7 +24,7 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import Address, HostState, Route, Rule, RuleAction
-from odm_agent.kernel import addresses, labels, links, routes, rules
+from odm_agent.kernel import addresses, labels, links, nexthops, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
 
 _HINTS: Final = {
@@ -103,15 +103,16 @@ class NetlinkKernel:
         found = await links.read(route)
         names = {link.index: link.name for link in found}
         ours, others = await rules.read(route, self._protocol)
+        objects = await nexthops.read(route, names)
         tables = {(each.family, each.table) for each in others if each.action == "lookup"}
         return HostState(
             links={link.name: link for link in found},
             addresses=tuple(await addresses.read(route, names, self._protocol)),
             routes=await routes.read_ours(route, names, self._protocol),
             rules=ours,
-            main_routes=await routes.read_main(route, names, self._protocol),
+            main_routes=await routes.read_main(route, names, objects, self._protocol),
             foreign_rules=others,
-            foreign_routes=await routes.read_tables(route, names, tables),
+            foreign_routes=await routes.read_tables(route, names, objects, tables),
             labels=await labels.read(route, self._protocol),
         )
 

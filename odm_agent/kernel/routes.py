@@ -7,6 +7,7 @@ spelt in a message is `routespec`'s.
 import errno
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
@@ -15,11 +16,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from odm_agent.core.host import Route, RouteKind
+from odm_agent.core.host import Hop, Route, RouteKind
 from odm_agent.core.model import Family
 from odm_agent.kernel import routespec
 from odm_agent.kernel.links import indexes_of
 from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
+
+Objects = Mapping[int, tuple[Hop, ...]]
 
 MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255
@@ -39,19 +42,22 @@ async def read_ours(
 
 
 async def read_main(
-    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
+    route: AsyncIPRoute, names: Mapping[int, str], objects: Objects, protocol: int
 ) -> tuple[Route, ...]:
-    """The main table's routes without ours."""
+    """The main table's routes without ours; `objects` are the nexthop objects (`nexthops.read`)."""
     found = {
         each
         for family in Family
-        for each in await _dump(route, names, family, table=MAIN_TABLE, unwanted=protocol)
+        for each in await _dump(route, names, family, objects, table=MAIN_TABLE, unwanted=protocol)
     }
     return tuple(sorted(found, key=repr))
 
 
 async def read_tables(
-    route: AsyncIPRoute, names: Mapping[int, str], tables: Collection[tuple[Family, int]]
+    route: AsyncIPRoute,
+    names: Mapping[int, str],
+    objects: Objects,
+    tables: Collection[tuple[Family, int]],
 ) -> tuple[Route, ...]:
     """All routes of some tables of others; main and local are not read again."""
     return tuple(
@@ -59,7 +65,7 @@ async def read_tables(
             each
             for family, table in sorted(tables)
             if table not in (MAIN_TABLE, _LOCAL_TABLE)
-            for each in await _dump(route, names, family, table=table)
+            for each in await _dump(route, names, family, objects, table=table)
         ]
     )
 
@@ -154,6 +160,7 @@ async def _dump(
     route: AsyncIPRoute,
     names: Mapping[int, str],
     family: Family,
+    objects: Objects = MappingProxyType({}),
     *,
     protocol: int = 0,
     table: int = 0,
@@ -176,7 +183,7 @@ async def _dump(
             return []  # the table does not exist: nothing was ever put into it
         raise
     parsed = (
-        routespec.parse(each, family, names)
+        routespec.parse(each, family, names, objects)
         for each in answer
         if (owner := routespec.protocol_of(each)) != unwanted and protocol in (0, owner)
     )

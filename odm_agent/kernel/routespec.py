@@ -10,7 +10,8 @@ its cached routes in the object, so that a copy would be answered with the origi
 import logging
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -35,13 +36,14 @@ logger = logging.getLogger(__name__)
 _RTM_F_CLONED: Final = 0x200
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
 _RTA_PREFSRC, _RTA_METRICS, _RTA_MULTIPATH, _RTA_FLOW, _RTA_TABLE = 7, 8, 9, 11, 15
-_RTA_VIA, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP = 18, 20, 21, 22
+_RTA_VIA, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP, _RTA_NH_ID = 18, 20, 21, 22, 30
 #: What is carried as it is. The rest is understood, or is about the moment (lifetimes, counters).
 _CARRIED: Final = frozenset({_RTA_METRICS, _RTA_FLOW, _RTA_PREF, _RTA_ENCAP_TYPE, _RTA_ENCAP})
 #: struct rtmsg: family, prefix lengths, TOS, table, protocol, scope, type, flags.
 _FIXED_PART: Final = struct.Struct("=8BI")
 #: struct rtnexthop: length, flags, weight, interface.
 _NEXT_HOP: Final = struct.Struct("=HBBi")
+_MOST_WEIGHT: Final = 255
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
 
@@ -119,39 +121,65 @@ def protocol_of(packed: bytes) -> int:
     return packed[5]
 
 
-def parse(packed: bytes, family: Family, names: Mapping[int, str]) -> Route | None:
+def parse(
+    packed: bytes,
+    family: Family,
+    names: Mapping[int, str],
+    objects: Mapping[int, tuple[Hop, ...]],
+) -> Route | None:
     """The route, or None for kinds and conditions that the model has no words for.
 
-    `packed` begins behind the netlink header.
+    `packed` begins behind the netlink header; `objects` are the nexthop objects that it may name.
     """
     _, dst_len, src_len, tos, table, _, _, number_of_kind, flags = _FIXED_PART.unpack_from(packed)
     kind = _KINDS.get(number_of_kind)
     if kind is None or flags & _RTM_F_CLONED:
         return None
     spelt = dict(attribute_list(packed, _FIXED_PART.size))
-    hops = tuple(_hops(spelt.get(_RTA_MULTIPATH, b""), names)) if kind.sends else ()
-    # IPv6 shows routes that send nothing on `lo`.
-    interface = names.get(number(spelt.get(_RTA_OIF))) if kind.sends else None
+    hops = _where(spelt, names, objects) if kind.sends else ()
+    alone = hops[0] if len(hops) == 1 else Hop("")
     metric = number(spelt.get(_RTA_PRIORITY))
     route = Route(
         table=number(spelt.get(_RTA_TABLE), table),
         family=family,
         destination=_network(spelt.get(_RTA_DST), dst_len),
         kind=kind,
-        interface=interface if not hops else None,
-        gateway=_gateway(spelt) if kind.sends and not hops else None,
+        # IPv6 shows routes that send nothing on `lo`.
+        interface=alone.interface or None,
+        gateway=alone.gateway,
         source=_address(spelt.get(_RTA_PREFSRC)),
         metric=0 if family is Family.IPV6 and metric == IP6_RT_PRIO_USER else metric,
         tos=tos,
-        hops=hops,
+        hops=hops if len(hops) > 1 else (),
         only_from=_network(spelt.get(_RTA_SRC), src_len),
-        attributes=_carried(spelt) if kind.sends else (),
+        attributes=tuple(sorted({*_carried(spelt), *alone.attributes})) if kind.sends else (),
     )
-    unknown = kind.sends and ("" in {h.interface for h in hops} if hops else interface is None)
-    if unknown:
+    if kind.sends and "" in ({hop.interface for hop in hops} or {""}):
         logger.debug("route over an unknown interface, left out", extra={"route": str(route)})
         return None
     return route
+
+
+def _where(
+    spelt: Mapping[int, bytes],
+    names: Mapping[int, str],
+    objects: Mapping[int, tuple[Hop, ...]],
+) -> tuple[Hop, ...]:
+    """The next hops, as the route says them, or the object that it names."""
+    if _RTA_MULTIPATH in spelt:
+        return _merged(_hops(spelt[_RTA_MULTIPATH], names))
+    if _RTA_OIF in spelt:
+        return (Hop(names.get(number(spelt[_RTA_OIF]), ""), _gateway(spelt)),)
+    return _merged(objects.get(number(spelt.get(_RTA_NH_ID)), ()))
+
+
+def _merged(hops: Iterable[Hop]) -> tuple[Hop, ...]:
+    """One of each, with the weight of all: objects may be alike, IPv6 routes refuse such hops."""
+    weights: dict[Hop, int] = {}
+    for hop in hops:
+        key = replace(hop, weight=0)
+        weights[key] = weights.get(key, -1) + hop.weight + 1
+    return tuple(replace(hop, weight=min(each, _MOST_WEIGHT)) for hop, each in weights.items())
 
 
 def _hops(data: bytes, names: Mapping[int, str]) -> Iterator[Hop]:

@@ -27,6 +27,8 @@ from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 #: Where the kernel has the rule for the main table.
 _MAIN_PRIORITY: Final = 32766
+#: What is asked first, by all packets, and says what is for this host.
+_LOCAL_TABLE: Final = 255
 #: linux/fib_rules.h
 _FIB_RULE_INVERT: Final = 0x2
 _FOREIGN_ACTIONS: Final = {
@@ -71,8 +73,8 @@ async def read(
                 rule = _parse(family, each)
                 rules.add(rule)
                 last = max(last, rule.priority)
-            elif priority := each.get_attr("FRA_PRIORITY", 0):  # 0 is the local table's
-                foreign.append((priority, each))
+            elif each.get_attr("FRA_TABLE") != _LOCAL_TABLE:
+                foreign.append((each.get_attr("FRA_PRIORITY", 0), each))
         end = last or _MAIN_PRIORITY - 1
         others += [_foreign(family, each) for priority, each in foreign if priority <= end]
     return frozenset(rules), tuple(others)

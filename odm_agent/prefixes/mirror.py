@@ -128,6 +128,12 @@ def takes_everything(routes: Iterable[Route], suppressed: int | None = None) -> 
     return any(route.destination is None for route in counts) or bool(default_in_disguise(counts))
 
 
+def takes_half(network: IPNetwork) -> bool:
+    """Whether a network is a part of a default route rather than a network: half of it, or more."""
+    whole = _WHOLE[Family.of(network)]
+    return 2 * _share(network, whole) >= whole.num_addresses
+
+
 def _length(route: Route) -> int:
     return route.destination.prefixlen if route.destination is not None else 0
 

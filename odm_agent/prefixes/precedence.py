@@ -11,7 +11,7 @@ from typing import Final
 
 from odm_agent.core.host import ForeignRule, HostState, Route
 from odm_agent.core.model import Family, IPNetwork
-from odm_agent.prefixes.mirror import takes_everything
+from odm_agent.prefixes.mirror import takes_everything, takes_half
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 
@@ -107,6 +107,7 @@ def _fits(rule: ForeignRule, prefix: Typed) -> bool:
     return (
         rule.incoming in (None, _OWN)
         and rule.outgoing in (None, prefix.interface)
+        and (rule.destination is None or takes_half(rule.destination))
         and any((rule.mark ^ mark) & rule.mask == 0 for mark in (0, prefix.mark))
         and (rule.source is None or any(rule.source.overlaps(span) for span in prefix.spans))
     )

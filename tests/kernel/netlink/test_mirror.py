@@ -208,6 +208,41 @@ def test_N4_several_next_hops_serve_typed_packets_as_they_do_others(
 
 
 @BOTH
+@pytest.mark.parametrize(
+    "how", ["of one nexthop object", "of a nexthop object with an MTU", "of a group"]
+)
+def test_N4_nexthop_objects_of_which_routes_name_the_number_only(
+    site: Site, family: Family, how: str
+) -> None:
+    """As routing daemons have it (nexthop_compat_mode)."""
+    site.host.sysctl("net/ipv4/nexthop_compat_mode", "0")
+    network, to = _network(family, 20)
+    site.settle(f"route add {network} {_spelt(family, UNICAST.get(how, 'nhid {n3}'))}")
+    untyped = site.get(family, to, "from", site.source(family))
+    assert untyped["dev"] == "w2", "the control"
+    assert site.by_mark(family, to)["dev"] == site.by_source(family, to)["dev"] == "w2"
+    if how in UNICAST:
+        assert site.agrees(family, to)["gateway"] == ROUTER[family]
+    number = _objects(family)["n1"]
+    site.settle(f"nexthop replace id {number} via {ROUTER_2[family]} dev w2")
+    assert site.by_source(family, to)["gateway"] == ROUTER_2[family], "all lead there now"
+
+
+@BOTH
+@pytest.mark.parametrize("compatible", ["0", "1"])
+def test_N4_a_nexthop_object_that_refuses_refuses_every_typed_packet(
+    site: Site, family: Family, compatible: str
+) -> None:
+    site.host.sysctl("net/ipv4/nexthop_compat_mode", compatible)
+    network, to = _network(family, 20)
+    version = f"-{family}" if family is Family.IPV6 else ""
+    site.host.ip(*version.split(), "nexthop", "add", "id", "777", "blackhole")
+    site.settle(f"route add {network} nhid 777")
+    assert site.agrees(family, to) == site.get(family, to)
+    assert "error" in site.agrees(family, to)
+
+
+@BOTH
 @pytest.mark.parametrize("kind", list(REFUSING))
 def test_N4_a_route_that_refuses_refuses_every_typed_packet(
     site: Site, family: Family, kind: str

@@ -60,6 +60,8 @@ TAKING: Final = {
     "a black hole": "from all blackhole",
     "a leap over ours": "from all goto 32766",
     "main with its defaults": "from all lookup main",
+    "half of everything": "to {half} lookup 7",
+    "all but one network": "not from all to {far} lookup 7",
     "refusing routes are not suppressed": "from all lookup 8 suppress_prefixlength 0",
 }
 LEAVING: Final = {
@@ -70,6 +72,9 @@ LEAVING: Final = {
     "another source": "from {elsewhere} lookup 7",
     "what comes in elsewhere": "from all iif w2 lookup 7",
     "what is bound elsewhere": "from all oif w2 lookup 7",
+    "one network": "to {far} lookup 7",
+    "one network, refused": "to {far} prohibit",
+    "one network, by a leap": "to {far} goto 32766",
     "nothing": "from all nop",
     "a leap to ours": "from all goto 8653",
 }
@@ -82,6 +87,8 @@ def _spelt(family: Family, rule: str) -> str:
         span="198.51.100.64/29" if v4 else "2001:db8:b3::/64",
         wide="198.51.0.0/16" if v4 else "2001:db8::/32",
         elsewhere="10.0.0.0/8" if v4 else "fd00::/8",
+        half="128.0.0.0/1" if v4 else "2000::/4",
+        far="10.77.0.0/16" if v4 else "fd77::/32",
     )
 
 
@@ -142,7 +149,17 @@ def test_rules_between_ours_are_before_the_last(vpn: Site, family: Family) -> No
     assert "rule 8654" in alarm
 
 
-def test_where_no_priority_is_left_the_other_has_to_move(vpn: Site) -> None:
-    vpn.host.ip("rule", "add", "lookup", "7", "priority", "3")
+@pytest.mark.parametrize("priority", ["3", "0"])
+def test_where_no_priority_is_left_the_other_has_to_move(vpn: Site, priority: str) -> None:
+    vpn.host.ip("rule", "add", "lookup", "7", "priority", priority)
+    assert _strays(vpn, Family.IPV4)
     (alarm,) = _alarms(vpn)
-    assert "ip -4 rule del priority 3" in alarm and "agent.rule_priority" not in alarm
+    assert f"ip -4 rule del priority {priority}" in alarm and "agent.rule_priority" not in alarm
+
+
+@BOTH
+def test_the_rule_of_the_local_table_is_none_wherever_it_stands(vpn: Site, family: Family) -> None:
+    vpn.host.ip(f"-{family}", "rule", "add", "lookup", "local", "priority", "100")
+    vpn.host.ip(f"-{family}", "rule", "del", "lookup", "local", "priority", "0")
+    assert not _strays(vpn, family)
+    assert not _alarms(vpn)

@@ -43,6 +43,8 @@ _MIGRATIONS: Final = (
     INSERT INTO changed_sysctls SELECT '', '', '', path, value FROM sysctls;
     DROP TABLE sysctls;
     """,
+    # Times in it are wall time.
+    "CREATE TABLE leases (prefix_id INTEGER PRIMARY KEY, granted TEXT NOT NULL);",
 )
 
 
@@ -210,6 +212,20 @@ class Journal:
         with self.transaction():
             self._db.executemany("DELETE FROM addresses WHERE address = ?", gone)
             self._db.executemany("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", made)
+
+    def leases(self) -> dict[int, str]:
+        """What `keep_leases` has kept: the grants, by the ids of their prefixes."""
+        rows = self._read("SELECT prefix_id, granted FROM leases ORDER BY prefix_id")
+        return {int(str(prefix_id)): str(granted) for prefix_id, granted in rows}
+
+    def keep_leases(self, changed: Mapping[int, str | None]) -> None:
+        """Write down grants, as text, by the ids of their prefixes; None: there is none now."""
+        with self.transaction():
+            self._db.executemany(
+                "DELETE FROM leases WHERE prefix_id = ?", [(each,) for each in changed]
+            )
+            kept = [(id_, text) for id_, text in changed.items() if text is not None]
+            self._db.executemany("INSERT INTO leases VALUES (?, ?)", kept)
 
     def remember_sysctl(self, path: str, value: str) -> None:
         """Note what a sysctl was before the owner changed it; only the first value counts."""

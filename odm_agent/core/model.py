@@ -111,6 +111,8 @@ class TypedPrefix:
     order: int = 0
     #: RFC 7217's Net_Iface: empty, but for prefixes of a time when it was the interface's name.
     net_iface: str = ""
+    #: Whether its addresses are given to no socket anew, and stay for those that have them.
+    lingering: bool = False
 
     @property
     def family(self) -> Family:

@@ -48,6 +48,9 @@ class Datapath(Protocol):
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id."""
 
+    def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
+        """The ids of the prefixes that serve each type, the first one first."""
+
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row; dropping what is not there counts as done."""
 

@@ -21,6 +21,7 @@ from odm_agent.core.actions import (
     PutUplink,
     Unguard,
 )
+from odm_agent.core.model import AddressType, Family
 from odm_agent.core.projection import PrefixRow, Projection
 from odm_agent.datapath.base import VerdictKey
 
@@ -51,6 +52,10 @@ class FakeDatapath:
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What would be handed out, by prefix id."""
         return self._rows.prefixes
+
+    def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
+        """The ids of the prefixes that serve each type."""
+        return self._rows.choices
 
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row."""

@@ -59,11 +59,14 @@ def choices(
     """Which prefixes serve each type: by preference, then as configured.
 
     One whose uplink can't carry packets serves nobody, as if the uplink were not there: another one
-    of the type does, or hooks find no address, and the class's `on_failure` decides.
+    of the type does, or hooks find no address, and the class's `on_failure` decides. Nor does a
+    lingering one.
     """
     chosen: dict[tuple[AddressType, Family], list[Row]] = {}
     for row in table:
-        if row.prefix.id in usable and absence(row, host) is None:
+        if row.prefix.lingering or row.prefix.id not in usable:
+            continue
+        if absence(row, host) is None:
             chosen.setdefault((row.prefix.type, row.prefix.family), []).append(row)
 
     def rank(row: Row) -> tuple[int, int]:

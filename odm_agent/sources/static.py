@@ -1,11 +1,49 @@
-"""Typed prefixes that stand in the configuration."""
+"""Typed prefixes that stand in the configuration: grants that never end."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import gateway_of, network_of, numbers_of, range_of, spans_of
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import Request
 from odm_agent.core.errors import ConfigError
+from odm_agent.core.events import Failed, Granted, Withdrawn
+from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.sources.base import Configured, Input, Output
+
+
+class StaticSource:
+    """Gives what the configuration names, and nothing on request."""
+
+    name = "static"
+
+    def __init__(self) -> None:
+        """Nothing is configured yet."""
+        self._given: dict[str, GrantKey] = {}
+
+    def step(self, given: Input, now: Moment) -> Sequence[Output]:
+        """A configuration replaces the one before: what is not in it any more is withdrawn."""
+        match given:
+            case Configured(prefixes):
+                before, self._given = self._given, {p.name: _key(p.name) for p in prefixes}
+                gone = [key for name, key in before.items() if name not in self._given]
+                return [
+                    *(Withdrawn(key) for key in gone),
+                    *(Granted(Grant(self._given[p.name], p)) for p in prefixes),
+                ]
+            case Request(want):
+                return [Failed(want, f"no IPv{want[1]} prefix for {want[0].word} is configured")]
+            case _:
+                return []
+
+    def deadline(self) -> float | None:
+        """Never: a configuration changes by reading it again only."""
+        return None
+
+
+def _key(name: str) -> GrantKey:
+    return GrantKey(StaticSource.name, name)
 
 
 def typed_prefixes(

@@ -131,6 +131,10 @@ class MapWriter(MapReader):
         """What hooks hand out now, by prefix id."""
         return MappingProxyType(self._prefixes)
 
+    def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
+        """The ids of the prefixes that serve each type, the first one first."""
+        return self._choices
+
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row; each is seen whole by the hooks or not at all."""
         match action:

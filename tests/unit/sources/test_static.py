@@ -1,11 +1,21 @@
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
 from odm_agent.config.schema import AgentConfig, Config, PrefixConfig
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import Request
 from odm_agent.core.errors import ConfigError
-from odm_agent.core.model import AddressType, Placement, TypedPrefix
-from odm_agent.sources.static import typed_prefixes
+from odm_agent.core.events import Failed, Granted, Withdrawn
+from odm_agent.core.grants import GrantKey
+from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
+from odm_agent.sources.base import Configured
+from odm_agent.sources.static import StaticSource, typed_prefixes
+
+NOW = Moment(1.0, 1000.0)
+NET = IPv6Network("2001:db8:1::/64")
+PREFIX = TypedPrefix(1, "home", AddressType.FIXED, NET, "eth0", None, Placement.DELEGATED, (NET,))
 
 HOME = PrefixConfig(
     type="fixed",
@@ -64,3 +74,25 @@ def test_an_id_that_the_mark_cannot_carry_is_refused() -> None:
     assert typed_prefixes(config, lambda _: 15)[0].id == 15
     with pytest.raises(ConfigError, match=r"16th name.*only 15 apart; use an old name"):
         typed_prefixes(config, lambda _: 16)
+
+
+def _named(*names: str) -> Configured:
+    return Configured(tuple(replace(PREFIX, id=n, name=name) for n, name in enumerate(names, 1)))
+
+
+def test_a_configuration_is_grants_that_never_end_and_the_next_one_takes_its_place() -> None:
+    source = StaticSource()
+    said = source.step(_named("home", "lan"), NOW)
+    assert [each.grant.prefix.name for each in said if isinstance(each, Granted)] == ["home", "lan"]
+    assert all(each.grant.is_configured for each in said if isinstance(each, Granted))
+    first, second, *rest = source.step(_named("lan", "new"), NOW)
+    # What goes, goes first: the network of one may be that of another now.
+    assert first == Withdrawn(GrantKey("static", "home"))
+    assert isinstance(second, Granted) and len(rest) == 1
+    assert source.deadline() is None
+
+
+def test_nothing_is_given_on_request() -> None:
+    (said,) = StaticSource().step(Request((AddressType.FIXED, Family.IPV6)), NOW)
+    assert isinstance(said, Failed)
+    assert said.cause == "no IPv6 prefix for fixed is configured"

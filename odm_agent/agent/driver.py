@@ -1,0 +1,187 @@
+"""Moves the machine: events in, one step after the other, and what it wants done is done.
+
+Synchronous, and not for several threads but for `put`, `feed` and `deadline`. What has happened is
+worked off first and time passes last, so what was put together is looked at together.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from odm_agent.core import machine, trace
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import (
+    Answer,
+    Conclude,
+    Effect,
+    Look,
+    Probe,
+    Project,
+    Record,
+    Refuse,
+    Release,
+    Request,
+)
+from odm_agent.core.errors import OdmError
+from odm_agent.core.events import Event, Failed, Granted, Offered, Tick, Withdrawn
+from odm_agent.core.grants import Grant, Want
+from odm_agent.core.host import Address
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import TypedPrefix
+from odm_agent.sources.base import Input, Output, Resumed, Send, Source
+
+log = logging.getLogger(__name__)
+
+
+class Hands(Protocol):
+    """What carries out the effects. Whatever fails there is its own to tell and to try again."""
+
+    def now(self) -> Moment:
+        """This moment."""
+
+    def look(self, look: Look) -> Offered:
+        """One pass over what is dirty. Only the first may raise OdmError."""
+
+    def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
+        """The table consists of these from now on."""
+
+    def record(self, record: Record) -> None:
+        """Write it down, now or as soon as that is possible."""
+
+    def number(self, grant: Grant) -> Grant:
+        """The same grant, its prefix with the number that is its own. Raises OdmError."""
+
+    def probe(self, address: Address) -> None:
+        """Begin a conflict check; `Probed` is put when it has ended."""
+
+    def conclude(self, address: Address, in_use: bool) -> None:
+        """Note what a conflict check has found."""
+
+    def answer(self, answer: Answer) -> None:
+        """Tell who waits, if he still does."""
+
+    def send(self, source: str, message: Send) -> None:
+        """Hand a message to a source's transport."""
+
+
+class Driver:
+    """The machine with its state, its sources and its hands."""
+
+    def __init__(self, hands: Hands, sources: Iterable[Source], leases: Iterable[Lease]) -> None:
+        """Nothing is done until `run`. `leases` are those of an agent before this one."""
+        held = tuple(leases)
+        self._hands = hands
+        self._sources = {source.name: source for source in sources}
+        now = hands.now()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("begun %s", trace.spelled((now, held)))
+        self._state = machine.begun(held, now)
+        self._inbox: deque[Event | tuple[str, Input]] = deque()
+        #: The sources that have not answered a request yet.
+        self._asked: dict[Want, set[str]] = {}
+        for name in self._sources:
+            of_source = tuple(lease for lease in held if lease.grant.key.source == name)
+            self.feed(name, Resumed(of_source))
+        for lease in held:
+            if lease.grant.key.source not in self._sources:  # nobody would ever renew it
+                self.put(Withdrawn(lease.grant.key))
+
+    def put(self, event: Event) -> None:
+        """Something happened; the next `run` takes it. From any thread."""
+        if not self._inbox or self._inbox[-1] != event:
+            self._inbox.append(event)
+
+    def feed(self, source: str, given: Input) -> None:
+        """Something happened that is for one source. From any thread."""
+        self._inbox.append((source, given))
+
+    def deadline(self) -> float | None:
+        """When to `run` again, if nothing happens before (boot-time seconds); None: never."""
+        if self._inbox:
+            return 0.0
+        due = [machine.deadline(self._state), *(s.deadline() for s in self._sources.values())]
+        return min((each for each in due if each is not None), default=None)
+
+    def run(self) -> None:
+        """Take what has happened, then do what is due. Raises what the first look raises."""
+        self._work_off()
+        boot_s = self._hands.now().boot_s
+        for name, source in self._sources.items():
+            if (due_s := source.deadline()) is not None and due_s <= boot_s:
+                self._ask(name, Tick())
+        self._work_off()
+        self._step(Tick())
+
+    def carry_out(self, effect: Effect) -> None:
+        """Do one thing that the machine wants done."""
+        match effect:
+            case Look():
+                self._step(self._hands.look(effect))
+            case Project(prefixes):
+                self._hands.project(prefixes)
+            case Record():
+                self._hands.record(effect)
+            case Answer():
+                self._hands.answer(effect)
+            case Probe(address):
+                self._hands.probe(address)
+            case Conclude(address, in_use):
+                self._hands.conclude(address, in_use)
+            case Request(want):
+                self._asked[want] = set(self._sources)
+                for name in self._sources:
+                    self.feed(name, effect)
+            case Release(want):
+                self._asked.pop(want, None)
+                for name in self._sources:
+                    self.feed(name, effect)
+            case Refuse(key, cause):
+                log.warning("a grant is refused", extra={"grant": str(key), "cause": cause})
+
+    def _work_off(self) -> None:
+        """What is there now: what that leads to waits for the next time, as it may be endless."""
+        for _ in range(len(self._inbox)):
+            match self._inbox.popleft():
+                case (str(name), given):
+                    self._ask(name, given)
+                case event:
+                    self._step(event)
+
+    def _step(self, event: Event) -> None:
+        now = self._hands.now()
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("event %s", trace.line(event, now))
+        self._state, effects = machine.step(self._state, event, now)
+        for effect in effects:
+            self.carry_out(effect)
+
+    def _ask(self, name: str, given: Input) -> None:
+        """Let a source take its step; what it says is taken at once, so that it stays together."""
+        try:
+            said = list(self._sources[name].step(given, self._hands.now()))
+        except Exception:  # a fault of one source is no fault of the others
+            log.exception("source %s failed", name)
+            said = (
+                [Failed(given.want, f"source {name} failed")] if isinstance(given, Request) else []
+            )
+        for each in said:
+            self._hear(name, each)
+
+    def _hear(self, name: str, said: Output) -> None:
+        match said:
+            case Send():
+                self._hands.send(name, said)
+            case Failed(want, _):
+                waiting = self._asked.get(want, set())
+                waiting.discard(name)
+                if not waiting and self._asked.pop(want, None) is not None:
+                    self._step(said)
+            case Granted(grant) if not grant.prefix.id:
+                try:
+                    self._step(Granted(self._hands.number(grant)))
+                except OdmError as error:
+                    log.warning("a grant has no number", extra={"error": str(error)})
+                    self._hear(name, Failed(grant.want, str(error)))
+            case Granted() | Withdrawn():
+                self._step(said)

@@ -1,0 +1,49 @@
+"""What sockets are given after a pass, as the machine wants to know it."""
+
+from collections.abc import Callable, Set
+
+from odm_agent.agent.engine import Engine
+from odm_agent.core.events import Offered
+from odm_agent.core.grants import Want
+from odm_agent.core.model import IPAddress
+
+
+def offered(
+    engine: Engine,
+    *,
+    finished: bool,
+    own_fault: bool = False,
+    ended: Set[int] = frozenset(),
+    in_use: Callable[[], Set[IPAddress]] = frozenset,
+) -> Offered:
+    """What came of the pass that has just ended. `in_use` says which addresses sockets have.
+
+    An address counts only if the kernel held it, ready, when it was read: rows of a pass that
+    failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out.
+    """
+    held = {a.address for a in engine.host.addresses if a.ready and not a.failed}
+    rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
+    offers: dict[Want, IPAddress] = {}
+    for want, prefix_ids in choices.items():
+        for prefix_id in prefix_ids:
+            if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
+                offers.setdefault(want, first)
+    chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
+    return Offered(
+        offers=offers,
+        ready=frozenset(i for i in chosen if i in rows and rows[i].pool[0] in held),
+        usable=engine.all_usable(),
+        finished=finished,
+        own_fault=own_fault,
+        to_probe=frozenset(engine.to_probe),
+        unused=_unused(engine, ended - chosen, in_use),
+    )
+
+
+def _unused(
+    engine: Engine, prefix_ids: Set[int], in_use: Callable[[], Set[IPAddress]]
+) -> frozenset[int]:
+    if not prefix_ids:
+        return frozenset()
+    spans = map(engine.table.span_of, in_use())
+    return frozenset(prefix_ids - {row.prefix.id for row in spans if row is not None})

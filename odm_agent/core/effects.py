@@ -1,0 +1,87 @@
+"""What the machine wants done. Each is a value; `agent.driver` does it, in this order."""
+
+from dataclasses import dataclass
+
+from odm_agent.core.events import Dirty
+from odm_agent.core.grants import GrantKey, Want
+from odm_agent.core.host import Address
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import IPAddress, TypedPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask the sources for a prefix."""
+
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nobody waits for it any more: a source that is still trying may stop."""
+
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A grant can't be used; `cause` is for people."""
+
+    key: GrantKey
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write down what is known of a prefix's lease, so that the next agent goes on with it."""
+
+    prefix_id: int
+    #: None: it is gone.
+    lease: Lease | None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The typed prefix table consists of these from now on."""
+
+    prefixes: tuple[TypedPrefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Check whether another host uses an address; `Probed` says how that ended."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """What a conflict check has found."""
+
+    address: Address
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Tell who waits. `cause` None: it is there, at `address` if one was wanted."""
+
+    ticket: int
+    address: IPAddress | None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Bring kernel and maps to what should be there; `Offered` says how that ended.
+
+    `ended` are the prefixes of which to say afterwards whether a socket uses them. `resync`: hold
+    the counts of sockets against the sockets that there are, too.
+    """
+
+    dirty: Dirty
+    ended: frozenset[int] = frozenset()
+    resync: bool = False
+
+
+Effect = Request | Release | Refuse | Record | Project | Probe | Conclude | Answer | Look

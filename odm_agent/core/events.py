@@ -1,0 +1,96 @@
+"""What happens to the agent. Each is a value, so a run can be written down and replayed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+
+from odm_agent.core.demands import Demand
+from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.host import Address
+from odm_agent.core.model import IPAddress
+
+
+class Dirty(Flag):
+    """What may have changed since it was last looked at. `KERNEL`: the table, too."""
+
+    KERNEL = auto()
+    CGROUPS = auto()
+    ALL = KERNEL | CGROUPS
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something outside has changed: a link, an address, a cgroup, the configuration."""
+
+    what: Dirty
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A source gave a prefix, or gives it for longer."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A source takes a grant back. One that is configured goes at once, others when unused."""
+
+    key: GrantKey
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No source can give what was requested; `cause` is for people."""
+
+    want: Want
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Somebody waits from now on."""
+
+    demand: Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Who waited by this ticket does so no more."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A conflict check (RFC 5227) has ended; `in_use` None: it could not be made."""
+
+    address: Address
+    in_use: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A look at kernel and maps has ended: this is what sockets are given now.
+
+    `offers` has for each want the address that the kernel holds and that is given first, `ready`
+    the ids of all prefixes of which sockets are given addresses. `usable`: nothing more is to be
+    waited for. `finished`: nothing could not be done; `own_fault`: by a fault of the agent itself.
+    `unused` are those lingering prefixes, of those asked about, that no socket uses.
+    """
+
+    offers: Mapping[Want, IPAddress] = field(default_factory=dict)
+    ready: frozenset[int] = frozenset()
+    usable: bool = False
+    finished: bool = False
+    own_fault: bool = False
+    to_probe: frozenset[Address] = frozenset()
+    unused: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Nothing but time has passed."""
+
+
+Event = Changed | Granted | Withdrawn | Failed | Asked | Cancelled | Probed | Offered | Tick

@@ -1,0 +1,40 @@
+"""A grant that this host holds: held, not derived, so that its end doesn't end connections."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from odm_agent.core.clock import NEVER
+from odm_agent.core.grants import Grant, Lifetime
+
+
+class Phase(Enum):
+    """Where a lease stands on its way."""
+
+    #: Its addresses are being configured and checked.
+    PROBING = "probing"
+    #: Sockets have been offered its addresses.
+    CURRENT = "current"
+    #: No socket is given its addresses anew; those that sockets have, they keep.
+    LINGERING = "lingering"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A grant, and its phase."""
+
+    grant: Grant
+    phase: Phase = Phase.PROBING
+
+    @property
+    def lifetime(self) -> Lifetime:
+        """How long it lasts; what is configured never ends."""
+        return self.grant.lifetime or Lifetime()
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether it goes when its last socket is gone."""
+        return self.phase is Phase.LINGERING and self.lifetime.valid_until_s <= now_s
+
+    @property
+    def next_s(self) -> float:
+        """When its phase changes by itself (boot-time seconds)."""
+        return NEVER if self.phase is Phase.LINGERING else self.lifetime.preferred_until_s

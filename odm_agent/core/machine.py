@@ -1,0 +1,107 @@
+"""All that the agent decides by time or in memory of what happened: one function, no clock.
+
+`step` takes an event and the moment, and gives the next state and what is to be done. The same
+events at the same moments give the same effects. Only `Tick` looks and lets time pass, so what
+happens together (a reload) is seen together; its `Look` comes last, and `Offered` answers it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from odm_agent.core.asking import Asking
+from odm_agent.core.clock import NEVER, Moment
+from odm_agent.core.effects import Effect, Refuse
+from odm_agent.core.events import (
+    Asked,
+    Cancelled,
+    Changed,
+    Dirty,
+    Event,
+    Failed,
+    Granted,
+    Offered,
+    Probed,
+    Tick,
+    Withdrawn,
+)
+from odm_agent.core.holding import Holding
+from odm_agent.core.leases import Lease
+from odm_agent.core.looking import RESYNC_S, Looking
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the machine knows; `begun` makes the first."""
+
+    looking: Looking
+    holding: Holding = field(default_factory=Holding)
+    asking: Asking = field(default_factory=Asking)
+
+
+def begun(leases: Iterable[Lease], now: Moment) -> State:
+    """The state of an agent that starts and goes on with these leases."""
+    held = {lease.grant.prefix.id: lease for lease in leases}
+    looking = Looking(now.boot_s, now.boot_s + RESYNC_S, Dirty.ALL)
+    return State(looking, Holding(held, changed=True))
+
+
+def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
+    """What an event makes of the state, and what is to be done, in this order."""
+    looking, holding, asking = state.looking, state.holding, state.asking
+    effects: list[Effect] = []
+    match event:
+        case Changed(what):
+            looking = looking.touched(what, now)
+        case Granted(grant):
+            holding, effects = holding.with_grant(grant, now)
+            looking = looking.touched(Dirty.KERNEL, now)
+            asking = asking.granted(grant.want)
+            if refused := next((e for e in effects if isinstance(e, Refuse)), None):
+                asking, answers = asking.failed(grant.want, refused.cause)
+                effects += answers
+        case Withdrawn(key):
+            holding, effects = holding.without_grant(key, now)
+            looking = looking.touched(Dirty.KERNEL, now)
+        case Failed(want, cause):
+            if want in holding.wants():  # it is there soon
+                asking = asking.granted(want)
+            else:
+                asking, effects = asking.failed(want, cause)
+        case Asked(demand):
+            asking, effects = asking.with_demand(demand)
+            what = Dirty.ALL if demand.want is None else Dirty.KERNEL
+            looking = looking.touched(what, now, 0.0)
+        case Cancelled(ticket):
+            asking, effects = asking.without([ticket])
+        case Probed():
+            looking, effects = looking.probed(event, now)
+        case Offered():
+            return _offered(state, event, now)
+        case Tick():
+            return _at(state, now)
+    return State(looking, holding, asking), effects
+
+
+def deadline(state: State) -> float | None:
+    """When the next `Tick` has something to do (boot-time seconds); None: never."""
+    due_s = min(state.looking.due_s, state.holding.deadline(), state.asking.deadline())
+    return None if due_s == NEVER else due_s
+
+
+def _at(state: State, now: Moment) -> tuple[State, list[Effect]]:
+    holding, projected = state.holding.at(now)
+    looking = state.looking
+    if projected:
+        looking = looking.touched(Dirty.KERNEL, now, 0.0)
+    asking, late = state.asking.at(now)
+    looking, look = looking.at(holding.over(now), now)
+    return State(looking, holding, asking), [*projected, *late, *look]
+
+
+def _offered(state: State, offered: Offered, now: Moment) -> tuple[State, list[Effect]]:
+    holding, forgotten = state.holding.offered(offered.ready, offered.unused, now)
+    asking, answers = state.asking.offered(offered, holding.wants())
+    looking, probes = state.looking.offered(offered, now)
+    if holding.changed:
+        looking = looking.touched(Dirty.KERNEL, now)
+    return State(looking, holding, asking), [*forgotten, *answers, *probes]

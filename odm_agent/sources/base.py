@@ -1,0 +1,63 @@
+"""What every source of prefixes is to the agent: a machine of its own, without clock or socket."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import Release, Request
+from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import TypedPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """All typed prefixes of a configuration that was read, in its order."""
+
+    prefixes: tuple[TypedPrefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What an agent before this one held of the source, with what is left of the lifetimes."""
+
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message from the network; `sender` as the source's transport spells it."""
+
+    data: bytes
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message to the network; `to` as the source's transport spells it."""
+
+    data: bytes
+    to: str
+
+
+Input = Configured | Resumed | Received | Request | Release | Tick
+Output = Send | Granted | Withdrawn | Failed
+
+
+class Source(Protocol):
+    """A source of prefixes. What it has no use for, it leaves alone.
+
+    Its grants carry its `name` in their keys, and id 0 unless their prefixes have numbers already.
+    A `Request` is answered some time: by a grant of what is wanted, or `Failed`.
+    """
+
+    @property
+    def name(self) -> str:
+        """One word, by which leases and numbers of prefixes name it."""
+
+    def step(self, given: Input, now: Moment) -> Sequence[Output]:
+        """What it makes of something that happened."""
+
+    def deadline(self) -> float | None:
+        """When it wants a `Tick` (boot-time seconds); None: never."""

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The one compilation unit: what is shared, then one file of hooks per job (bpf/README.md). */
 #include "odm_uapi.h"
+#include "odm_function.h"
 #include "odm_abi.h"
 #include "odm_maps.h"
 #include "odm_verdict.h"

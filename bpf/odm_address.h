@@ -50,10 +50,14 @@ static __always_inline bool odm_is_exempt4(__be32 addr)
 }
 
 /* Destinations (and bound addresses) that types are not for. */
-static __always_inline bool odm_is_exempt(const struct odm_addr *a)
+ODM_FUNCTION(1, int, odm_is_exempt, struct odm_addr);
+int odm_is_exempt_body(const struct odm_addr *a)
 {
-	__u32 top = bpf_ntohl(a->w[0]);
+	__u32 top;
 
+	if (!a)
+		return false;
+	top = bpf_ntohl(a->w[0]);
 	if (odm_is_v4(a))
 		return odm_is_exempt4(a->w[3]);
 	if (!a->w[0] && !a->w[1] && !a->w[2])

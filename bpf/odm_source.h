@@ -3,15 +3,30 @@
 #ifndef ODM_SOURCE_H
 #define ODM_SOURCE_H
 
-/* Type of `addr` as a source. Only addresses that are not configured ever reach the trie. */
-static __always_inline struct odm_source odm_source_of(const struct odm_addr *addr)
+/* Type of an address as a source. Only addresses that are not configured ever reach the trie. */
+ODM_FUNCTION(2, u64, odm_source_row, struct odm_addr);
+u64 odm_source_row_body(const struct odm_addr *addr)
 {
-	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
-	struct odm_source *row = odm_sources.lookup(&key.addr);
+	struct odm_span_key key = { .prefix_length = 128 };
+	struct odm_source *row;
 
+	if (!addr)
+		return 0;
+	key.addr = *addr;
+	row = odm_sources.lookup(&key.addr);
 	if (!row)
 		row = odm_spans.lookup(&key);
-	return row ? *row : (struct odm_source){};
+	return row ? *(u64 *)row : 0;
+}
+
+static __always_inline struct odm_source odm_source_of(const struct odm_addr *addr)
+{
+	union {
+		u64 word;
+		struct odm_source source;
+	} row = { odm_source_row(addr) };
+
+	return row.source;
 }
 
 /*

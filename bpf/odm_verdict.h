@@ -42,6 +42,28 @@ static __always_inline void odm_lost(u32 what)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* A row of odm_verdicts more. */
+ODM_FUNCTION(3, int, odm_count_key, struct odm_verdict_key);
+int odm_count_key_body(const struct odm_verdict_key *key)
+{
+	u64 zero = 0, *count;
+	struct odm_verdict_key row;
+
+	if (!key)
+		return 0;
+	row = *key;
+	count = odm_verdicts.lookup(&row);
+	if (!count) {
+		odm_verdicts.insert(&row, &zero);
+		count = odm_verdicts.lookup(&row);
+	}
+	if (count) /* atomic: softirq may interrupt the same key on this CPU */
+		__sync_fetch_and_add(count, 1);
+	else
+		odm_lost(ODM_LOST_VERDICT);
+	return 0;
+}
+
 static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u8 hook)
 {
 	struct odm_verdict_key key = {
@@ -51,16 +73,8 @@ static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u
 		.reason = d.reason,
 		.hook = hook,
 	};
-	u64 zero = 0, *count = odm_verdicts.lookup(&key);
 
-	if (!count) {
-		odm_verdicts.insert(&key, &zero);
-		count = odm_verdicts.lookup(&key);
-	}
-	if (count) /* atomic: softirq may interrupt the same key on this CPU */
-		__sync_fetch_and_add(count, 1);
-	else
-		odm_lost(ODM_LOST_VERDICT);
+	odm_count_key(&key);
 }
 
 /* Refusals for what a class may do. All others say that a call cannot be done as it was meant. */

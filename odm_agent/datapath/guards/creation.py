@@ -78,9 +78,17 @@ def hindrances() -> str:
     return "; ".join(found) if all(found) else ""
 
 
-def load(way: Way, instructions: bytes) -> int:
-    """A descriptor of the program, compiled; DatapathError."""
-    return libbpf.load_at_function(PROGRAM, way.type, way.attach_type, way.function, instructions)
+def load(way: Way, instructions: bytes, btf: bytes = b"", functions: bytes = b"") -> int:
+    """A descriptor of the program, compiled and linked (`functions.Linked`); DatapathError."""
+    return libbpf.load(
+        PROGRAM,
+        way.type,
+        way.attach_type,
+        instructions,
+        btf=btf,
+        functions=functions,
+        at_function=way.function,
+    )
 
 
 def _hindrance(way: Way) -> str:

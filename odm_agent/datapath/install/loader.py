@@ -17,7 +17,7 @@ from odm_agent.core.errors import DatapathError, OdmError
 from odm_agent.datapath import catalogue, libbpf
 from odm_agent.datapath.catalogue import IDENTITY, MAPS
 from odm_agent.datapath.guards import creation
-from odm_agent.datapath.install import c_text, pins, tracepoints
+from odm_agent.datapath.install import c_text, functions, pins, tracepoints
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -101,8 +101,8 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
         module = compiler(text=c_text.amalgamated(), cflags=flags)
         _keep.append(module)  # its destructor closes the descriptors
         programs = {
-            name: module.load_func(name, kind, None, attach_type).fd
-            for name, (_, kind, attach_type) in (catalogue.CGROUP | catalogue.ELSEWHERE).items()
+            name: _load_program(module, name, program)
+            for name, program in (catalogue.CGROUP | catalogue.ELSEWHERE).items()
         }
     except Exception as error:
         raise DatapathError(f"compiling or loading the eBPF programs: {error}") from error
@@ -113,6 +113,25 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
     return programs
 
 
+def _load_program(module: Any, name: str, program: catalogue.Program) -> int:
+    """The compiler loads what calls no function of ours: it knows what iterators need."""
+    linked = _link(module, name)
+    if not linked.functions:
+        return int(module.load_func(name, program.type, None, program.attach_type).fd)
+    return libbpf.load(
+        name,
+        program.type,
+        program.attach_type,
+        linked.instructions,
+        btf=linked.btf,
+        functions=linked.functions,
+    )
+
+
+def _link(module: Any, name: str) -> functions.Linked:
+    return functions.link(name, module.dump_func, functions.declared(c_text.amalgamated()))
+
+
 def _load_tracepoints(module: Any) -> dict[str, int]:
     """All of them, or none where the kernel can't have them."""
     if not tracepoints.compiler_flags():
@@ -120,8 +139,8 @@ def _load_tracepoints(module: Any) -> dict[str, int]:
         return {}
     try:
         return {
-            name: module.load_func(name, kind, None, attach_type).fd
-            for name, (_, kind, attach_type) in catalogue.TRACEPOINTS.items()
+            name: _load_program(module, name, program)
+            for name, program in catalogue.TRACEPOINTS.items()
         }
     except Exception as error:
         print(f"{tracepoints.LACKING}: {error}")
@@ -132,7 +151,12 @@ def _load_creation(module: Any) -> dict[str, int]:
     """The program at the creation of sockets, if this kernel runs it."""
     if way := creation.way():
         try:
-            return {creation.PROGRAM: creation.load(way, module.dump_func(creation.PROGRAM))}
+            linked = _link(module, creation.PROGRAM)
+            return {
+                creation.PROGRAM: creation.load(
+                    way, linked.instructions, linked.btf, linked.functions
+                )
+            }
         except DatapathError as error:
             why = str(error)
     else:

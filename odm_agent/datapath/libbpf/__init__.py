@@ -40,7 +40,7 @@ from odm_agent.datapath.libbpf.objects import (
     prog_info,
     programs,
 )
-from odm_agent.datapath.libbpf.program import instruction, load_at_function
+from odm_agent.datapath.libbpf.program import instruction, load
 
 __all__ = [
     "LINK_CGROUP",
@@ -68,7 +68,7 @@ __all__ = [
     "link_info",
     "link_update",
     "links",
-    "load_at_function",
+    "load",
     "map_by_id",
     "map_info",
     "opened",

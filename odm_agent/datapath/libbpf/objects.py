@@ -37,6 +37,8 @@ class _ProgInfo(ct.Structure):
         ("nr_map_ids", ct.c_uint32),
         ("map_ids", ct.c_uint64),
         ("name", ct.c_char * 16),
+        ("rest", ct.c_uint8 * 136),  # type information, lines, statistics
+        ("verified_insns", ct.c_uint32),
     )
 
 
@@ -55,12 +57,13 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """A program, and the maps that it holds."""
+    """A program, the maps that it holds, and how many instructions the verifier went through."""
 
     id: int
     type: int
     name: str
     map_ids: tuple[int, ...]
+    verified: int
 
 
 def get_pinned(path: Path) -> int:
@@ -133,9 +136,8 @@ def prog_info(prog_fd: int) -> ProgInfo:
     ids = (ct.c_uint32 * _MOST_MAPS)()
     info = _ProgInfo(nr_map_ids=_MOST_MAPS, map_ids=ct.addressof(ids))
     object_info(prog_fd, info)
-    return ProgInfo(
-        info.id, info.type, info.name.decode(), tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)])
-    )
+    held = tuple(ids[: min(info.nr_map_ids, _MOST_MAPS)])
+    return ProgInfo(info.id, info.type, info.name.decode(), held, info.verified_insns)
 
 
 def hold_map(prog_fd: int, map_fd: int) -> None:

@@ -1,17 +1,25 @@
-"""Programs that are given as instructions, for functions of the kernel."""
+"""Programs that are given as instructions."""
 
 import ctypes as ct
 import struct
 from typing import Final
 
+from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.libbpf.library import check, library
+from odm_agent.datapath.libbpf.objects import opened
 
 #: struct bpf_insn.
 _INSTRUCTION: Final = struct.Struct("=BBhi")
+#: struct bpf_func_info.
+_FUNCTION_SIZE: Final = 8
+#: What the kernel keeps of a name.
+_NAME_SIZE: Final = 15
+_LOG_SIZE: Final = 1 << 24
+_LOG_LINES: Final = 20
 
 
 class _LoadOptions(ct.Structure):
-    # struct bpf_prog_load_opts of libbpf, up to what attaching to the kernel's functions needs
+    # struct bpf_prog_load_opts of libbpf
     _fields_ = (
         ("sz", ct.c_size_t),
         ("attempts", ct.c_int),
@@ -21,6 +29,18 @@ class _LoadOptions(ct.Structure):
         ("prog_ifindex", ct.c_uint32),
         ("kern_version", ct.c_uint32),
         ("attach_btf_id", ct.c_uint32),
+        ("attach_prog_fd", ct.c_uint32),
+        ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_char_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_void_p),
     )
 
 
@@ -31,28 +51,62 @@ def instruction(
     return _INSTRUCTION.pack(code, of << 4 | to, offset, immediate)
 
 
-def load_at_function(
-    name: str, prog_type: int, attach_type: int, function: str, instructions: bytes
+def load(
+    name: str,
+    prog_type: int,
+    attach_type: int,
+    instructions: bytes,
+    *,
+    btf: bytes = b"",
+    functions: bytes = b"",
+    at_function: str = "",
 ) -> int:
-    """A descriptor of a program for a function of the kernel (for LSM, a hook of that name).
+    """A descriptor of a program; `btf` and `functions` as in `functions.Linked`.
 
+    `at_function` is the function of the kernel that it is for (for LSM, a hook of that name).
     DatapathError if the kernel has no such function, lets no program be attached to it, or doesn't
-    take this one.
+    take this one; the end of what its verifier says stands before.
     """
-    lib = library()
-    number = lib.libbpf_find_vmlinux_btf_id(function.encode(), attach_type)
-    check(number, f"finding the kernel's function {function}")
-    options = _LoadOptions(
-        sz=ct.sizeof(_LoadOptions), expected_attach_type=attach_type, attach_btf_id=number
+    options = _LoadOptions(sz=ct.sizeof(_LoadOptions), expected_attach_type=attach_type)
+    if at_function:
+        options.attach_btf_id = check(
+            library().libbpf_find_vmlinux_btf_id(at_function.encode(), attach_type),
+            f"finding the kernel's function {at_function}",
+        )
+    code = (
+        prog_type,
+        name.encode()[:_NAME_SIZE],
+        b"GPL",
+        instructions,
+        ct.c_size_t(len(instructions) // _INSTRUCTION.size),
     )
-    return check(
-        lib.bpf_prog_load(
-            prog_type,
-            name.encode(),
-            b"GPL",
-            instructions,
-            ct.c_size_t(len(instructions) // _INSTRUCTION.size),
-            ct.byref(options),
-        ),
-        f"loading a program for the kernel's function {function}",
+    doing = f"loading the program {name}"
+    if at_function:
+        doing += f" for the kernel's function {at_function}"
+    if not functions:
+        return _load(code, options, doing)
+    btf_fd = check(
+        library().bpf_btf_load(btf, ct.c_size_t(len(btf)), None), f"{doing}: its types (BTF)"
     )
+    with opened(btf_fd):
+        options.prog_btf_fd = btf_fd
+        options.func_info = functions
+        options.func_info_cnt = len(functions) // _FUNCTION_SIZE
+        options.func_info_rec_size = _FUNCTION_SIZE
+        return _load(code, options, doing)
+
+
+def _load(code: tuple[object, ...], options: _LoadOptions, doing: str) -> int:
+    try:
+        return check(library().bpf_prog_load(*code, ct.byref(options)), doing)
+    except DatapathError as error:
+        log = ct.create_string_buffer(_LOG_SIZE)
+        options.log_level, options.log_size = 1, _LOG_SIZE
+        options.log_buf = ct.addressof(log)
+        fd = library().bpf_prog_load(*code, ct.byref(options))
+        if fd >= 0:  # what was in the way (memory) has gone
+            return int(fd)
+        said = log.value.decode(errors="replace").splitlines()[-_LOG_LINES:]
+        if not said:
+            raise
+        raise DatapathError("\n".join([*said, str(error)])) from error.__cause__

@@ -4,12 +4,19 @@ import re
 
 from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
-from odm_agent.datapath.install import c_text
+from odm_agent.datapath.install import c_text, functions
 
 
 def test_every_hook_is_a_program_of_the_text() -> None:
-    defined = set(re.findall(r"^int (\w+)\(", c_text.amalgamated(), re.MULTILINE))
-    assert defined == {*catalogue.ALL, creation.PROGRAM}
+    defined = set(re.findall(r"^(?:int|u64) (\w+)\(", c_text.amalgamated(), re.MULTILINE))
+    bodies = functions.declared(c_text.amalgamated()).values()
+    assert defined == {*catalogue.ALL, creation.PROGRAM, *bodies}
+
+
+def test_no_two_functions_have_one_number() -> None:
+    text = c_text.amalgamated()
+    numbers = re.findall(r"^ODM_FUNCTION\((\d+),", text, re.MULTILINE)
+    assert len(numbers) == len(set(numbers)) == len(functions.declared(text))
 
 
 def test_no_local_include_is_left_and_lines_point_at_files() -> None:

@@ -31,7 +31,7 @@ static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source 
 		return false;
 	if (!odm_uplinks.lookup(&ifindex) || !odm_packet_destination(skb, &destination))
 		return false;
-	return !odm_is_exempt(&destination) && !odm_is_multicast(&destination);
+	return !odm_is_exempt_inline(&destination) && !odm_is_multicast(&destination);
 }
 
 static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *skb,
@@ -99,7 +99,7 @@ static __always_inline bool odm_answer_stays(struct __sk_buff *skb,
 		return false; /* a mapped address in an IPv6 header is nobody's */
 	if (odm_is_loopback(source) || odm_is_held(settings, source))
 		return true;
-	return !odm_source_of(source).type && odm_may_be_held(skb, class_id);
+	return !odm_source_of_inline(source).type && odm_may_be_held(skb, class_id);
 }
 
 /*
@@ -134,9 +134,10 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 
 	if (odm_is_to_itself(skb))
 		return 1;
-	if (!settings || !odm_packet_destination(skb, &destination) || odm_is_exempt(&destination))
+	if (!settings || !odm_packet_destination(skb, &destination) ||
+	    odm_is_exempt_inline(&destination))
 		return 1;
-	type = odm_source_of(&destination).type;
+	type = odm_source_of_inline(&destination).type;
 	if (!type || !odm_packet_source(skb, &source))
 		return 1;
 	cgroup = odm_class_of_packet(skb, settings);
@@ -164,7 +165,7 @@ int odm_egress(struct __sk_buff *skb)
 		return odm_egress_local(skb);
 	if (!odm_packet_source(skb, &addr))
 		return 1;
-	source = odm_source_of(&addr);
+	source = odm_source_of_inline(&addr);
 	settings = odm_settings_get();
 	if (!settings)
 		return 1;
@@ -174,7 +175,7 @@ int odm_egress(struct __sk_buff *skb)
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type) {
 		if (!cgroup.class_id || !odm_packet_destination(skb, &destination) ||
-		    odm_is_exempt(&addr) || odm_leaves_alone(settings, &destination))
+		    odm_is_exempt_inline(&addr) || odm_leaves_alone(settings, &destination))
 			return 1;
 	}
 	class = odm_class_row(cgroup.class_id);

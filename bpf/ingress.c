@@ -30,8 +30,8 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 
 	if (!odm_packet_destination(skb, &destination))
 		return 1;
-	source = odm_source_of(&destination);
-	if (!source.type && (!settings->strict_classes || odm_is_exempt(&destination)))
+	source = odm_source_of_inline(&destination);
+	if (!source.type && (!settings->strict_classes || odm_is_exempt_inline(&destination)))
 		return 1;
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type && !cgroup.class_id)
@@ -98,9 +98,9 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 		return 1;
 	if (skb->ifindex == LOOPBACK_IFINDEX && odm_is_loopback(&asked))
 		return 1; /* the kernel answers from there by itself */
-	if (odm_is_multicast(&asked) && !odm_is_exempt(&asked))
+	if (odm_is_multicast(&asked) && !odm_is_exempt_inline(&asked))
 		return 1; /* asked of many hosts, wherever they are: answered as if unasked */
-	if (!odm_default_of(class, cgroup) && !odm_source_of(&asked).type)
+	if (!odm_default_of(class, cgroup) && !odm_source_of_inline(&asked).type)
 		return 1; /* as without us */
 	key = odm_asked_key(sk, &peer, port, cgroup.class_id);
 	odm_note_asked(settings, &key, &asked);

@@ -50,14 +50,10 @@ static __always_inline bool odm_is_exempt4(__be32 addr)
 }
 
 /* Destinations (and bound addresses) that types are not for. */
-ODM_FUNCTION(1, int, odm_is_exempt, struct odm_addr);
-int odm_is_exempt_body(const struct odm_addr *a)
+static __always_inline bool odm_is_exempt_inline(const struct odm_addr *a)
 {
-	__u32 top;
+	__u32 top = bpf_ntohl(a->w[0]);
 
-	if (!a)
-		return false;
-	top = bpf_ntohl(a->w[0]);
 	if (odm_is_v4(a))
 		return odm_is_exempt4(a->w[3]);
 	if (!a->w[0] && !a->w[1] && !a->w[2])
@@ -65,6 +61,12 @@ int odm_is_exempt_body(const struct odm_addr *a)
 	return (top >> 22) == (0xfe80 >> 6) ||              /* link-local, fe80::/10 */
 	       (top & 0xff0f0000) == 0xff020000 ||          /* link-scope multicast, ff?2:: */
 	       (top & 0xff0f0000) == 0xff010000;            /* interface-scope multicast */
+}
+
+ODM_FUNCTION(1, int, odm_is_exempt, struct odm_addr);
+int odm_is_exempt_body(const struct odm_addr *a)
+{
+	return a && odm_is_exempt_inline(a);
 }
 
 /* Addresses that never leave the host, whichever interfaces it has; and none at all. */

@@ -4,19 +4,27 @@
 #define ODM_SOURCE_H
 
 /* Type of an address as a source. Only addresses that are not configured ever reach the trie. */
+static __always_inline struct odm_source odm_source_of_inline(const struct odm_addr *addr)
+{
+	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
+	struct odm_source *row = odm_sources.lookup(&key.addr);
+
+	if (!row)
+		row = odm_spans.lookup(&key);
+	return row ? *row : (struct odm_source){};
+}
+
 ODM_FUNCTION(2, u64, odm_source_row, struct odm_addr);
 u64 odm_source_row_body(const struct odm_addr *addr)
 {
-	struct odm_span_key key = { .prefix_length = 128 };
-	struct odm_source *row;
+	union {
+		struct odm_source source;
+		u64 word;
+	} row = {};
 
-	if (!addr)
-		return 0;
-	key.addr = *addr;
-	row = odm_sources.lookup(&key.addr);
-	if (!row)
-		row = odm_spans.lookup(&key);
-	return row ? *(u64 *)row : 0;
+	if (addr)
+		row.source = odm_source_of_inline(addr);
+	return row.word;
 }
 
 static __always_inline struct odm_source odm_source_of(const struct odm_addr *addr)

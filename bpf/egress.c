@@ -71,9 +71,11 @@ odm_reserve_for_datagram(struct __sk_buff *skb, struct odm_class *class, u16 cla
 
 /*
  * May this packet over `lo` have a source that the host holds, though the map lacks it? Somebody may
- * have added an address while no agent ran, and a program of no class goes on as without us: the
- * kernel has checked what its socket is bound to, unless the socket is raw or asked not to be
- * checked. A class that may not use the type has no such benefit of the doubt.
+ * have added an address while no agent ran, and a program of no class goes on as without us where the
+ * kernel has checked the source: IPv4 does when it sends, unless the socket is raw or asked not to be
+ * checked. IPv6 does when the socket is bound, and a 32-bit system call that asks it not to runs no
+ * hook: so only a connection passes, to which the typed address has agreed. A class that may not use
+ * the type has no such benefit of the doubt.
  */
 static __always_inline bool odm_may_be_held(struct __sk_buff *skb, u16 class_id)
 {
@@ -86,6 +88,9 @@ static __always_inline bool odm_may_be_held(struct __sk_buff *skb, u16 class_id)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk) /* a handshake that the kernel answers, from where a SYN has arrived */
 		return true;
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) &&
+	    (sk->protocol != IPPROTO_TCP || sk->state == BPF_TCP_SYN_SENT))
+		return false;
 	sock = odm_socket_of(sk);
 	return !sock || !(sock->flags & unchecked);
 }

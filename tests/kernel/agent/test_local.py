@@ -49,13 +49,18 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
 
 @each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
 def test_S6_address_that_no_agent_has_seen_is_the_host_s_own(behind: Behind, kind: Kind) -> None:
-    """For programs of no class: it calls a typed address, and is called from one."""
+    """For programs of no class: it is called from a typed address, and calls one by IPv4.
+
+    By IPv6 a 32-bit program could have bound its socket to anybody's address unseen.
+    """
     fixed, added = behind.fixed[kind.family], _ADDED[kind.family]
     with behind.world.place("every").background(wildcard_server(kind, fixed)):
-        assert behind.call(kind, PLAIN, added, fixed) == added
         assert behind.call(kind, "every", added, fixed) == added
-    with behind.world.place(PLAIN).background(wildcard_server(kind, added)):
-        assert behind.call(kind, "every", fixed, added) == fixed
+        if kind.family is Family.IPV4:
+            assert behind.call(kind, PLAIN, added, fixed) == added
+    if kind is not Kind.UDP6:
+        with behind.world.place(PLAIN).background(wildcard_server(kind, added)):
+            assert behind.call(kind, "every", fixed, added) == fixed
 
 
 @each_family

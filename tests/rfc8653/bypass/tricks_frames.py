@@ -101,11 +101,12 @@ def _bypassing(stage: Stage, mac: bytes) -> None:
 def _bypassing_by_32_bits(stage: Stage, mac: bytes) -> None:
     """The kernel runs no program of ours for the options of 32-bit programs."""
     with _open(socket.SOCK_RAW) as sock:
-        _set_by_32_bits(sock, _SOL_PACKET, _PACKET_QDISC_BYPASS, struct.pack("@I", 1))
+        set_by_32_bits(sock, _SOL_PACKET, _PACKET_QDISC_BYPASS, struct.pack("@I", 1))
         sock.sendto(frame(stage, mac), ("w0", _ethertype(stage)))
 
 
-def _set_by_32_bits(sock: socket.socket, level: int, option: int, value: bytes) -> None:
+def set_by_32_bits(sock: socket.socket, level: int, option: int, value: bytes) -> None:
+    """An option, as a 32-bit program sets it; Absent if this kernel serves none."""
     try:
         compat.set_option(sock.fileno(), level, option, value)
     except OSError as error:
@@ -215,7 +216,7 @@ def _xdp(stage: Stage, mac: bytes) -> None:
 def _xdp_by_32_bits(stage: Stage, mac: bytes) -> None:
     sender = _Xdp()
     with sender.sock:
-        sender.send(frame(stage, mac), _set_by_32_bits)
+        sender.send(frame(stage, mac), set_by_32_bits)
 
 
 _RAW: Final = "CAP_NET_RAW"

@@ -1,9 +1,11 @@
 """By way of `lo`: making the kernel answer, from the typed address, somebody who never asked."""
 
 import socket
+import struct
 from collections.abc import Callable
 from typing import Final
 
+from tests.lab import compat
 from tests.rfc8653.bypass.packets import datagram, echo_request
 from tests.rfc8653.bypass.technique import (
     BOTH,
@@ -17,7 +19,8 @@ from tests.rfc8653.bypass.technique import (
     application,
     refused,
 )
-from tests.rfc8653.bypass.tricks_bind import freebind, transparent
+from tests.rfc8653.bypass.tricks_bind import IPV6_FREEBIND, freebind, transparent
+from tests.rfc8653.bypass.tricks_frames import set_by_32_bits
 from tests.rfc8653.bypass.tricks_raw import ping_for_all
 from tests.rfc8653.bypass.tricks_servers import cookies
 
@@ -25,6 +28,7 @@ GROUP: Final = "By way of `lo`"
 
 _PORT: Final = 27120
 _CLOSED_PORT: Final = 27121
+_BY_32_BITS: Final = "IPV6_FREEBIND by a 32-bit system call to somebody else's address"
 _CALLS: Final = 12
 #: An IPv6 error quotes as much as fits into 1280 bytes (RFC 4443, 2.4).
 _QUOTED: Final = 900
@@ -40,6 +44,34 @@ def _as_somebody_else(stage: Stage, sock: socket.socket) -> None:
     """Take the correspondent's second address for a source: the answer goes there."""
     (transparent if stage.form is Form.IPV4 else freebind)(sock)
     sock.bind((stage.other, 0))
+
+
+def _as_somebody_else_by_32_bits(stage: Stage, sock: socket.socket) -> None:
+    """No program of ours hears of the option, and it is taken back as soon as it has helped."""
+    for value in (1, 0):
+        set_by_32_bits(sock, socket.IPPROTO_IPV6, IPV6_FREEBIND, struct.pack("@I", value))
+        if value:
+            sock.bind((stage.other, 0))
+
+
+def _by_32_bits(kind: socket.SocketKind, protocol: int = 0) -> Act:
+    def client(stage: Stage) -> None:
+        with stage.tcp() if kind == socket.SOCK_STREAM else stage.udp(protocol) as sock:
+            _as_somebody_else_by_32_bits(stage, sock)
+            sock.setblocking(False)
+            if kind == socket.SOCK_STREAM:
+                sock.connect_ex((stage.plain, _CLOSED_PORT))
+            elif protocol:
+                sock.sendto(echo_request(stage.form), (stage.plain, 0))
+            else:
+                sock.sendto(bytes(_QUOTED), (stage.plain, _CLOSED_PORT))
+
+    def act(stage: Stage) -> str:
+        compat.prepare()
+        with ping_for_all(stage):
+            return stage.do(lambda: client(stage))
+
+    return act
 
 
 def _call(stage: Stage, port: int) -> None:
@@ -177,6 +209,22 @@ TECHNIQUES: Final = (
         "lo-echo",
         "IPV6_FREEBIND to somebody else's address, ping socket: an echo reply",
         *(_pinged, _SILENT, SIX),
+        closed_by="ping",
+    ),
+    _of(
+        "lo-quote-32-bit",
+        f"{_BY_32_BITS}, UDP: an error quotes it",
+        *(_by_32_bits(socket.SOCK_DGRAM), _EPERM, SIX),
+    ),
+    _of(
+        "lo-reset-32-bit",
+        f"{_BY_32_BITS}, TCP: a reset",
+        *(_by_32_bits(socket.SOCK_STREAM), _SILENT, SIX),
+    ),
+    _of(
+        "lo-echo-32-bit",
+        f"{_BY_32_BITS}, ping socket: an echo reply",
+        *(_by_32_bits(socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6), _SILENT, SIX),
         closed_by="ping",
     ),
     _of(

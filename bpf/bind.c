@@ -90,7 +90,7 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 		return 1;
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id) /* S6: of no class; only a typed source is looked at */
-		return odm_legacy_source(ctx, settings, addr, ODM_H_BIND);
+		return odm_legacy_source(ctx, sk, settings, cgroup, addr, false, ODM_H_BIND);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
 	if (odm_is_any(addr)) {

@@ -41,14 +41,28 @@ odm_choose_gift(const struct bpf_sock *sk, const struct odm_settings *settings,
 	return ODM_DECIDE(ODM_ASSIGN, by_mark ? ODM_R_MARKED : ODM_R_BOUND, want->type);
 }
 
-static __always_inline struct odm_decision
-odm_give(struct bpf_sock_addr *ctx, const struct bpf_sock *sk, const struct odm_want *want,
-	 const struct odm_gift *gift, struct odm_decision d)
+/* A connected UDP socket keeps the source, whatever it is connected to next, and whatever its class. */
+static __always_inline void odm_note_given(struct bpf_sock *sk)
 {
-	if (d.reason == ODM_R_MARKED ? odm_set_mark(ctx, sk, gift->mark)
-				     : !odm_bind_to(ctx, sk, &gift->addr))
-		return d;
-	return odm_without_address(want, ODM_R_NOT_LOCAL);
+	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!sock) {
+		odm_lost(ODM_LOST_SOCKET);
+		return;
+	}
+	sock->version = ODM_STORAGE_TAG;
+	sock->flags |= ODM_SOCKET_GIVEN;
+}
+
+static __always_inline struct odm_decision odm_give(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+						    const struct odm_want *want,
+						    const struct odm_gift *gift,
+						    struct odm_decision d)
+{
+	if (d.reason == ODM_R_MARKED ? !odm_set_mark(ctx, sk, gift->mark)
+				     : odm_bind_to(ctx, sk, &gift->addr))
+		return odm_without_address(want, ODM_R_NOT_LOCAL);
+	return d;
 }
 
 /* A socket of a class with neither request nor default: as stock, unless the class is strict. */
@@ -147,7 +161,7 @@ static __always_inline struct odm_decision odm_serve(struct bpf_sock_addr *ctx, 
 /* A caller of no class: nothing that was given to the socket in a class may hold it up. */
 static __always_inline int odm_connect_legacy(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					      const struct odm_settings *settings,
-					      struct odm_addr *source)
+					      struct odm_cgroup cgroup, struct odm_addr *source)
 {
 	struct odm_class *class;
 
@@ -157,7 +171,7 @@ static __always_inline int odm_connect_legacy(struct bpf_sock_addr *ctx, struct 
 		if (class && class->mode == ODM_MODE_ENFORCE) /* else it may have bound it itself */
 			odm_take_back(ctx, sk, odm_socket_of(sk), settings, source);
 	}
-	return odm_legacy_source(ctx, settings, source, ODM_H_CONNECT);
+	return odm_legacy_source(ctx, sk, settings, cgroup, source, true, ODM_H_CONNECT);
 }
 
 static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
@@ -173,7 +187,7 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 		return 1;
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
-		return odm_connect_legacy(ctx, sk, settings, source);
+		return odm_connect_legacy(ctx, sk, settings, cgroup, source);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want)) {
 		odm_unmark(ctx, sk, settings);
 		return 1;
@@ -186,7 +200,10 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 	    !(odm_is_any(source) && odm_leaves_group(&want, sk, destination)) &&
 	    !odm_leaves_alone(settings, destination))
 		d = odm_decide_connect(ctx, sk, settings, &want, family, destination, &gift);
-	d = odm_serve(ctx, sk, &want, &gift, d);
+	odm_blur_addr(&gift.addr, settings->zero);
+	d = odm_blur(odm_serve(ctx, sk, &want, &gift, d), settings->zero);
+	if (d.verdict == ODM_ASSIGN && sk->protocol == IPPROTO_UDP)
+		odm_note_given(sk);
 	if (d.reason != ODM_R_MARKED) /* nor may one stay that the application has set */
 		odm_unmark(ctx, sk, settings);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_CONNECT);

@@ -61,19 +61,6 @@ static __always_inline struct odm_socket *odm_notes_of(struct bpf_sock *sk,
 	return sock;
 }
 
-/* The verifier takes no computed offset into a socket, which two loads in two branches become. */
-static __always_inline void odm_local_of(const struct bpf_sock *sk, struct odm_addr *addr)
-{
-	__be32 v4 = sk->src_ip4;
-
-	asm volatile("" : "+r"(v4)); /* loaded here and nowhere else */
-	if (sk->family == AF_INET) {
-		*addr = odm_addr4(v4);
-		return;
-	}
-	*addr = ODM_ADDR6(sk->src_ip6);
-}
-
 /*
  * A connection is reserved for before, or was let in by the cap at ingress. Only listen() has no hook
  * before, and what a failed connect() has left on a socket may be what it listens on: beyond the cap such

@@ -34,8 +34,41 @@ static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source 
 	return !odm_is_exempt_inline(&destination) && !odm_is_multicast(&destination);
 }
 
+/* Is the packet the first of a connection, or can't it be told? */
+static __always_inline bool odm_is_syn(struct __sk_buff *skb)
+{
+	u32 offset = 0;
+	__u8 flags;
+
+	return odm_transport(skb, &offset) != IPPROTO_TCP ||
+	       bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||
+	       (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) == ODM_TCP_SYN;
+}
+
+/*
+ * Is the packet of a socket that had its source before its class ended? UDP and bound sockets have a note;
+ * of TCP all is let go on but a new connection, since an accepted one has none, nor one that was given
+ * its source by a mark.
+ */
+static __always_inline bool odm_goes_on(struct __sk_buff *skb, struct odm_cgroup cgroup, __u8 type)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct odm_socket *sock;
+
+	if (!odm_kept(cgroup, type) || !sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return false;
+	sock = odm_socket_of(sk);
+	if (sock && sock->flags & (ODM_SOCKET_GIVEN | ODM_SOCKET_BOUND))
+		return true;
+	return sk->type == SOCK_STREAM && !odm_is_syn(skb);
+}
+
 static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *skb,
 							     const struct odm_class *class,
+							     struct odm_cgroup cgroup,
 							     struct odm_source source, bool marked)
 {
 	if (!source.type) {
@@ -43,7 +76,7 @@ static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *s
 			return odm_lost_source(skb, class);
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
-	} else if (!odm_may(class, source.type)) {
+	} else if (!odm_may(class, source.type) && !odm_goes_on(skb, cgroup, source.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
 	} else if (odm_strays(skb, source)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, source.type);
@@ -186,7 +219,7 @@ int odm_egress(struct __sk_buff *skb)
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1;
-	d = odm_decide_egress(skb, class, source, marked);
+	d = odm_decide_egress(skb, class, cgroup, source, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
 		d = odm_reserve_for_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (d.silent || odm_is_outsider(skb))

@@ -5,15 +5,17 @@
  * peer asked is noted, so that a wildcard server can answer from it.
  */
 
-static __always_inline struct odm_decision
-odm_decide_syn(const struct odm_class *class, u16 class_id, struct odm_source destination)
+static __always_inline struct odm_decision odm_decide_syn(const struct odm_class *class,
+							  struct odm_cgroup cgroup,
+							  struct odm_source destination)
 {
 	if (!destination.type) {
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
-	} else if (!odm_may(class, destination.type)) {
+	} else if (!odm_may(class, destination.type) && !odm_kept(cgroup, destination.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, destination.type);
-	} else if (class->flags & ODM_CLASS_CAPPED && odm_at_cap(class_id, destination.type)) {
+	} else if (class->flags & ODM_CLASS_CAPPED &&
+		   odm_at_cap(cgroup.class_id, destination.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CAP_SOCKETS, destination.type);
 	}
 	return ODM_LEAVE_ALONE;
@@ -39,7 +41,7 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1;
-	d = odm_decide_syn(class, cgroup.class_id, source);
+	d = odm_decide_syn(class, cgroup, source);
 	if (d.silent || odm_is_outsider(skb))
 		return 1;
 	d = odm_soften(d, class->mode);

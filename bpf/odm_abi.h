@@ -220,8 +220,8 @@ _Static_assert(sizeof(struct odm_live_key) == 20, "odm_live_key");
 struct odm_cgroup {
 	__u16 class_id;
 	__u8 default_type; /* ODM_DEFAULT_OF_CLASS: the class's own */
-	__u8 pad;
-	__u32 epoch; /* only in odm_resolved: when it was found */
+	__u8 kept;         /* bit N: of no class now, but its class had allowed type N */
+	__u32 epoch;       /* only in odm_resolved: when it was found */
 };
 _Static_assert(sizeof(struct odm_cgroup) == 8, "odm_cgroup");
 
@@ -354,6 +354,7 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_NONLOCAL 0x10 /* its user may bind it to addresses that the host lacks */
 #define ODM_SOCKET_SUBFLOW 0x20  /* of an MPTCP socket: never released by a user */
 #define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
+#define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, which stays on it */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */

@@ -84,4 +84,20 @@ static __always_inline bool odm_is_multicast(const struct odm_addr *a)
 	return (bpf_ntohl(a->w[0]) >> 24) == 0xff;
 }
 
+/*
+ * The address that a socket is bound to. The verifier takes no computed offset into a socket, which two
+ * loads in two branches become.
+ */
+static __always_inline void odm_local_of(const struct bpf_sock *sk, struct odm_addr *addr)
+{
+	__be32 v4 = sk->src_ip4;
+
+	asm volatile("" : "+r"(v4)); /* loaded here and nowhere else */
+	if (sk->family == AF_INET) {
+		*addr = odm_addr4(v4);
+		return;
+	}
+	*addr = ODM_ADDR6(sk->src_ip6);
+}
+
 #endif

@@ -15,6 +15,12 @@ static __always_inline struct odm_class *odm_class_row(u32 class_id)
 	return odm_classes.lookup(&class_id);
 }
 
+/* Of no class, but once of one that allowed the type: what its sockets have by then, they keep. */
+static __always_inline bool odm_kept(struct odm_cgroup cgroup, __u8 type)
+{
+	return cgroup.kept & (1 << (type & 7));
+}
+
 /* The type that sockets of a class get without asking; a cgroup may have one of its own. */
 static __always_inline __u8 odm_default_of(const struct odm_class *class, struct odm_cgroup cgroup)
 {

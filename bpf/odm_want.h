@@ -104,12 +104,29 @@ static __always_inline struct odm_decision odm_without_address(const struct odm_
 }
 
 /*
- * A socket of no class that names its source: the one thing of it that we look at. Only a typed
- * source is refused, and only in our namespace.
+ * May a caller of no class go on with the typed source that its socket has? A connected UDP socket keeps
+ * what we gave it, which no hook can take. What its user had bound stays where the class of the caller's
+ * cgroup has ended, but not where a process has taken it out of the class.
  */
-static __always_inline int odm_legacy_source(struct bpf_sock_addr *ctx,
+static __always_inline bool odm_keeps_source(struct bpf_sock *sk, struct odm_cgroup cgroup,
+					     __u8 type)
+{
+	struct odm_socket *sock = odm_socket_of(sk);
+
+	if (!sock)
+		return false;
+	return sock->flags & ODM_SOCKET_GIVEN ||
+	       (sock->flags & ODM_SOCKET_BOUND && odm_kept(cgroup, type));
+}
+
+/*
+ * A socket of no class that names its source: the one thing of it that we look at. Only a typed
+ * source is refused, and only in our namespace. `own`: the source is the one that the socket has.
+ */
+static __always_inline int odm_legacy_source(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					     const struct odm_settings *settings,
-					     const struct odm_addr *addr, __u8 hook)
+					     struct odm_cgroup cgroup, const struct odm_addr *addr,
+					     bool own, __u8 hook)
 {
 	struct odm_source source;
 	struct odm_class *class;
@@ -118,6 +135,8 @@ static __always_inline int odm_legacy_source(struct bpf_sock_addr *ctx,
 		return 1;
 	source = odm_source_of(addr);
 	if (!source.type || bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return 1;
+	if (own && odm_keeps_source(sk, cgroup, source.type))
 		return 1;
 	class = odm_class_row(0);
 	if (!class || class->mode == ODM_MODE_OFF)

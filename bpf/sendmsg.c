@@ -36,6 +36,16 @@ static __always_inline struct odm_decision odm_decide_sendmsg(struct bpf_sock_ad
 	return odm_send_from_type(want, sk, family, source);
 }
 
+/* Is the source the socket's own, and not one that a control message names? */
+static __always_inline bool odm_is_bound_to(const struct bpf_sock *sk,
+					    const struct odm_addr *source)
+{
+	struct odm_addr bound;
+
+	odm_local_of(sk, &bound);
+	return odm_same_addr(&bound, source);
+}
+
 static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_sock *sk, __u8 family,
 				       const struct odm_addr *peer, struct odm_addr *source)
 {
@@ -48,8 +58,11 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 		return 1;
 	odm_unmark(ctx, sk, settings);
 	cgroup = odm_class_of_caller(settings);
+	if (!cgroup.class_id && odm_is_any(source))
+		return 1;
 	if (!cgroup.class_id)
-		return odm_legacy_source(ctx, settings, source, ODM_H_SENDMSG);
+		return odm_legacy_source(ctx, sk, settings, cgroup, source,
+					 odm_is_bound_to(sk, source), ODM_H_SENDMSG);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
 	if (odm_may_answer(&want, sk, source))

@@ -14,6 +14,7 @@ from odm_agent.datapath.maps.following import Folder
 from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import Matches, Refused, cgroup_id, distrust, expand, path_of
 from odm_agent.policy.automaton import Automaton, compiled
+from odm_agent.policy.ended import of_no_class
 from odm_agent.policy.globs import class_of, match, nearest_class_of
 
 log = logging.getLogger(__name__)
@@ -105,15 +106,18 @@ class ClassifiedCgroups:
         self,
         classes: Mapping[int, ClassPolicy],
         present: Mapping[int, CgroupRow],
+        in_force: Mapping[int, ClassPolicy],
         with_sockets: Callable[[], Collection[int]] | None,
     ) -> dict[int, CgroupRow]:
         """The row of every classified cgroup, by cgroup id.
 
-        A cgroup of a class in mode off is a row of no class, so that it doesn't inherit one.
-        `present` are the rows that are there already, as read before the call. Those of cgroups
-        that were removed stay: a socket outlives its cgroup. The programs remove such a row with
-        the last socket; where they can't, `with_sockets` says which cgroups have any. All stay if
-        the root can't be found. Raises KernelError.
+        A cgroup of a class in mode off is a row of no class, so that it doesn't inherit one; so is
+        one that was of a class, unless it inherits another: its sockets go on (policy/ended.py).
+        `present` are the rows that are there already, as read before the call, and `in_force` the
+        classes that they name. Those of cgroups that were removed stay: a socket outlives its
+        cgroup. The programs remove such a row with the last socket; where they can't,
+        `with_sockets` says which cgroups have any. All stay if the root can't be found.
+        Raises KernelError.
         """
         policies = _configured(classes)
         self.members = {policy.name: [] for policy in policies}
@@ -125,13 +129,13 @@ class ClassifiedCgroups:
             refused += found.refused
             for path, number in found.cgroups.items():
                 if class_of(path, policies) is policy:
-                    rows[number] = _row(policy)
+                    rows[number] = _row(policy, present.get(number), in_force)
                     self.members[policy.name].append(path)
         self._warn(tuple(refused))
-        rows.update(self._scopes({policy.name: policy for policy in policies}))
+        rows.update(self._scopes(policies, present, in_force))
         if self.root_is_gone():
             return dict(present)
-        return rows | self._departed(rows, present, with_sockets)
+        return rows | self._ended(rows, present, in_force, classes, with_sockets)
 
     def _bounded(
         self, policy: ClassPolicy, found: Matches, present: Mapping[int, CgroupRow]
@@ -169,29 +173,48 @@ class ClassifiedCgroups:
         pattern = next(each for each in policy.cgroups if match(each, left[0]))
         return Matches(kept, (*found.refused, Refused(left[0], pattern, reason)))
 
-    def _departed(
+    def _ended(
         self,
         rows: Mapping[int, CgroupRow],
         present: Mapping[int, CgroupRow],
+        in_force: Mapping[int, ClassPolicy],
+        classes: Mapping[int, ClassPolicy],
         with_sockets: Callable[[], Collection[int]] | None,
     ) -> dict[int, CgroupRow]:
-        gone = {n: row for n, row in present.items() if n not in rows and self.is_gone(n)}
+        """The rows of cgroups that no pattern names any more: removed, or of no class now."""
+        going_on = {UNDECIDED.id, *(n for n, p in classes.items() if p.mode is not Mode.OFF)}
+        gone: dict[int, CgroupRow] = {}
+        classless: dict[int, CgroupRow] = {}
+        for number, row in present.items():
+            if number in rows:
+                continue
+            path, ended = path_of(self.root, number), of_no_class(row, in_force)
+            if path is None:
+                gone[number] = row if row.class_id in going_on else ended
+            elif ended.kept and self.class_name_of(_below(self.root, path), classes) is None:
+                classless[number] = ended
         if gone and with_sockets is not None:
-            kept = with_sockets()
-            return {number: row for number, row in gone.items() if number in kept}
-        return gone
+            having = with_sockets()
+            gone = {number: row for number, row in gone.items() if number in having}
+        return gone | classless
 
     def class_name_of(self, path: str, classes: Mapping[int, ClassPolicy]) -> str | None:
         """The class of the cgroup at a path below `root`, as inherited; None: of no class."""
-        parts = path.split("/")
-        if len(parts) >= 2 and parts[0] == scopes.PARENT and (scope := scopes.parse(parts[1])):
-            return scope.class_name
-        policies = [policy for policy in classes.values() if policy.id != UNCLASSIFIED]
-        found = nearest_class_of(path, policies)
+        parts, policies = path.split("/"), _configured(classes)
+        named = len(parts) >= 2 and parts[0] == scopes.PARENT
+        scope = scopes.parse(parts[1]) if named else None
+        of_scope = (p for p in policies if scope and p.name == scope.class_name)
+        found = next(of_scope, None) or nearest_class_of(path, policies)
         return found.name if found is not None and found.mode is not Mode.OFF else None
 
-    def _scopes(self, by_name: Mapping[str, ClassPolicy]) -> dict[int, CgroupRow]:
+    def _scopes(
+        self,
+        policies: list[ClassPolicy],
+        present: Mapping[int, CgroupRow],
+        in_force: Mapping[int, ClassPolicy],
+    ) -> dict[int, CgroupRow]:
         """Commands that `exec` started; their names say class and type."""
+        by_name = {policy.name: policy for policy in policies}
         rows: dict[int, CgroupRow] = {}
         for path, number in expand(self.root, [_SCOPES]).cgroups.items():
             scope = scopes.parse(path.rsplit("/", 1)[-1])
@@ -199,7 +222,7 @@ class ClassifiedCgroups:
             if scope is None or policy is None:
                 continue
             default = scope.type if scope.type in policy.allow else None
-            rows[number] = _row(policy, default)
+            rows[number] = _row(policy, present.get(number), in_force, default)
             self.members[policy.name].append(path)
         return rows
 
@@ -217,7 +240,16 @@ def _configured(classes: Mapping[int, ClassPolicy]) -> list[ClassPolicy]:
     return [policy for policy in classes.values() if policy.id != UNCLASSIFIED]
 
 
-def _row(policy: ClassPolicy, default: AddressType | None = None) -> CgroupRow:
+def _below(root: Path, path: Path) -> str:
+    return str(path.relative_to(root))
+
+
+def _row(
+    policy: ClassPolicy,
+    before: CgroupRow | None,
+    in_force: Mapping[int, ClassPolicy],
+    default: AddressType | None = None,
+) -> CgroupRow:
     if policy.mode is Mode.OFF:
-        return CgroupRow(UNCLASSIFIED)
+        return of_no_class(before, in_force)
     return CgroupRow(policy.id, default)

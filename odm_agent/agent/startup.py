@@ -77,7 +77,10 @@ def open_state(
                     cgroups.follow(classes)
                     with MapWriter(staged.folder) as maps:
                         maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
-                        found = cgroups.rows(classes, maps.classified(), cgroups_with_sockets)
+                        found = cgroups.rows(
+                            *(classes, maps.classified(), maps.read().classes),
+                            cgroups_with_sockets,
+                        )
                         known = {**classes, **cgroups.reserved()}
                         maps.fill(desired(table, known, found, host, numbers), staged.fresh)
                 replaced = staged.commit()

@@ -139,7 +139,8 @@ class State:
         self.datapath.count_members(engine.classes)
         seen = self.programs_follow and not self.unseen
         with_sockets = None if seen else cgroups_with_sockets
-        engine.cgroups = self.cgroups.rows(engine.classes, present, with_sockets)
+        in_force = self.datapath.read().classes
+        engine.cgroups = self.cgroups.rows(engine.classes, present, in_force, with_sockets)
         engine.reserved = self.cgroups.reserved()
 
     def _project(self) -> bool:

@@ -46,10 +46,15 @@ class PrefixRow:
 
 @dataclass(frozen=True, slots=True)
 class CgroupRow:
-    """The class of a cgroup; `default` overrides the class's own default type."""
+    """The class of a cgroup; `default` overrides the class's own default type.
+
+    `kept`, of no class only: the types that its class allowed before it ended. Sockets that it had
+    go on with them.
+    """
 
     class_id: int
     default: AddressType | None = None
+    kept: frozenset[AddressType] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

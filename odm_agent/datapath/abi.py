@@ -4,11 +4,12 @@ All integers are in host order but addresses and ports, which are in network ord
 """
 
 import ctypes as ct
+from collections.abc import Collection
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import ClassVar, Final
 
-from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
+from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
 ABI_TAG: Final = 5
 STORAGE_TAG: Final = 2
@@ -71,6 +72,7 @@ SOCKET_TRACKED: Final = 0x08
 SOCKET_NONLOCAL: Final = 0x10
 SOCKET_SUBFLOW: Final = 0x20
 SOCKET_BOUND: Final = 0x40
+SOCKET_GIVEN: Final = 0x80
 HELD_BY_USER: Final = 0x01
 HELD_BY_KERNEL: Final = 0x02
 HELD_BOUND: Final = 0x04
@@ -249,7 +251,7 @@ class Cgroup(ct.Structure):
     _fields_ = (
         ("class_id", ct.c_uint16),
         ("default_type", ct.c_uint8),
-        ("pad", ct.c_uint8),
+        ("kept", ct.c_uint8),
         ("epoch", ct.c_uint32),
     )
 
@@ -468,6 +470,16 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_asked_slot": AskedSlot,
     "odm_asked_turn": AskedTurn,
 }
+
+
+def pack_types(types: Collection[AddressType]) -> int:
+    """Types as a row has them: bit N stands for type N."""
+    return sum(1 << type_ for type_ in types)
+
+
+def unpack_types(bits: int) -> frozenset[AddressType]:
+    """The types of a row's bits."""
+    return frozenset(type_ for type_ in TYPES if bits & 1 << type_)
 
 
 def pack_addr(address: IPAddress) -> Addr:

@@ -26,7 +26,7 @@ def pack(policy: ClassPolicy | None) -> abi.Class:
     flags |= abi.CLASS_CAPPED if policy.caps else 0
     return abi.Class(
         mode=policy.mode,
-        allow=sum(1 << type_ for type_ in policy.allow),
+        allow=abi.pack_types(policy.allow),
         default_type=policy.default,
         flags=flags,
         refuse=sum(_REFUSE[kind] for kind in policy.refuse),
@@ -53,7 +53,7 @@ def unpack(class_id: int, row: abi.Class, caps_map: libbpf.Map) -> ClassPolicy:
     return ClassPolicy(
         id=class_id,
         name="",
-        allow=frozenset(type_ for type_ in TYPES if row.allow & 1 << type_),
+        allow=abi.unpack_types(row.allow),
         default=AddressType(row.default_type),
         mode=Mode(row.mode),
         strict=bool(row.flags & abi.CLASS_STRICT),

@@ -33,14 +33,16 @@ def unpack_cgroup(row: abi.Cgroup) -> CgroupRow:
     """The class of a cgroup, from its row of odm_cgroups."""
     default = row.default_type
     return CgroupRow(
-        row.class_id, None if default == abi.DEFAULT_OF_CLASS else AddressType(default)
+        row.class_id,
+        None if default == abi.DEFAULT_OF_CLASS else AddressType(default),
+        abi.unpack_types(row.kept),
     )
 
 
 def pack_cgroup(row: CgroupRow) -> abi.Cgroup:
     """The row of odm_cgroups."""
     default = abi.DEFAULT_OF_CLASS if row.default is None else int(row.default)
-    return abi.Cgroup(class_id=row.class_id, default_type=default)
+    return abi.Cgroup(class_id=row.class_id, default_type=default, kept=abi.pack_types(row.kept))
 
 
 def unpack_prefix(row: abi.Prefix, pool: tuple[IPAddress, ...]) -> PrefixRow:

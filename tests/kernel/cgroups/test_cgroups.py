@@ -238,7 +238,7 @@ def test_rows_stay_while_the_root_cannot_be_found(tree: Cgroup) -> None:
     cgroups = ClassifiedCgroups(root.path)
     try:
         cgroups.follow({1: ours})
-        rows = cgroups.rows({1: ours}, {}, None)
+        rows = cgroups.rows({1: ours}, {}, {}, None)
         assert rows == {child.id: CgroupRow(1)}
         number = child.id
         child.path.rmdir()
@@ -248,7 +248,7 @@ def test_rows_stay_while_the_root_cannot_be_found(tree: Cgroup) -> None:
             assert cgroups.root_is_gone() and not cgroups.is_gone(number)
             cgroups.follow({1: ours})
             cgroups.drain()
-            assert cgroups.rows({1: ours}, rows, set) == rows
+            assert cgroups.rows({1: ours}, rows, {1: ours}, set) == rows
             assert cgroups.members == {"ours": []}
             root.path.mkdir(exist_ok=True)  # another one by its name
     finally:

@@ -36,5 +36,10 @@ class Lease:
 
     @property
     def next_s(self) -> float:
-        """When its phase changes by itself (boot-time seconds)."""
-        return NEVER if self.phase is Phase.LINGERING else self.lifetime.preferred_until_s
+        """When its phase changes by itself (boot-time seconds).
+
+        Nothing is preferred for longer than it is valid, whatever the network says.
+        """
+        if self.phase is Phase.LINGERING:
+            return NEVER
+        return min(self.lifetime.preferred_until_s, self.lifetime.valid_until_s)

@@ -77,14 +77,15 @@ class WatchedDriver(Driver):
 
 
 class _Log(logging.Handler):
-    """The debug log's lines of the driver."""
+    """What the driver logs of each event; it warns of other things, too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+        if record.levelno == logging.DEBUG:
+            self.lines.append(record.getMessage())
 
 
 @dataclass
@@ -112,6 +113,7 @@ class World:
         self.replies: list[Reply] = []
         #: The grants that the server has not taken back.
         self.grants: dict[int, Grant] = {}
+        self._taken_back: list[Grant] = []
         self.in_use_elsewhere: set[IPAddress] = set()
         self.refuse_kernel = self.fail_own = False
         #: After so many effects or kernel actions more the agent is killed; None: it lives.
@@ -308,8 +310,17 @@ class World:
     def withdraw(self, number: int) -> None:
         """The server takes a grant back."""
         if (taken := self.grants.pop(number, None)) is not None:
+            self._taken_back.append(taken)
             self._say(Withdrawn(taken.key))
             self.run()
+
+    def announce(self) -> None:
+        """The server says all of it again: an agent that was killed may not have heard it."""
+        for taken in self._taken_back:
+            self._say(Withdrawn(taken.key))
+        for given in self.grants.values():
+            self._say(Granted(given))
+        self.run()
 
     def renew(self, number: int, lasting_s: float) -> None:
         """The server gives it for so long from now on."""

@@ -309,3 +309,10 @@ def test_an_infinite_lifetime_is_kept_as_one(world: World) -> None:
     (lease,) = world.leases.read(world.now())
     assert lease.lifetime == Lifetime()
     assert ip_address(lease.grant.prefix.network.network_address) == ip_address("2001:db8:1::")
+
+
+def test_nothing_is_preferred_for_longer_than_it_is_valid(world: World) -> None:
+    world.replies = [Reply(valid_s=5.0)]
+    world.ask(SESSION6, 30.0)
+    world.advance(RESYNC_S + 7.0)
+    assert not world.kernel.addresses

@@ -75,7 +75,7 @@ class JournalError(OdmError):
 
 
 class Journal:
-    """The state database; one process at a time writes it. Close it when done."""
+    """The state database. One process writes it, one thread at a time; close it when done."""
 
     def __init__(self, path: Path, owner: Owner = _ANYBODY) -> None:
         """Open the database at `path`, making it (0600) and its folder (0700) if they are missing.
@@ -102,7 +102,10 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from error
         with self._told():
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
+            # The thread that opens it is not the one that uses it; two never do at a time.
+            self._db = sqlite3.connect(
+                path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False
+            )
         try:
             with self._told():
                 self._migrate()

@@ -65,7 +65,7 @@ class Engine:
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
     #: The alarms that last, and of which table and host.
-    _alarmed: tuple[PrefixTable | None, HostState | None, list[str]] = (None, None, [])
+    _alarmed: tuple[PrefixTable | None, HostState | None, tuple[str, ...]] = (None, None, ())
 
     @property
     def is_at_rest(self) -> bool:
@@ -77,6 +77,11 @@ class Engine:
 
         What could not be done is in `failures`, and is tried again the next time.
         """
+        changed = self._converged()
+        self._look_for_alarms()
+        return changed
+
+    def _converged(self) -> bool:
         known, self.failures = set(self.failures), []
         rest, self._rest = self._rest, None
         changed, look = False, True
@@ -145,19 +150,21 @@ class Engine:
         else:
             self.probed.add(address.address)
 
-    def alarms(self) -> list[str]:
-        """What a person should look at now."""
-        table, host, lasting = self._alarmed
+    def _look_for_alarms(self) -> None:
+        """Find the alarms that last until table or host are others: it looks at every address."""
+        table, host, _ = self._alarmed
         if table is not self.table or host is not self.host:
-            lasting = list(self._lasting_alarms())
-            self._alarmed = (self.table, self.host, lasting)
-        found = [f"not done: {failure}" for failure in self.failures[:_MOST_ALARMS]]
-        if (more := len(self.failures) - _MOST_ALARMS) > 0:
+            self._alarmed = (self.table, self.host, tuple(self._lasting_alarms()))
+
+    def alarms(self) -> list[str]:
+        """What a person should look at, as of the last look at kernel and maps."""
+        failures = self.failures
+        found = [f"not done: {failure}" for failure in failures[:_MOST_ALARMS]]
+        if (more := len(failures) - _MOST_ALARMS) > 0:
             found.append(f"not done: {more} more, most likely for the same reason")
-        return found + lasting
+        return [*found, *self._alarmed[2]]
 
     def _lasting_alarms(self) -> Iterator[str]:
-        """Those that last until table or host are others; it takes a look at every address."""
         yield from (f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble)
         yield from self._absences()
         typed = Typed.all_of(self.table, self.numbers)

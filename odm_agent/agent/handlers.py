@@ -1,6 +1,8 @@
 """The verbs of the control socket."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from odm_agent.agent import sockets, views
 from odm_agent.agent.state import Dirty, State
@@ -10,11 +12,22 @@ from odm_agent.control.server import Handler
 from odm_agent.core.errors import ControlError
 from odm_agent.core.model import Mode
 
+T = TypeVar("T")
+
 
 class Service(Protocol):
     """What verbs need of the running agent."""
 
     state: State
+
+    async def change(self, job: Callable[[], T]) -> T:
+        """Have a job done that may change anything."""
+
+    async def read(self, job: Callable[[], T]) -> T:
+        """Have a quick job done that changes nothing."""
+
+    async def survey(self, job: Callable[[], T]) -> T:
+        """Have a job done that looks at every socket or address."""
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
@@ -54,23 +67,32 @@ class Handlers:
             raise ControlError("the agent is still starting; try again in a moment")
         return self._service
 
+    async def _read(self, view: Callable[[State], T]) -> T:
+        service = self._running
+        return await service.read(partial(view, service.state))
+
+    async def _survey(self, view: Callable[[State], T]) -> T:
+        service = self._running
+        return await service.survey(partial(view, service.state))
+
     async def _status(self, _: dict[str, Any]) -> Any:
-        return views.status(self._running.state)
+        return await self._read(views.status)
 
     async def _prefixes(self, _: dict[str, Any]) -> Any:
-        return views.prefixes(self._running.state)
+        return await self._read(views.prefixes)
 
     async def _addresses(self, _: dict[str, Any]) -> Any:
-        return views.addresses(self._running.state)
+        return await self._survey(views.addresses)
 
     async def _sockets(self, _: dict[str, Any]) -> Any:
-        return sockets.views(sockets.typed_sockets(self._running.state))
+        return await self._survey(lambda state: sockets.views(sockets.typed_sockets(state)))
 
     async def _classes(self, _: dict[str, Any]) -> Any:
-        return views.classes(self._running.state)
+        return await self._survey(views.classes)
 
     async def _resolve(self, arguments: dict[str, Any]) -> Any:
-        return views.membership(self._running.state, _cgroup_id(arguments))
+        cgroup_id = _cgroup_id(arguments)
+        return await self._read(lambda state: views.membership(state, cgroup_id))
 
     async def _reload(self, _: dict[str, Any]) -> Any:
         service = self._running
@@ -82,7 +104,8 @@ class Handlers:
 
         The cgroup's own name says class and type; so what a restarted agent finds is the same.
         """
-        state = self._running.state
+        service = self._running
+        state = service.state
         name = _text(arguments, "class")
         policy = next((p for p in state.engine.classes.values() if p.id and p.name == name), None)
         if policy is None:
@@ -99,14 +122,15 @@ class Handlers:
         path = _path(arguments, "path")
         if not path.startswith(f"{state.attached_to}/{PARENT}/"):
             raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
-        state.converge(Dirty.CGROUPS)
+        await service.change(partial(state.converge, Dirty.CGROUPS))
         if _cgroup_id(arguments) not in state.engine.cgroups:
             raise ControlError(f"{path} could not be classified; its name or owner is not as made")
         return None
 
     async def _unclassify(self, _: dict[str, Any]) -> Any:
         """The cgroup is gone: its row goes with it."""
-        self._running.state.converge(Dirty.CGROUPS)
+        service = self._running
+        await service.change(partial(service.state.converge, Dirty.CGROUPS))
         return None
 
     async def _stop(self, _: dict[str, Any]) -> Any:

@@ -1,14 +1,21 @@
-"""The running agent: events in, one reconcile step after the other, answers out."""
+"""The running agent: events in, one reconcile step after the other, answers out.
+
+The event loop only waits. Whatever reads or changes kernel, maps and journal is a job of a thread;
+answers to callers are made in two others, of values that are replaced as a whole, never changed.
+"""
 
 import asyncio
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TypeVar
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.configured import read_config
@@ -17,6 +24,7 @@ from odm_agent.agent.notify import notify
 from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
 from odm_agent.agent.state import Dirty, State
+from odm_agent.agent.worker import Worker
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
 from odm_agent.core.errors import OdmError
@@ -26,6 +34,8 @@ from odm_agent.kernel import conflict
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
 from odm_agent.text import printable_lines
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +99,14 @@ async def _serve(path: Path, config: Config) -> None:
 
 
 class Service:
-    """The event loop's part; everything that takes time is a short step of `State`."""
+    """The event loop's part; everything that takes time is a job of a `Worker`."""
 
     def __init__(self, state: State, watch: Watch) -> None:
         self.state = state
         self._watch = watch
+        self._changes = Worker("changes")
+        self._answers = Worker("answers")
+        self._lists = Worker("lists")
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._dirty = Dirty.ALL
@@ -133,23 +146,37 @@ class Service:
                 loop.remove_reader(descriptor)
             if server is not None:
                 server.close()
+            for worker in (self._lists, self._answers, self._changes):
+                worker.close()
+
+    async def change(self, job: Callable[[], T]) -> T:
+        """What a job returns or raises that may change anything; after those before it."""
+        return await self._changes.run(job)
+
+    async def read(self, job: Callable[[], T]) -> T:
+        """The same of a job that is quick, and changes nothing: it waits for no change."""
+        return await self._answers.run(job)
+
+    async def survey(self, job: Callable[[], T]) -> T:
+        """The same of a job that looks at every socket or address."""
+        return await self._lists.run(job)
 
     def stop(self) -> None:
         """End the agent; enforcement goes on."""
         self._stop.set()
 
-    async def await_usable(self, step: Callable[[], None] | None = None) -> None:
+    async def await_usable(self, step: Callable[[Dirty], None] | None = None) -> None:
         """Converge, and wait until addresses are usable; for `_USABLE_S` at most.
 
         Raises what `step` raises; the usual one raises nothing.
         """
-        step = step or self._step
+        step = step or self._pass
         self._dirty = Dirty.ALL
         with suppress(TimeoutError):
             async with asyncio.timeout(_USABLE_S):
                 while True:
                     self._wake.clear()
-                    step()
+                    await self._converged_by(step)
                     if self.state.engine.all_usable():
                         return
                     await self._wake.wait()
@@ -160,7 +187,7 @@ class Service:
         notify("RELOADING=1")
         try:
             try:
-                warnings = self.state.reload()
+                warnings = await self.change(self.state.reload)
             except Exception as error:
                 known = isinstance(error, OdmError)
                 refused = "reload refused; the last good configuration stays: %s"
@@ -191,9 +218,10 @@ class Service:
             if is_due := loop.time() - resynced >= _RESYNC_S:
                 resynced = loop.time()
                 self._dirty = Dirty.ALL
-            self._step()
+            await self._converged_by(self._pass)
             if is_due:
-                self._attempt("counting sockets", self.state.correct_counts)
+                counting = partial(self._attempt, "counting sockets", self.state.correct_counts)
+                await self.change(counting)
 
     def _rest_s(self) -> float:
         """How long to wait for an event: the longer, the more often we failed by our own fault."""
@@ -201,14 +229,26 @@ class Service:
             return _RESYNC_S
         return min(_RETRY_S * (1 << self._faults), _RESYNC_S)
 
-    def _begin(self) -> None:
+    async def _converged_by(self, step: Callable[[Dirty], None]) -> None:
+        """Have a step done about what is dirty, and begin the conflict checks that it asks for."""
+        dirty, self._dirty = self._dirty, Dirty(0)
+
+        def job() -> set[Address]:
+            step(dirty)
+            return set(self.state.engine.to_probe)
+
+        for address in await self.change(job) - self._probing:
+            self._probing.add(address)
+            self._group.create_task(self._probe(address))
+
+    def _begin(self, dirty: Dirty) -> None:
         """The first pass: what can't be done even once is said by not starting. Raises OdmError."""
-        self._converge()
+        self.state.converge(dirty)
         self._tell()
 
-    def _step(self) -> None:
+    def _pass(self, dirty: Dirty) -> None:
         """One pass, and what is to be told of it."""
-        self._attempt("putting things right", self._converge)
+        self._attempt("putting things right", partial(self.state.converge, dirty))
         self._attempt("telling", self._tell)
 
     def _attempt(self, what: str, job: Callable[[], object]) -> None:
@@ -228,15 +268,7 @@ class Service:
                 self._faults = 0
 
     def _tell(self) -> None:
-        self._bulletin.tell(asyncio.get_running_loop().time())
-
-    def _converge(self) -> None:
-        """One pass, and the conflict checks that it asks for. Raises OdmError."""
-        dirty, self._dirty = self._dirty, Dirty(0)
-        self.state.converge(dirty)
-        for address in self.state.engine.to_probe - self._probing:
-            self._probing.add(address)
-            self._group.create_task(self._probe(address))
+        self._bulletin.tell(time.monotonic())
 
     async def _probe(self, address: Address) -> None:
         assert isinstance(address.address, IPv4Address)
@@ -247,7 +279,7 @@ class Service:
         except Exception:
             log.exception("not probed", extra={"address": str(address.address)})
         else:
-            self.state.engine.probe_ended(address, in_use=in_use)
+            await self.change(partial(self.state.engine.probe_ended, address, in_use=in_use))
             self._look_at(Dirty.KERNEL)
         finally:
             self._probing.discard(address)

@@ -191,7 +191,7 @@ class State:
             return Attachments(tuple(catalogue.CGROUP), ())
         links = pins.attached(Path(self.config.agent.pin_dir))
         seen = {name: x.prog_id for name, x in links.items() if x.cgroup_id == cgroup_id}
-        self.programs |= seen
+        self.programs = {**self.programs, **seen}  # others may be reading
         lacking = {name: x for name, x in self.programs.items() if name not in seen}
         hidden = pins.still_attached(self.attached_to, lacking)
         absent = (name for name in catalogue.CGROUP if name not in seen and name not in hidden)

@@ -1,0 +1,26 @@
+"""Threads that do one job after the other, so that the event loop never waits for one."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Worker:
+    """One thread with a queue of jobs. Made without one: it starts with the first job."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, name)
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """What `job` returns or raises, after the jobs before it.
+
+        If the caller is cancelled, a job that has begun is done to its end all the same.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    def close(self) -> None:
+        """Wait for the job that is being done, and drop those that have not begun."""
+        self._thread.shutdown(cancel_futures=True)

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.configured import read_config
+from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
 from odm_agent.agent.scrape import AgentReadings
@@ -112,6 +113,7 @@ class Service:
         self._dirty = Dirty.ALL
         self._probing: set[Address] = set()
         self._bulletin = Bulletin(state)
+        self._garbage = Garbage()
         #: How many attempts in a row failed by a fault of our own.
         self._faults = 0
         # Among what has happened until it looks are the changes that it has made itself.
@@ -235,6 +237,7 @@ class Service:
 
         def job() -> set[Address]:
             step(dirty)
+            self._garbage.tidy()
             return set(self.state.engine.to_probe)
 
         for address in await self.change(job) - self._probing:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from odm_agent.agent.state import State
-from odm_agent.config.advice import gateway_trouble
 from odm_agent.control.answers import AddressState, PrefixState
 from odm_agent.core.errors import OdmError
 from odm_agent.core.model import IPAddress
@@ -107,18 +106,6 @@ def _lost_creation(state: State) -> list[str]:
     ]
 
 
-def _gateways(state: State) -> list[str]:
-    """Gateways that are this host's own, or that it can't reach."""
-    return [
-        f"{row.prefix.name}: {trouble}"
-        for row in state.engine.table
-        if row.prefix.gateway is not None
-        and (
-            trouble := gateway_trouble(row.prefix.interface, row.prefix.gateway, state.engine.host)
-        )
-    ]
-
-
 def _unattached(state: State) -> Iterator[str]:
     found = state.attachments()
     if found.absent:
@@ -140,7 +127,6 @@ _PARTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
     _unattached,
     _of_engine,
     _lost_creation,
-    _gateways,
     _unrecorded,
     _not_followed,
     _refused,

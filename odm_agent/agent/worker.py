@@ -1,17 +1,23 @@
 """Threads that do one job after the other, so that the event loop never waits for one."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+#: For so long a thread that computes keeps the others waiting, seconds. After each system call a
+#: thread waits for its turn, and one answer makes dozens.
+_TURN_S: Final = 0.0005
 
 
 class Worker:
     """One thread with a queue of jobs. Made without one: it starts with the first job."""
 
     def __init__(self, name: str) -> None:
+        sys.setswitchinterval(_TURN_S)
         self._thread = ThreadPoolExecutor(1, name)
 
     async def run(self, job: Callable[[], T]) -> T:

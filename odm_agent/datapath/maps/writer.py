@@ -128,8 +128,8 @@ class MapWriter(MapReader):
             self._maps["odm_members"].put(class_id, ct.c_uint32(members[class_id]))
 
     def prefixes(self) -> Mapping[int, PrefixRow]:
-        """What hooks hand out now, by prefix id."""
-        return MappingProxyType(self._prefixes)
+        """What hooks hand out now, by prefix id; a copy, since other threads ask as well."""
+        return self._prefixes.copy()
 
     def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
         """The ids of the prefixes that serve each type, the first one first."""

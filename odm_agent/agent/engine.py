@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 
 from odm_agent.agent.repairs import vanished
-from odm_agent.config.advice import gateway_trouble
+from odm_agent.config.advice import Gateways
 from odm_agent.core.actions import (
     Action,
     AddAddress,
@@ -168,9 +168,10 @@ class Engine:
     def _lasting_alarms(self) -> Iterator[str]:
         yield from (f"{row.prefix.name}: {row.trouble}" for row in self.table if row.trouble)
         yield from self._absences()
+        gateways = Gateways(self.host)
         for prefix in (row.prefix for row in self.table):
             gateway = prefix.gateway
-            if gateway and (trouble := gateway_trouble(prefix.interface, gateway, self.host)):
+            if gateway and (trouble := gateways.trouble(prefix.interface, gateway)):
                 yield f"{prefix.name}: {trouble}"
         typed = Typed.all_of(self.table, self.numbers)
         for each in obstacles(self.host, typed, self.numbers):

@@ -7,50 +7,55 @@ from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config
 from odm_agent.config.values import gateway_of, spans_of
 from odm_agent.core.host import HostState, RouteKind
-from odm_agent.core.model import IPAddress
+from odm_agent.core.model import IPAddress, IPNetwork
 
 
 def advice(config: Config, host: HostState) -> Iterator[Problem]:
     """Warnings, each with its remedy."""
     yield from _unserved(config, host)
+    gateways = Gateways(host)
     for name, prefix in config.prefixes.items():
         gateway = gateway_of(prefix)
-        if gateway is not None and (trouble := gateway_trouble(prefix.interface, gateway, host)):
+        if gateway is not None and (trouble := gateways.trouble(prefix.interface, gateway)):
             yield Problem(("prefixes", name, "gateway"), trouble)
 
 
-def gateway_trouble(interface: str, gateway: IPAddress, host: HostState) -> str | None:
-    """Why nothing leaves by a gateway, and the remedy; None: as far as is known, it does."""
-    for local in host.addresses:
-        if local.address == gateway:
+class Gateways:
+    """What a host's addresses and routes say of gateways, looked through once for all of them."""
+
+    def __init__(self, host: HostState) -> None:
+        self._links = host.links
+        self._holders = {local.address: local.interface for local in host.addresses}
+        self._connected: dict[str, list[IPNetwork]] = {}
+        for route in host.main_routes:
+            if route.kind is RouteKind.UNICAST and route.gateway is None and route.destination:
+                for name in route.interfaces:
+                    self._connected.setdefault(name, []).append(route.destination)
+
+    def trouble(self, interface: str, gateway: IPAddress) -> str | None:
+        """Why nothing leaves by a gateway, and the remedy; None: as far as is known, it does."""
+        if (holder := self._holders.get(gateway)) is not None:
             return (
-                f"{gateway} is this host's own address (on {local.interface}), so nothing leaves by"
+                f"{gateway} is this host's own address (on {holder}), so nothing leaves by"
                 " it; use the router's"
             )
-    link = host.links.get(interface)
-    # A link that is set down has no routes: that alone is what there is to say of it.
-    if link is None or not link.enabled or gateway.is_link_local:
-        return None
-    connected = [
-        route.destination
-        for route in host.main_routes
-        if route.kind is RouteKind.UNICAST
-        and route.gateway is None
-        and route.destination is not None
-        and interface in route.interfaces
-    ]
-    on_link = [net for net in connected if net.version == gateway.version and gateway in net]
-    if any(gateway in edges_of(net) for net in on_link):
+        link = self._links.get(interface)
+        # A link that is set down has no routes: that alone is what there is to say of it.
+        if link is None or not link.enabled or gateway.is_link_local:
+            return None
+        connected = self._connected.get(interface, ())
+        on_link = [net for net in connected if net.version == gateway.version and gateway in net]
+        if any(gateway in edges_of(net) for net in on_link):
+            return (
+                f"{gateway} is the own or the broadcast address of the subnet of {interface}, so it"
+                " can't be reached; use the router's address"
+            )
+        if on_link:
+            return None
         return (
-            f"{gateway} is the own or the broadcast address of the subnet of {interface}, so it"
-            " can't be reached; use the router's address"
+            f"{gateway} is in no subnet that {interface} is connected to, so it can't be reached;"
+            f" use the router's address on that link, or give {interface} an address of the subnet"
         )
-    if on_link:
-        return None
-    return (
-        f"{gateway} is in no subnet that {interface} is connected to, so it can't be reached; use"
-        f" the router's address on that link, or give {interface} an address of the subnet"
-    )
 
 
 def _unserved(config: Config, host: HostState) -> Iterator[Problem]:

@@ -113,6 +113,8 @@ class Route:
     @property
     def interfaces(self) -> frozenset[str]:
         """Where packets leave by it."""
+        if self.interface is not None and not self.hops:
+            return frozenset((self.interface,))
         found = {hop.interface for hop in self.hops} | {self.interface}
         return frozenset(each for each in found if each is not None)
 

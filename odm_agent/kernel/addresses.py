@@ -83,10 +83,10 @@ async def add(
     indexes, absent = await indexes_of(route, [each.interface for each in wanted])
     outcomes = await carry_out(
         route,
-        [
+        (
             absent.get(each.interface) or [_addition(each, indexes, protocol, NLM_F_EXCL)]
             for each in wanted
-        ],
+        ),
     )
     existing = [n for n, refusal in enumerate(outcomes) if _is_there(refusal)]
     found = {
@@ -94,10 +94,10 @@ async def add(
         for name in {wanted[position].interface for position in existing}
         for local in await read(route, {indexes[name]: name}, protocol, indexes[name])
     }
-    corrections = [
+    corrections = (
         _correction(each, found.get((each.interface, each.address)), indexes, protocol)
         for each in (wanted[position] for position in existing)
-    ]
+    )
     for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
         outcomes[position] = refusal
     return outcomes
@@ -108,10 +108,10 @@ async def remove(
 ) -> list[NetlinkError | None]:
     """Remove addresses that are there, with exactly these prefix lengths; what each came to."""
     indexes, _ = await indexes_of(route, [each.interface for each in unwanted])
-    steps = [
+    steps = (
         [_removal(each, indexes[each.interface])] if each.interface in indexes else []
         for each in unwanted
-    ]
+    )
     return await carry_out(route, steps, _GONE)
 
 

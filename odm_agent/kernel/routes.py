@@ -81,10 +81,10 @@ async def add(
     indexes, absent = await indexes_of(route, _interfaces(wanted))
     outcomes = await carry_out(
         route,
-        [
+        (
             _refused(each, absent) or [_addition(each, indexes, protocol, _mode(each))]
             for each in wanted
-        ],
+        ),
     )
     existing = [
         position
@@ -94,7 +94,7 @@ async def add(
         and _mode(wanted[position]) == NLM_F_APPEND
     ]
     there = await _standing(route, [wanted[n] for n in existing], indexes, protocol)
-    corrections = [
+    corrections = (
         [
             # IPv6 takes routes that differ only in their source for the same.
             change(routespec.message(each, indexes, protocol), RTM_DELROUTE),
@@ -103,7 +103,7 @@ async def add(
         if each not in there
         else []
         for each in (wanted[position] for position in existing)
-    ]
+    )
     for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
         outcomes[position] = refusal
     return outcomes
@@ -119,10 +119,10 @@ async def remove(
     """
     indexes, _ = await indexes_of(route, _interfaces(unwanted))
     there = await _standing(route, unwanted, indexes, protocol)
-    steps = [
+    steps = (
         [change(routespec.message(each, indexes, protocol), RTM_DELROUTE)] if each in there else []
         for each in unwanted
-    ]
+    )
     return await carry_out(route, steps, _GONE)
 
 

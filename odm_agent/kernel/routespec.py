@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -44,6 +45,9 @@ _FIXED_PART: Final = struct.Struct("=8BI")
 #: struct rtnexthop: length, flags, weight, interface.
 _NEXT_HOP: Final = struct.Struct("=HBBi")
 _MOST_WEIGHT: Final = 255
+#: So many addresses and networks are made once for all the routes that name them: each of main's
+#: routes stands again in the table of every prefix.
+_KEPT: Final = 32_768
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
 
@@ -206,10 +210,12 @@ def _gateway(spelt: Mapping[int, bytes]) -> IPAddress | None:
     return _address(spelt.get(_RTA_GATEWAY))
 
 
+@lru_cache(_KEPT)
 def _address(packed: bytes | None) -> IPAddress | None:
     return None if packed is None else ip_address(packed)
 
 
+@lru_cache(_KEPT)
 def _network(packed: bytes | None, length: int) -> IPNetwork | None:
     return None if packed is None or not length else ip_network((packed, length))
 

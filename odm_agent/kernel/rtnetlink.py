@@ -8,8 +8,9 @@ it was started.
 
 import asyncio
 import errno
+import gc
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -186,37 +187,55 @@ def change(message: Message, kind: int, flags: int = 0) -> Message:
 
 async def carry_out(
     route: AsyncIPRoute,
-    steps: Sequence[Sequence[nlmsg] | NetlinkError],
+    steps: Iterable[Sequence[nlmsg] | NetlinkError],
     tolerated: Collection[int] = (),
 ) -> list[NetlinkError | None]:
     """Have the kernel do what the messages of each step ask for, in order; what each step came to.
 
     That is the first refusal, or None; errors in `tolerated` are none. A step that is a refusal
-    already is passed over. All are sent together, so a step goes on after a refusal.
+    already is passed over. Many are sent together, so a step goes on after a refusal; of steps that
+    are made one by one, no more messages exist at a time.
     """
-    outcomes = [step if isinstance(step, NetlinkError) else None for step in steps]
-    messages = [
-        (position, message)
-        for position, step in enumerate(steps)
-        if not isinstance(step, NetlinkError)
-        for message in step
-    ]
-    for start in range(0, len(messages), _BATCH):
-        # Not by nlm_request_batch(): that tells nothing of refusals, or stops at the first.
-        parser = partial(_left_packed, route.marshal)
-        part = [
-            (position, NetlinkRequest(route, message, parser=parser))
-            for position, message in messages[start : start + _BATCH]
-        ]
-        async with in_time():
-            for _, request in part:
-                await request.prepare()
-            route.send(b"".join(request.msg.data for _, request in part))
-            for position, request in part:
-                try:
-                    async for _ in request.response():
-                        pass
-                except NetlinkError as refusal:
-                    if refusal.code not in tolerated and outcomes[position] is None:
-                        outcomes[position] = refusal
+    outcomes: list[NetlinkError | None] = []
+    batch: list[tuple[int, nlmsg]] = []
+
+    async def send() -> None:
+        for position, refusal in await _sent(route, batch):
+            if refusal.code not in tolerated and outcomes[position] is None:
+                outcomes[position] = refusal
+        batch.clear()
+        # Messages hold each other in circles: the fewer there are, the shorter all threads wait.
+        gc.collect(1)
+
+    for position, step in enumerate(steps):
+        outcomes.append(step if isinstance(step, NetlinkError) else None)
+        if not isinstance(step, NetlinkError):
+            batch += ((position, message) for message in step)
+        if len(batch) >= _BATCH:
+            await send()
+    if batch:
+        await send()
     return outcomes
+
+
+async def _sent(
+    route: AsyncIPRoute, batch: Sequence[tuple[int, nlmsg]]
+) -> list[tuple[int, NetlinkError]]:
+    """Send messages together, each with its place; the places that were refused.
+
+    Not by nlm_request_batch(): that tells nothing of refusals, or stops at the first.
+    """
+    parser = partial(_left_packed, route.marshal)
+    requests = [(place, NetlinkRequest(route, message, parser=parser)) for place, message in batch]
+    refused = []
+    async with in_time():
+        for _, request in requests:
+            await request.prepare()
+        route.send(b"".join(request.msg.data for _, request in requests))
+        for place, request in requests:
+            try:
+                async for _ in request.response():
+                    pass
+            except NetlinkError as refusal:
+                refused.append((place, refusal))
+    return refused

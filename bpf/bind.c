@@ -23,15 +23,23 @@ static __always_inline struct odm_decision odm_narrow(const struct odm_settings 
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, want->type);
 }
 
-/* FREEBIND, which the option may have put on, must not let a bind pass that stock would refuse. */
+/* FREEBIND that only our option has put on must not let a bind pass that stock would refuse. */
+static __always_inline bool odm_frees_bind(const struct odm_settings *settings,
+					   const struct odm_socket *sock,
+					   const struct odm_addr *addr)
+{
+	u16 freed = sock ? sock->flags & (ODM_SOCKET_FREEBIND | ODM_SOCKET_NONLOCAL) : 0;
+
+	return freed == ODM_SOCKET_FREEBIND && !odm_is_own(settings, addr);
+}
+
 static __always_inline struct odm_decision odm_check_bind(const struct odm_settings *settings,
 							  const struct odm_want *want,
 							  const struct odm_addr *addr)
 {
 	struct odm_source source = odm_source_of(addr);
 
-	if (want->sock && want->sock->flags & ODM_SOCKET_FREEBIND && !source.type &&
-	    !odm_is_own(settings, addr))
+	if (!source.type && odm_frees_bind(settings, want->sock, addr))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, want->asked);
 	return odm_check_source(want->class, source, want->asked);
 }
@@ -77,6 +85,20 @@ odm_note_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct odm_want *
 	return d;
 }
 
+/* S6: of no class; only a typed source is looked at, and what a request has left on an IPv6 socket. */
+static __always_inline int odm_bind_legacy(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					   const struct odm_settings *settings,
+					   struct odm_cgroup cgroup, const struct odm_addr *addr)
+{
+	int verdict = odm_legacy_source(ctx, sk, settings, cgroup, addr, false, ODM_H_BIND);
+
+	if (!verdict || sk->family != AF_INET6 || odm_is_any(addr) || odm_is_exempt(addr) ||
+	    odm_is_multicast(addr) || !odm_frees_bind(settings, odm_own_storage(sk), addr))
+		return verdict;
+	return odm_conclude(0, ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, 0), ODM_MODE_ENFORCE,
+			    ODM_H_BIND);
+}
+
 /* The whole of a bind; `*addr` is what the application gave, and what it gets. */
 static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, struct odm_addr *addr)
 {
@@ -89,8 +111,8 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	if (!settings || !sk)
 		return 1;
 	cgroup = odm_class_of_caller(settings);
-	if (!cgroup.class_id) /* S6: of no class; only a typed source is looked at */
-		return odm_legacy_source(ctx, sk, settings, cgroup, addr, false, ODM_H_BIND);
+	if (!cgroup.class_id)
+		return odm_bind_legacy(ctx, sk, settings, cgroup, addr);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
 		return 1;
 	if (odm_is_any(addr)) {

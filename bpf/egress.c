@@ -140,26 +140,46 @@ static __always_inline bool odm_answer_stays(struct __sk_buff *skb,
 	return !odm_source_of_inline(source).type && odm_may_be_held(skb, class_id);
 }
 
-/*
- * From an address to itself, as the kernel chooses for whoever asks an address of its own host: the
- * answer stays where the packet does. Read in place, since most of what crosses `lo` is such.
- */
-static __always_inline bool odm_is_to_itself(struct __sk_buff *skb)
+/* Both addresses of a packet. Read in place where the header lies there, as it does but for odd packets. */
+static __always_inline bool odm_packet_ends(struct __sk_buff *skb, struct odm_addr *source,
+					    struct odm_addr *destination)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	u32 *v4 = data + 12, *v6 = data + 8;
+	__be32 *v4 = data + 12, *v6 = data + 8;
 
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return data + 20 <= end && v4[0] == v4[1];
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end && v6[0] == v6[4] &&
-	       v6[1] == v6[5] && v6[2] == v6[6] && v6[3] == v6[7];
+	if (skb->protocol == bpf_htons(ETH_P_IP) && data + 20 <= end) {
+		*source = odm_addr4(v4[0]);
+		*destination = odm_addr4(v4[1]);
+		return true;
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end) {
+		*source = ODM_ADDR6(v6);
+		v6 += 4;
+		*destination = ODM_ADDR6(v6);
+		return true;
+	}
+	return odm_packet_source(skb, source) && odm_packet_destination(skb, destination);
+}
+
+/*
+ * A datagram to a group, over `lo` since IPv4 takes a source there for the wish to send there: it would be
+ * lost without an error. Who has bound the socket to `lo` wants it so.
+ */
+static __always_inline bool odm_is_lost_group(struct __sk_buff *skb, u16 class_id)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!class_id || !sk)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	return sk && !sk->bound_dev_if;
 }
 
 /*
  * Over `lo`: to a typed address, from one that is not the host's. The kernel would answer it from the
  * typed address to whoever holds that source, by SYN cookies, resets, echo replies and errors that
- * quote the packet: that is sending from there. It costs one lookup where an address of the host's
- * talks to another one.
+ * quote the packet: that is sending from there. Most of what crosses `lo` goes from an address to itself,
+ * as the kernel chooses; where an address of the host's talks to another one, it costs one lookup.
  */
 static __always_inline int odm_egress_local(struct __sk_buff *skb)
 {
@@ -168,22 +188,31 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	struct odm_cgroup cgroup;
 	struct odm_class *class;
 	struct odm_decision d;
+	bool group;
 	__u8 type;
 
-	if (odm_is_to_itself(skb))
+	if (!settings || !odm_packet_ends(skb, &source, &destination) ||
+	    odm_same_addr(&source, &destination) || odm_is_exempt_inline(&destination))
 		return 1;
-	if (!settings || !odm_packet_destination(skb, &destination) ||
-	    odm_is_exempt_inline(&destination))
-		return 1;
-	type = odm_source_of_inline(&destination).type;
-	if (!type || !odm_packet_source(skb, &source))
+	group = odm_is_v4(&destination) && odm_is_multicast(&destination);
+	type = odm_source_of_inline(group ? &source : &destination).type;
+	if (!type)
 		return 1;
 	cgroup = odm_class_of_packet(skb, settings);
 	class = odm_class_row(cgroup.class_id);
-	if (!class || class->mode == ODM_MODE_OFF || odm_may(class, type) ||
-	    odm_answer_stays(skb, settings, cgroup.class_id, &source) || odm_is_outsider(skb))
+	if (!class || class->mode == ODM_MODE_OFF || odm_is_outsider(skb))
 		return 1;
-	d = odm_soften(ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type), class->mode);
+	if (group) {
+		if (!odm_is_lost_group(skb, cgroup.class_id))
+			return 1;
+		d = ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, type);
+	} else {
+		if (odm_may(class, type) ||
+		    odm_answer_stays(skb, settings, cgroup.class_id, &source))
+			return 1;
+		d = ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type);
+	}
+	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
 	return d.verdict != ODM_REFUSE;
 }

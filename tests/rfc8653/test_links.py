@@ -11,8 +11,10 @@ from typing import Final
 import pytest
 
 from odm_agent.core.model import Family
+from odm_agent.datapath.maps.reader import MapReader
 from tests.lab.cases import each_family
-from tests.lab.host import LINKS, Captures
+from tests.lab.client import ask, outcome
+from tests.lab.host import FIXED, LINKS, Captures
 from tests.lab.world import PLAIN, World
 
 #: Classes whose type is on the one or the other gateway: "session" fails closed, "brief" open.
@@ -164,3 +166,47 @@ def test_N4_broadcasts_are_sent_as_by_a_program_of_no_class(
                 _sent(world, captures, place, family, to, send) for place in (PLAIN, OF[letter])
             )
             assert typed == plain
+
+
+@pytest.mark.parametrize("place", ["every", "strict"])
+def test_N4_datagram_to_a_group_that_would_be_lost_on_lo_is_refused(
+    world: World, captures: Captures, place: str
+) -> None:
+    """IPv4 takes a source on `lo` for the wish to send there, whether a request gave it, a strict
+    class's default or bind(). With an interface, or on the link, it leaves.
+    """
+    to = GROUP[Family.IPV4]
+    source = world.address(FIXED, Family.IPV4)
+
+    def application() -> list[str]:
+        told = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            if place == "every":
+                ask(sock, FIXED)
+            told.append(outcome(lambda: sock.sendto(b"x", (to, PORT))))
+            told.append(outcome(lambda: sock.sendto(b"x", ("224.0.0.251", PORT))))
+            index = socket.if_nametoindex("w0")
+            request = struct.pack("=4s4si", bytes(4), bytes(4), index)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+            told.append(outcome(lambda: sock.sendto(b"x", (to, PORT))))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((source, 0))
+            told.append(outcome(lambda: sock.sendto(b"x", (to, PORT))))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+            told.append(outcome(lambda: sock.sendto(b"x", (to, PORT))))
+        return told
+
+    before = _refused_for(world, "uplink")
+    assert world.place(place).do(application) == ["EPERM", "ok", "ok", "EPERM", "ok"]
+    assert _refused_for(world, "uplink") - before == 2
+    seen = [str(p.source) for p in captures.at("A").packets() if str(p.destination) == to]
+    assert seen == [source]
+
+
+def _refused_for(world: World, reason: str) -> int:
+    with MapReader(world.agent.pins) as datapath:
+        return sum(
+            count
+            for key, count in datapath.verdicts().items()
+            if (key.hook, key.verdict, key.reason) == ("egress", "refuse", reason)
+        )

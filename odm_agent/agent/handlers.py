@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from odm_agent.agent import sockets, views
-from odm_agent.agent.state import Dirty, State
+from odm_agent.agent.state import State
 from odm_agent.control.answers import ReloadResult
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
 from odm_agent.core.errors import ControlError
+from odm_agent.core.events import Dirty
 from odm_agent.core.model import Mode
 
 T = TypeVar("T")

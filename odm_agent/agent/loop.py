@@ -1,7 +1,8 @@
 """The running agent: events in, one reconcile step after the other, answers out.
 
-The event loop only waits. Whatever reads or changes kernel, maps and journal is a job of a thread;
-answers to callers are made in two others, of values that are replaced as a whole, never changed.
+The event loop only waits. Whatever reads or changes kernel, maps and journal is a job of one
+thread, on which the driver runs, too; answers to callers are made in two others, of values that are
+replaced as a whole, never changed.
 """
 
 import asyncio
@@ -9,47 +10,44 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from ipaddress import IPv4Address
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.configured import read_config
+from odm_agent.agent.driver import Driver
 from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
+from odm_agent.agent.passes import Passes, fault
 from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
-from odm_agent.agent.state import Dirty, State
+from odm_agent.agent.state import State
 from odm_agent.agent.worker import Worker
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
+from odm_agent.core.asking import USABLE_S
+from odm_agent.core.demands import Demand
+from odm_agent.core.effects import Answer
 from odm_agent.core.errors import OdmError
+from odm_agent.core.events import Asked, Cancelled, Changed, Dirty, Event, Probed
 from odm_agent.core.host import Address
+from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
-from odm_agent.kernel import conflict
+from odm_agent.kernel import conflict, timer
+from odm_agent.kernel.timer import Timer
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
+from odm_agent.sources.base import Configured
+from odm_agent.sources.static import StaticSource
 from odm_agent.text import printable_lines
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-#: A burst of events is one: what follows within this time is taken along.
-_BURST_S = 0.01
-#: Nothing should ever need it: a look at everything even if no event came.
-_RESYNC_S = 60.0
-#: The same after something could not be done: nobody says when a map has room again.
-_RETRY_S = 2.0
-#: How often that is doubled at most while the agent fails by a fault of its own.
-_MOST_DOUBLINGS = 5
-#: How long the start (or a reload) waits for duplicate address detection.
-_USABLE_S = 8.0
 
 
 def run_agent(path: Path) -> int:
@@ -110,18 +108,19 @@ class Service:
         self._lists = Worker("lists")
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
-        self._dirty = Dirty.ALL
-        self._probing: set[Address] = set()
-        self._bulletin = Bulletin(state)
         self._garbage = Garbage()
-        #: How many attempts in a row failed by a fault of our own.
-        self._faults = 0
+        self._timer = Timer()
+        self._driver = Driver(
+            Passes(state, self._to_probe, self._answered), [StaticSource()], state.held
+        )
+        self._tickets = count(1)
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
         # Among what has happened until it looks are the changes that it has made itself.
         state.engine.before_look = watch.drain
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._on_signals(loop)
         readers = {
             self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
@@ -129,31 +128,45 @@ class Service:
         }
         for descriptor, (drain, what) in readers.items():
             loop.add_reader(descriptor, self._on_event, descriptor, drain, what)
+        loop.add_reader(self._timer.fileno(), self._on_timer)
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                await self.await_usable(self._begin)
+                self._driver.feed(StaticSource.name, Configured(self.state.configured))
+                usable = group.create_task(self.await_usable())
+                await asyncio.sleep(0)  # so that it waits already
+                await self._drive()
+                driving = group.create_task(self._keep_driving())
+                await usable
                 notify("READY=1")
                 log.info("ready")
-                reconciling = group.create_task(self._reconcile())
                 await self._stop.wait()
                 notify("STOPPING=1")
                 notify("STATUS=stopped; what is in force stays in force")
                 log.info("stopping; what is in force stays in force")
-                reconciling.cancel()
+                driving.cancel()
         finally:
             for descriptor in readers:
                 loop.remove_reader(descriptor)
+            loop.remove_reader(self._timer.fileno())
+            self._timer.close()
             if server is not None:
                 server.close()
             for worker in (self._lists, self._answers, self._changes):
                 worker.close()
 
     async def change(self, job: Callable[[], T]) -> T:
-        """What a job returns or raises that may change anything; after those before it."""
-        return await self._changes.run(job)
+        """What a job returns or raises that may change anything; after those before it.
+
+        What it leaves undone is tried again.
+        """
+        try:
+            return await self._changes.run(job)
+        finally:
+            if self.state.unfinished:
+                self._put(Changed(Dirty.ALL))
 
     async def read(self, job: Callable[[], T]) -> T:
         """The same of a job that is quick, and changes nothing: it waits for no change."""
@@ -167,125 +180,97 @@ class Service:
         """End the agent; enforcement goes on."""
         self._stop.set()
 
-    async def await_usable(self, step: Callable[[Dirty], None] | None = None) -> None:
-        """Converge, and wait until addresses are usable; for `_USABLE_S` at most.
-
-        Raises what `step` raises; the usual one raises nothing.
-        """
-        step = step or self._pass
-        self._dirty = Dirty.ALL
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_USABLE_S):
-                while True:
-                    self._wake.clear()
-                    await self._converged_by(step)
-                    if self.state.engine.all_usable():
-                        return
-                    await self._wake.wait()
-        log.warning("some addresses are not usable yet", extra={"waited_s": _USABLE_S})
+    async def await_usable(self) -> None:
+        """Have everything looked at, and wait until addresses are usable, or long enough."""
+        ticket = next(self._tickets)
+        self._waiting[ticket] = self._loop.create_future()
+        self._put(Asked(Demand(ticket, None, timer.now().boot_s + USABLE_S)))
+        try:
+            answer = await self._waiting[ticket]
+        finally:
+            del self._waiting[ticket]
+            self._put(Cancelled(ticket))
+        if answer.cause is not None:
+            log.warning("some addresses are not usable yet", extra={"waited_s": USABLE_S})
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
         notify("RELOADING=1")
         try:
             try:
-                warnings = await self.change(self.state.reload)
+                warnings = await self.change(self._reload)
             except Exception as error:
                 known = isinstance(error, OdmError)
                 refused = "reload refused; the last good configuration stays: %s"
                 log.error(refused, error, exc_info=None if known else error)
-                self._wake.set()  # for the bulletin
+                self._put(Changed(Dirty.KERNEL))  # so that it is told
                 if known:
                     raise
-                raise OdmError(f"reloading failed by a {_fault(error)}") from error
+                raise OdmError(f"reloading failed by a {fault(error)}") from error
             for warning in warnings:
                 log.warning(warning)
             logging.getLogger().setLevel(self.state.config.agent.log_level.upper())
             await self.await_usable()
-            self._wake.set()  # so that what is unfinished is tried again soon
             log.info("reloaded")
             return warnings
         finally:
             notify("READY=1")
 
-    async def _reconcile(self) -> None:
-        resynced = 0.0
-        loop = asyncio.get_running_loop()
+    def _reload(self) -> list[str]:
+        """In one job, so that no pass sees the classes of the one and the prefixes of the other."""
+        warnings = self.state.reload()
+        self._driver.feed(StaticSource.name, Configured(self.state.configured))
+        return warnings
+
+    async def _keep_driving(self) -> None:
+        """Let the driver run whenever something happened, or is due."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._rest_s()):
-                    await self._wake.wait()
-            await asyncio.sleep(_BURST_S)
+            await self._wake.wait()
             self._wake.clear()
-            if is_due := loop.time() - resynced >= _RESYNC_S:
-                resynced = loop.time()
-                self._dirty = Dirty.ALL
-            await self._converged_by(self._pass)
-            if is_due:
-                counting = partial(self._attempt, "counting sockets", self.state.correct_counts)
-                await self.change(counting)
+            try:
+                await self._drive()
+            except Exception as error:
+                log.exception("what happened was not dealt with")
+                self.state.troubles["dealing with events"] = fault(error)
+                self._loop.call_later(RETRY_S, self._put, Changed(Dirty.ALL))
+            else:
+                self.state.troubles.pop("dealing with events", None)
 
-    def _rest_s(self) -> float:
-        """How long to wait for an event: the longer, the more often we failed by our own fault."""
-        if not self.state.unfinished:
-            return _RESYNC_S
-        return min(_RETRY_S * (1 << self._faults), _RESYNC_S)
-
-    async def _converged_by(self, step: Callable[[Dirty], None]) -> None:
-        """Have a step done about what is dirty, and begin the conflict checks that it asks for."""
-        dirty, self._dirty = self._dirty, Dirty(0)
-
-        def job() -> set[Address]:
-            step(dirty)
+    async def _drive(self) -> None:
+        def job() -> None:
+            self._driver.run()
             self._garbage.tidy()
-            return set(self.state.engine.to_probe)
 
-        for address in await self.change(job) - self._probing:
-            self._probing.add(address)
-            self._group.create_task(self._probe(address))
+        await self._changes.run(job)
+        self._timer.set(self._driver.deadline())
 
-    def _begin(self, dirty: Dirty) -> None:
-        """The first pass: what can't be done even once is said by not starting. Raises OdmError."""
-        self.state.converge(dirty)
-        self._tell()
+    def _put(self, event: Event) -> None:
+        self._driver.put(event)
+        self._wake.set()
 
-    def _pass(self, dirty: Dirty) -> None:
-        """One pass, and what is to be told of it."""
-        self._attempt("putting things right", partial(self.state.converge, dirty))
-        self._attempt("telling", self._tell)
+    def _to_probe(self, address: Address) -> None:
+        """Called on the worker's thread."""
+        self._loop.call_soon_threadsafe(lambda: self._group.create_task(self._probe(address)))
 
-    def _attempt(self, what: str, job: Callable[[], object]) -> None:
-        """Do it. Whatever goes wrong is an alarm and ends nothing: it is tried again."""
-        try:
-            job()
-        except Exception as error:
-            known = isinstance(error, OdmError)
-            self._faults = 0 if known else min(self._faults + 1, _MOST_DOUBLINGS)
-            why = str(error) if known else _fault(error)
-            if self.state.troubles.get(what) != why:
-                log.error("%s failed: %s", what, why, exc_info=None if known else error)
-            self.state.troubles[what] = why
-        else:
-            if self.state.troubles.pop(what, None) is not None:
-                log.info("%s works again", what)
-                self._faults = 0
+    def _answered(self, answer: Answer) -> None:
+        """Called on the worker's thread."""
+        self._loop.call_soon_threadsafe(self._deliver, answer)
 
-    def _tell(self) -> None:
-        self._bulletin.tell(time.monotonic())
+    def _deliver(self, answer: Answer) -> None:
+        waiting = self._waiting.get(answer.ticket)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
 
     async def _probe(self, address: Address) -> None:
         assert isinstance(address.address, IPv4Address)
+        in_use = None
         try:
             in_use = await conflict.in_use(address.interface, address.address)
         except OdmError as error:  # the link is down: its coming up is an event
             log.info("not probed", extra={"address": str(address.address), "error": str(error)})
         except Exception:
             log.exception("not probed", extra={"address": str(address.address)})
-        else:
-            await self.change(partial(self.state.engine.probe_ended, address, in_use=in_use))
-            self._look_at(Dirty.KERNEL)
-        finally:
-            self._probing.discard(address)
+        self._put(Probed(address, in_use))
 
     def _on_event(self, descriptor: int, drain: Callable[[], bool], what: Dirty) -> None:
         try:
@@ -295,14 +280,14 @@ class Service:
             loop = asyncio.get_running_loop()
             loop.remove_reader(descriptor)
             loop.call_later(
-                _RETRY_S, loop.add_reader, descriptor, self._on_event, descriptor, drain, what
+                RETRY_S, loop.add_reader, descriptor, self._on_event, descriptor, drain, what
             )
             changed = True
         if changed:
-            self._look_at(what)
+            self._put(Changed(what))
 
-    def _look_at(self, what: Dirty) -> None:
-        self._dirty |= what
+    def _on_timer(self) -> None:
+        self._timer.drain()
         self._wake.set()
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -316,10 +301,6 @@ class Service:
     async def _reload_quietly(self) -> None:
         with suppress(OdmError):  # the log has it
             await self.reload()
-
-
-def _fault(error: Exception) -> str:
-    return f"fault of the agent itself: {error!r}; please report what its log says"
 
 
 class _KeyValues(logging.Formatter):

@@ -14,9 +14,11 @@ def offered(
     finished: bool,
     own_fault: bool = False,
     ended: Set[int] = frozenset(),
-    in_use: Callable[[], Set[IPAddress]] = frozenset,
+    in_use: Callable[[], Set[IPAddress] | None] = frozenset,
 ) -> Offered:
-    """What came of the pass that has just ended. `in_use` says which addresses sockets have.
+    """What came of the pass that has just ended.
+
+    `in_use` says which addresses sockets have, None if that can't be found out now.
 
     An address counts only if the kernel held it, ready, when it was read: rows of a pass that
     failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out.
@@ -41,9 +43,9 @@ def offered(
 
 
 def _unused(
-    engine: Engine, prefix_ids: Set[int], in_use: Callable[[], Set[IPAddress]]
+    engine: Engine, prefix_ids: Set[int], in_use: Callable[[], Set[IPAddress] | None]
 ) -> frozenset[int]:
-    if not prefix_ids:
+    if not prefix_ids or (addresses := in_use()) is None:
         return frozenset()
-    spans = map(engine.table.span_of, in_use())
+    spans = map(engine.table.span_of, addresses)
     return frozenset(prefix_ids - {row.prefix.id for row in spans if row is not None})

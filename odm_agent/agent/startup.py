@@ -11,12 +11,14 @@ from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.configured import compiled
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.owner import journal_of
 from odm_agent.agent.state import State
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config.schema import Config
 from odm_agent.config.values import numbers_of
 from odm_agent.core.errors import ConfigError
+from odm_agent.core.holding import Holding
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import swap, tracepoints
 from odm_agent.datapath.install.deployment import Deployment
@@ -25,6 +27,7 @@ from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import cgroups_with_sockets
+from odm_agent.kernel.timer import now
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile.projections import desired
@@ -64,7 +67,11 @@ def open_state(
         cgroups = ClassifiedCgroups(wanted.cgroup)
         opened.callback(cgroups.close)
         memory = Memory(journal.addresses())
-        table = PrefixTable(journal.secret(), memory=memory).with_only(prefixes)
+        leases = LeaseBook(journal)
+        held = tuple(leases.read(now()))
+        holding, _ = Holding({lease.grant.prefix.id: lease for lease in held}).at(now())
+        table = PrefixTable(journal.secret(), memory=memory)
+        table = table.with_only([*prefixes, *holding.prefixes()])
         numbers = numbers_of(agent)
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
@@ -101,7 +108,10 @@ def open_state(
             netns_cookie=wanted.netns_cookie,
             counts=Counts(datapath),
             addresses=AddressBook(journal, memory),
+            leases=leases,
             uplinks=Uplinks(journal),
+            configured=prefixes,
+            held=held,
             unseen=unseen,
             at_creation=creation.in_force(wanted.pin_dir),
             replaced=replaced,

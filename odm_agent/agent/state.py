@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from enum import Flag, auto
 from pathlib import Path
 
 from odm_agent.agent.address_book import AddressBook
@@ -11,10 +10,14 @@ from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config.schema import Config
 from odm_agent.core.actions import DropCgroup
 from odm_agent.core.errors import ConfigError, DatapathError, KernelError
+from odm_agent.core.events import Dirty
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import TypedPrefix
 from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import pins, swap, tracepoints
@@ -24,14 +27,6 @@ from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import cgroups_with_sockets
 
 log = logging.getLogger(__name__)
-
-
-class Dirty(Flag):
-    """What may have changed since it was last looked at. `KERNEL`: the table, too."""
-
-    KERNEL = auto()
-    CGROUPS = auto()
-    ALL = KERNEL | CGROUPS
 
 
 @dataclass
@@ -67,7 +62,12 @@ class State:
     netns_cookie: int
     counts: Counts
     addresses: AddressBook
+    leases: LeaseBook
     uplinks: Uplinks
+    #: What the configuration in force names.
+    configured: tuple[TypedPrefix, ...]
+    #: What an agent before this one held.
+    held: tuple[Lease, ...]
     #: Whether the programs classify new cgroups, and forget those that the kernel lets go of.
     programs_follow: bool = False
     #: Whether cgroups may have gone while no program of ours was there to see it.
@@ -101,8 +101,7 @@ class State:
 
         Raises OdmError.
         """
-        if self.unfinished:
-            dirty = Dirty.ALL
+        self.leases.write()
         if Dirty.KERNEL in dirty:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
@@ -153,7 +152,8 @@ class State:
     @property
     def unfinished(self) -> bool:
         """Whether something could not be done that may be possible in a moment."""
-        trouble = self.addresses.trouble or self.uplinks.trouble or self.unwatched
+        trouble = self.addresses.trouble or self.leases.trouble or self.uplinks.trouble
+        trouble = trouble or self.unwatched
         return bool(not self.engine.is_at_rest or self.troubles or trouble)
 
     def _watch_cgroups(self) -> None:
@@ -206,13 +206,14 @@ class State:
         self.counts.correct(self.datapath.read().sources)
 
     def take(self, config: Config) -> None:
-        """Make a checked configuration the one in force; the next `converge` carries it out.
+        """Make a checked configuration the one in force, but for its prefixes: `configured` has
+        them, and is for the static source.
 
         Raises ConfigError or JournalError, and then nothing has changed.
         """
         prefixes, classes = compiled(config, self.journal)
         self.name_classes()
-        self.engine.table = self.engine.table.with_only(prefixes)
+        self.configured = prefixes
         self.engine.classes = classes
         self.taken(config)
 

@@ -16,7 +16,11 @@ from odm_agent.text import printable
 
 def offered(state: State) -> dict[int, PrefixRow]:
     """The prefixes of which hooks hand out addresses now."""
-    absent = {r.prefix.id for r in state.engine.table if selection.absence(r, state.engine.host)}
+    absent = {
+        row.prefix.id
+        for row in state.engine.table
+        if row.prefix.lingering or selection.absence(row, state.engine.host)
+    }
     rows = state.engine.datapath.prefixes()
     return {prefix_id: row for prefix_id, row in rows.items() if prefix_id not in absent}
 
@@ -25,6 +29,8 @@ def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
     """Whether hooks hand out its addresses, and why not or what else is wrong."""
     if (why := selection.absence(row, state.engine.host)) is not None:
         return "withdrawn", why
+    if row.prefix.lingering:
+        return "withdrawn", "its time is over; addresses stay until their last socket is gone"
     trouble = row.trouble or ""
     if row.prefix.id in state.engine.datapath.prefixes():
         return "ready", trouble
@@ -83,6 +89,8 @@ def _unrecorded(state: State) -> list[str]:
     found = []
     if (trouble := state.addresses.trouble) is not None:
         found.append(f"addresses are not recorded, and may be others after a restart: {trouble}")
+    if (trouble := state.leases.trouble) is not None:
+        found.append(f"leases are not recorded, and may end with the agent: {trouble}")
     if (trouble := state.uplinks.trouble) is not None:
         found.append(f"interfaces' settings are left as they are: {trouble}")
     return found

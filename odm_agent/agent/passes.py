@@ -1,0 +1,130 @@
+"""The driver's hands on a real host: one pass after the other, and what comes of each is told."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from odm_agent.agent.bulletin import Bulletin
+from odm_agent.agent.offers import offered
+from odm_agent.agent.state import State
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import Answer, Look, Record
+from odm_agent.core.errors import OdmError
+from odm_agent.core.events import Offered
+from odm_agent.core.grants import Grant
+from odm_agent.core.host import Address
+from odm_agent.core.model import IPAddress, TypedPrefix
+from odm_agent.kernel import timer
+from odm_agent.kernel.sock_diag import sockets
+from odm_agent.sources.base import Send
+
+log = logging.getLogger(__name__)
+
+
+class Passes:
+    """What the driver wants done is done to the state.
+
+    Whatever goes wrong is an alarm, and ends nothing but the start: it is tried again.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        probe: Callable[[Address], None],
+        answer: Callable[[Answer], None],
+    ) -> None:
+        """`probe` begins a conflict check, `answer` tells who waits; both return at once."""
+        self._state = state
+        self._probe, self._answer = probe, answer
+        self._bulletin = Bulletin(state)
+        self._begun = False
+
+    def now(self) -> Moment:
+        """This moment."""
+        return timer.now()
+
+    def look(self, look: Look) -> Offered:
+        """One pass. The first must work: what can't be done even once is said by not starting."""
+        state = self._state
+        jobs: dict[str, Callable[[], object]] = {
+            "putting things right": lambda: state.converge(look.dirty),
+            "telling": lambda: self._bulletin.tell(self.now().boot_s),
+        }
+        if look.resync:
+            jobs["counting sockets"] = state.correct_counts
+        if self._begun:
+            own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
+        else:
+            own_fault = False
+            for job in jobs.values():
+                job()
+        self._begun = True
+        return offered(
+            state.engine,
+            finished=not state.unfinished,
+            own_fault=own_fault,
+            ended=look.ended,
+            in_use=self._in_use,
+        )
+
+    def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
+        """Make them the table; the pass that follows carries it out."""
+        self._state.engine.table = self._state.engine.table.with_only(prefixes)
+
+    def record(self, record: Record) -> None:
+        """Write it down; each pass tries again what could not be written."""
+        self._state.leases.note(record, self.now())
+
+    def number(self, grant: Grant) -> Grant:
+        """The grant with the number of its prefix."""
+        key, prefix = grant.key, grant.prefix
+        id_ = self._state.journal.id_of("prefix", f"{key.source}/{key.instance}/{prefix.name}")
+        return replace(grant, prefix=replace(prefix, id=id_))
+
+    def probe(self, address: Address) -> None:
+        """Begin a conflict check."""
+        self._probe(address)
+
+    def conclude(self, address: Address, in_use: bool) -> None:
+        """Use an address, or the next one."""
+        self._state.engine.probe_ended(address, in_use=in_use)
+
+    def answer(self, answer: Answer) -> None:
+        """Tell who waits."""
+        self._answer(answer)
+
+    def send(self, source: str, message: Send) -> None:
+        """No source of this agent has a transport."""
+        raise NotImplementedError(f"{source} sends, and has no transport")
+
+    def _fails_by_own_fault(self, what: str, job: Callable[[], object]) -> bool:
+        """Do it. What goes wrong is an alarm until it works again, and logged once."""
+        troubles = self._state.troubles
+        try:
+            job()
+        except Exception as error:
+            known = isinstance(error, OdmError)
+            why = str(error) if known else fault(error)
+            if troubles.get(what) != why:
+                log.error("%s failed: %s", what, why, exc_info=None if known else error)
+            troubles[what] = why
+            return not known
+        if troubles.pop(what, None) is not None:
+            log.info("%s works again", what)
+        return False
+
+    def _in_use(self) -> set[IPAddress] | None:
+        """The addresses that sockets have; None if they can't be listed now."""
+        try:
+            listed = {info.local for info in sockets()}
+            return listed | {
+                key.address for key, live in self._state.datapath.live().items() if live
+            }
+        except OdmError as error:
+            log.warning("prefixes that are over are kept", extra={"error": str(error)})
+            return None
+
+
+def fault(error: Exception) -> str:
+    """What is said of an error that is no one of ours."""
+    return f"fault of the agent itself: {error!r}; please report what its log says"

@@ -1,0 +1,126 @@
+"""What a pass does beside converging, and what becomes of what goes wrong in it."""
+
+from dataclasses import replace
+from ipaddress import IPv6Network, ip_address
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from odm_agent.agent import passes
+from odm_agent.agent.engine import Engine
+from odm_agent.agent.passes import Passes
+from odm_agent.core.effects import Look
+from odm_agent.core.errors import KernelError
+from odm_agent.core.events import Dirty
+from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
+from odm_agent.datapath.base import LiveKey
+from odm_agent.datapath.fake import FakeDatapath
+from odm_agent.kernel.fake import FakeKernel
+from odm_agent.prefixes.table import PrefixTable
+from tests.virtual.world import NUMBERS
+
+NET = IPv6Network("2001:db8:1::/64")
+PREFIX = TypedPrefix(3, "g", AddressType.FIXED, NET, "w0", None, Placement.DELEGATED, (NET,))
+WANT = (AddressType.FIXED, Family.IPV6)
+LOOK = Look(Dirty.ALL)
+
+
+class FakeState:
+    """Of `State` what passes use, on an engine in memory."""
+
+    def __init__(self) -> None:
+        kernel = FakeKernel()
+        kernel.set_link("w0")
+        table = PrefixTable(b"secret").with_only([PREFIX])
+        classes = {0: ClassPolicy(0, "unclassified")}
+        self.engine = Engine(kernel, FakeDatapath(), NUMBERS, table, classes)
+        self.datapath = SimpleNamespace(live=dict)
+        self.troubles: dict[str, str] = {}
+        self.unfinished = False
+        self.done: list[object] = []
+        self.error: Exception | None = None
+
+    def converge(self, dirty: Dirty) -> None:
+        self.done.append(dirty)
+        if self.error is not None:
+            raise self.error
+        self.engine.converge()
+
+    def correct_counts(self) -> None:
+        self.done.append("counts")
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
+    monkeypatch.setattr(passes, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
+    monkeypatch.setattr(passes, "sockets", list)
+    return FakeState()
+
+
+def _passes(state: Any) -> Passes:
+    return Passes(state, lambda address: None, lambda answer: None)
+
+
+def test_the_first_pass_must_work_and_later_ones_may_fail(state: FakeState) -> None:
+    state.error = KernelError("nothing goes")
+    hands = _passes(state)
+    with pytest.raises(KernelError):
+        hands.look(LOOK)
+    state.error = None
+    assert hands.look(LOOK).usable
+    state.error = KernelError("nothing goes")
+    assert not hands.look(LOOK).own_fault
+    assert state.troubles == {"putting things right": "nothing goes"}
+    state.error = RuntimeError("a bug")
+    assert hands.look(LOOK).own_fault
+    state.error = None
+    assert not hands.look(LOOK).own_fault
+    assert not state.troubles
+
+
+def test_it_looks_at_what_is_dirty_and_counts_sockets_with_all_else(state: FakeState) -> None:
+    hands = _passes(state)
+    hands.look(Look(Dirty.CGROUPS))
+    assert state.done == [Dirty.CGROUPS]
+    hands.look(Look(Dirty.ALL, resync=True))
+    assert state.done[1:] == [Dirty.ALL, "counts"]
+
+
+def test_it_says_what_sockets_are_given(state: FakeState) -> None:
+    said = _passes(state).look(LOOK)
+    assert said.offers[WANT] in NET
+    assert said.ready == {3}
+
+
+def test_what_the_kernel_lost_is_not_offered(state: FakeState) -> None:
+    hands = _passes(state)
+    hands.look(LOOK)
+    (address,) = state.engine.table.addresses_of(3)
+    state.engine.kernel.vanish(address, "lo")  # type: ignore[attr-defined]
+    state.engine.host = state.engine.kernel.read()
+    state.error = KernelError("nothing goes")
+    said = hands.look(LOOK)
+    assert not said.offers and not said.ready
+
+
+def test_a_prefix_is_in_use_by_sockets_by_counts_and_as_long_as_that_is_not_known(
+    state: FakeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = _passes(state)
+    ended = Look(Dirty.ALL, ended=frozenset({3}))
+    assert not hands.look(ended).unused, "it may still be given"
+    hands.project((replace(PREFIX, lingering=True),))
+    assert hands.look(ended).unused == {3}
+    address = ip_address("2001:db8:1::1")
+    monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address)])
+    assert not hands.look(ended).unused
+    monkeypatch.setattr(passes, "sockets", list)
+    state.datapath.live = lambda: {LiveKey(address, 1, WANT[0]): 1}
+    assert not hands.look(ended).unused
+
+    def fail() -> None:
+        raise KernelError("no memory")
+
+    monkeypatch.setattr(passes, "sockets", fail)
+    assert not hands.look(ended).unused

@@ -33,7 +33,7 @@ int bpf_iter__bpf_sk_storage_map(struct bpf_iter__bpf_sk_storage_map *ctx)
 	row.cookie = odm_cookie(sk);
 	row.type = sock->type;
 	row.flags = sock->flags;
-	row.cgroup = sock->cgroup;
+	row.class_id = sock->class_id;
 	if (sock->owner == row.cookie || sock->owner == (u64)sk) {
 		row.holds = sock->holds;
 		row.held_type = sock->held_type;

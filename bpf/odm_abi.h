@@ -393,7 +393,8 @@ struct odm_census {
 	__u16 held_class;
 	__u16 flags;
 	struct odm_addr held;
-	__u64 cgroup;
+	__u16 class_id; /* as in odm_socket */
+	__u16 room[3];
 };
 _Static_assert(sizeof(struct odm_census) == 40, "odm_census");
 

@@ -1,20 +1,19 @@
-"""What must outlive a reboot: secret, ids of names, addresses, the sysctls that we changed."""
+"""What must outlive a reboot: secret, numbers of names, addresses, the sysctls that we changed."""
 
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from odm_agent.core.errors import OdmError
 from odm_agent.core.model import IPAddress
+from odm_agent.core.numbering import Kind
 from odm_agent.folders import distrust
 from odm_agent.prefixes.memory import Given
-
-Kind = Literal["class", "prefix"]
 
 #: Raised when a table changes; `_MIGRATIONS[n]` leads from version n to n + 1.
 _MIGRATIONS: Final = (
@@ -45,6 +44,12 @@ _MIGRATIONS: Final = (
     """,
     # Times in it are wall time.
     "CREATE TABLE leases (prefix_id INTEGER PRIMARY KEY, granted TEXT NOT NULL);",
+    """
+    CREATE TABLE deployments (
+        boot TEXT NOT NULL, netns TEXT NOT NULL, pin_dir TEXT NOT NULL,
+        PRIMARY KEY (boot, netns, pin_dir)
+    );
+    """,
 )
 
 
@@ -142,7 +147,7 @@ class Journal:
     def transaction(self) -> Iterator[None]:
         """All that is written within is written together, or not at all. Raises JournalError.
 
-        Read before written: no two agents give the same id. One within another belongs to it.
+        Read before written: no two agents give the same number. One within another belongs to it.
         """
         if self._db.in_transaction:
             yield
@@ -169,24 +174,41 @@ class Journal:
                 self._db.execute("INSERT INTO secret VALUES (?)", found)
         return bytes(found[0])
 
-    def id_of(self, kind: Kind, name: str) -> int:
-        """The id of a class or prefix, from 1 on; a new name gets one that no name ever had."""
-        with self.transaction():
-            found = self._db.execute(
-                "SELECT id FROM ids WHERE kind = ? AND name = ?", (kind, name)
-            ).fetchone()
-            if found is None:
-                found = self._db.execute(
-                    "INSERT INTO ids SELECT ?, coalesce(max(id), 0) + 1, ? FROM ids WHERE kind = ?"
-                    " RETURNING id",
-                    (kind, name, kind),
-                ).fetchone()
-        return int(found[0])
+    def numbers(self, kind: Kind) -> dict[str, int]:
+        """The names that have a number, from 1 on, with it."""
+        rows = self._read("SELECT name, id FROM ids WHERE kind = ? ORDER BY id", kind)
+        return {str(name): int(str(number)) for name, number in rows}
 
-    def names(self, kind: Kind) -> dict[int, str]:
-        """All names that ever had an id."""
-        rows = self._read("SELECT id, name FROM ids WHERE kind = ? ORDER BY id", kind)
-        return {int(str(id_)): str(name) for id_, name in rows}
+    def give_number(self, kind: Kind, name: str, number: int) -> None:
+        """Note a name's number, neither of which may have been given."""
+        with self.transaction():
+            self._db.execute("INSERT INTO ids VALUES (?, ?, ?)", (kind, number, name))
+
+    def free_numbers(self, kind: Kind, names: Iterable[str]) -> None:
+        """Forget the numbers of these names: they may be given to others."""
+        with self.transaction():
+            rows = [(kind, name) for name in names]
+            self._db.executemany("DELETE FROM ids WHERE kind = ? AND name = ?", rows)
+
+    def join_numbering(self) -> None:
+        """Note that the owner's maps may have any of the numbers, until it leaves or a boot."""
+        with self.transaction():
+            self._db.execute("DELETE FROM deployments WHERE boot <> ?", self._owner[:1])
+            self._db.execute("INSERT OR IGNORE INTO deployments VALUES (?, ?, ?)", self._owner)
+
+    def leave_numbering(self) -> None:
+        """Note that the owner's maps are gone."""
+        with self.transaction():
+            self._db.execute(
+                "DELETE FROM deployments WHERE (boot, netns, pin_dir) = (?, ?, ?)", self._owner
+            )
+
+    def numbers_are_shared(self) -> bool:
+        """Whether maps of others than the owner may have the numbers, too."""
+        others = self._read(
+            "SELECT 1 FROM deployments WHERE (boot, netns, pin_dir) <> (?, ?, ?)", *self._owner
+        )
+        return bool(others)
 
     def prefixes_by_interface(self) -> frozenset[str]:
         """The names of prefixes whose addresses were once made with the interface's name."""
@@ -256,7 +278,7 @@ class Journal:
 
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
-        # An id must not be given twice because the power failed.
+        # A number must not be given twice because the power failed.
         self._db.execute("PRAGMA synchronous = FULL")
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
         if version > len(_MIGRATIONS):

@@ -7,6 +7,7 @@ work is then done, and the protocol number of its addresses, routes and rules.
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,6 +91,7 @@ def detach(agent: AgentConfig) -> Iterator[str]:
             yield f"detached the programs and removed the pins in {folder}"
         if is_there and (count := lost_pins.remove(served.netns, in_use)):
             yield f"detached {count} programs whose pins were lost"
+    _leave_numbering(agent, served.netns)
 
 
 def _served(folder: Path, protocol: int) -> _Served:
@@ -202,3 +204,14 @@ def _restore_sysctls(agent: AgentConfig, netns: int) -> Iterator[str]:
             journal.forget_sysctl(name)
     finally:
         journal.close()
+
+
+def _leave_numbering(agent: AgentConfig, netns: int) -> None:
+    """No map has a number any more: agents that share the state may make numbers free again."""
+    if not state_file(agent).exists():
+        return
+    try:
+        with closing(journal_of(agent, netns)) as journal:
+            journal.leave_numbering()
+    except OdmError as error:  # they wait until the host boots
+        log.info("not noted in the state", extra={"error": str(error)})

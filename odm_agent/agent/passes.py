@@ -52,6 +52,7 @@ class Passes:
         }
         if look.resync:
             jobs["counting sockets"] = state.correct_counts
+            jobs["looking for numbers to give anew"] = state.free_numbers
         if self._begun:
             own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:
@@ -74,12 +75,13 @@ class Passes:
     def record(self, record: Record) -> None:
         """Write it down; each pass tries again what could not be written."""
         self._state.leases.note(record, self.now())
+        if record.lease is None:
+            self._state.numbering.give_back(record.prefix_id)
 
     def number(self, grant: Grant) -> Grant:
         """The grant with the number of its prefix."""
-        key, prefix = grant.key, grant.prefix
-        id_ = self._state.journal.id_of("prefix", f"{key.source}/{key.instance}/{prefix.name}")
-        return replace(grant, prefix=replace(prefix, id=id_))
+        id_ = self._state.numbering.take(grant)
+        return replace(grant, prefix=replace(grant.prefix, id=id_))
 
     def probe(self, address: Address) -> None:
         """Begin a conflict check."""

@@ -12,6 +12,7 @@ from odm_agent.agent.configured import compiled
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
+from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.owner import journal_of
 from odm_agent.agent.state import State
 from odm_agent.agent.uplinks import Uplinks
@@ -19,6 +20,7 @@ from odm_agent.config.schema import Config
 from odm_agent.config.values import numbers_of
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.holding import Holding
+from odm_agent.datapath import abi
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import swap, tracepoints
 from odm_agent.datapath.install.deployment import Deployment
@@ -63,7 +65,11 @@ def open_state(
     with ExitStack() as opened:
         journal = journal_of(agent, wanted.netns_cookie)
         opened.callback(journal.close)
-        prefixes, classes = compiled(config, journal)
+        numbers = numbers_of(agent)
+        last = min(abi.MAX_PREFIXES - 1, numbers.last_prefix_id)
+        numbering = Numbering(journal, {"class": abi.UNDECIDED_CLASS - 1, "prefix": last})
+        with numbering.configuration() as draft:
+            prefixes, classes = compiled(config, draft, journal.prefixes_by_interface())
         cgroups = ClassifiedCgroups(wanted.cgroup)
         opened.callback(cgroups.close)
         memory = Memory(journal.addresses())
@@ -72,7 +78,8 @@ def open_state(
         holding, _ = Holding({lease.grant.prefix.id: lease for lease in held}).at(now())
         table = PrefixTable(journal.secret(), memory=memory)
         table = table.with_only([*prefixes, *holding.prefixes()])
-        numbers = numbers_of(agent)
+        for lease in held:
+            numbering.take(lease.grant)
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
         if not swap.take_over(wanted):
@@ -112,11 +119,11 @@ def open_state(
             uplinks=Uplinks(journal),
             configured=prefixes,
             held=held,
+            numbering=numbering,
             unseen=unseen,
             at_creation=creation.in_force(wanted.pin_dir),
             replaced=replaced,
         )
-        state.name_classes()
         state.taken(config)
         state.attachments()  # their ids, while their pins are there
         opened.pop_all()

@@ -5,19 +5,22 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from odm_agent.agent import carriers
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
+from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config.schema import Config
 from odm_agent.core.actions import DropCgroup
 from odm_agent.core.errors import ConfigError, DatapathError, KernelError
 from odm_agent.core.events import Dirty
 from odm_agent.core.leases import Lease
-from odm_agent.core.model import TypedPrefix
+from odm_agent.core.model import ClassPolicy, TypedPrefix
+from odm_agent.core.numbering import NoNumberError
 from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import pins, swap, tracepoints
@@ -68,6 +71,7 @@ class State:
     configured: tuple[TypedPrefix, ...]
     #: What an agent before this one held.
     held: tuple[Lease, ...]
+    numbering: Numbering
     #: Whether the programs classify new cgroups, and forget those that the kernel lets go of.
     programs_follow: bool = False
     #: Whether cgroups may have gone while no program of ours was there to see it.
@@ -86,8 +90,6 @@ class State:
     reloads: Reloads = field(default_factory=Reloads)
     #: The programs (name -> id) as they were when their pins were last seen.
     programs: dict[str, int] = field(default_factory=dict)
-    #: Of all classes that ever had an id, since verdicts outlive the configuration.
-    class_names: dict[int, str] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close what is open here; what is in the kernel stays, and goes on enforcing."""
@@ -211,8 +213,11 @@ class State:
 
         Raises ConfigError or JournalError, and then nothing has changed.
         """
-        prefixes, classes = compiled(config, self.journal)
-        self.name_classes()
+        try:
+            prefixes, classes = self._compiled(config)
+        except NoNumberError:
+            self.free_numbers()
+            prefixes, classes = self._compiled(config)
         self.configured = prefixes
         self.engine.classes = classes
         self.taken(config)
@@ -224,9 +229,23 @@ class State:
         self.reloads.loaded = time.time()
         self.reloads.error = None
 
-    def name_classes(self) -> None:
-        """Read what the ids of classes are called. Raises JournalError."""
-        self.class_names = {**self.journal.names("class"), UNDECIDED.id: f"({UNDECIDED.name})"}
+    @property
+    def class_names(self) -> dict[int, str]:
+        """What the numbers of classes stand for, since verdicts outlive the configuration."""
+        return {**self.numbering.names("class"), UNDECIDED.id: f"({UNDECIDED.name})"}
+
+    def free_numbers(self) -> None:
+        """Let numbers be given anew that nothing has carried for long. Raises OdmError."""
+        in_force = self.datapath.settings.patterns == self.cgroups.automaton.generation
+        if not in_force or not self.numbering.any_retired:  # else new cgroups may get old classes
+            return
+        carried = carriers.carried(self.datapath, self.engine.host, self.engine.numbers)
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.numbering.look(carried, now, self.datapath.forget_number)
+
+    def _compiled(self, config: Config) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
+        with self.numbering.configuration() as draft:
+            return compiled(config, draft, self.journal.prefixes_by_interface())
 
     def reload(self) -> list[str]:
         """Read the file again; its warnings. Raises OdmError, and the last good one stays."""

@@ -394,7 +394,8 @@ class Census(ct.Structure):
         ("held_class", ct.c_uint16),
         ("flags", ct.c_uint16),
         ("held", Addr),
-        ("cgroup", ct.c_uint64),
+        ("class_id", ct.c_uint16),
+        ("room", ct.c_uint16 * 3),
     )
 
 

@@ -32,6 +32,8 @@ class CensusRow:
     held_type: AddressType = AddressType.UNSPECIFIED
     #: The row of odm_live in which it is counted; None: the map was full when it was counted.
     row: LiveKey | None = None
+    #: That of who asked for the type, or of who made the socket, at that time.
+    class_id: int = 0
 
 
 def install(pin_dir: Path, prog_fd: int) -> None:
@@ -63,6 +65,7 @@ def _row(row: abi.Census) -> CensusRow:
         cookie=row.cookie,
         asked=AddressType(row.type),
         tracked=bool(row.flags & abi.SOCKET_TRACKED),
+        class_id=row.class_id,
     )
     if not row.holds & (abi.HELD_BY_USER | abi.HELD_BY_KERNEL):
         return socket

@@ -51,6 +51,8 @@ _PROTOCOLS: Final = {
     "udp": socket.IPPROTO_UDP,
     "mptcp": _IPPROTO_MPTCP,
 }
+#: The protocols of sockets that may have a mark of ours; an MPTCP socket's is on its subflows.
+_MARKED: Final = {**_PROTOCOLS, "udplite": socket.IPPROTO_UDPLITE}
 #: Words as `ss` has them (kernel: include/net/tcp_states.h); UDP is ESTAB or UNCONN.
 _STATES: Final = {
     1: "ESTAB",
@@ -113,6 +115,20 @@ def sockets(storage_map_fd: int | None = None) -> list[SocketInfo]:
         ]
 
 
+def marks() -> set[int]:
+    """The marks of the namespace's TCP, UDP and UDP-Lite sockets, those in TIME_WAIT included.
+
+    It takes CAP_NET_ADMIN, or none is told. Raises KernelError.
+    """
+    with Wire() as wire:
+        return {
+            number(attributes(body, _ANSWER.size).get(_MARK))
+            for word in _MARKED
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in _answers(wire, word, family, None)
+        } - {0}
+
+
 def owners(inodes: Iterable[int]) -> dict[int, tuple[int, str]]:
     """Pid and name (comm) of the process that holds each socket; of several the lowest pid.
 
@@ -140,7 +156,12 @@ def owners(inodes: Iterable[int]) -> dict[int, tuple[int, str]]:
 
 
 def _dump(wire: Wire, word: str, family: int, storage_map_fd: int | None) -> Iterator[SocketInfo]:
-    protocol = _PROTOCOLS[word]
+    return (_parse(word, body) for body in _answers(wire, word, family, storage_map_fd))
+
+
+def _answers(wire: Wire, word: str, family: int, storage_map_fd: int | None) -> list[bytes]:
+    """What the kernel tells of each socket of a protocol (none, if it lacks the protocol)."""
+    protocol = _MARKED[word]
     # The header's field has 8 bits: bigger numbers stand in an attribute that overrides it.
     body = _REQUEST.pack(family, min(protocol, socket.IPPROTO_RAW), 0, _ALL_STATES)
     if protocol > 255:
@@ -149,19 +170,17 @@ def _dump(wire: Wire, word: str, family: int, storage_map_fd: int | None) -> Ite
         maps = u32(_STORAGE_REQ_MAP_FD, storage_map_fd)
         body += attribute(_REQ_SK_BPF_STORAGES | NLA_F_NESTED, maps)
     try:
-        answer = wire.dump(body)
+        return wire.dump(body)
     except RefusedError as refusal:
         if refusal.errno == errno.ENOENT:
             logger.debug("the kernel can't list these sockets", extra={"protocol": word})
-            return
+            return []
         raise KernelError(
             f"listing {word} sockets: {refusal}. The map must be a socket storage and still open; "
             "it takes CAP_NET_ADMIN and CAP_BPF."
             if storage_map_fd is not None
             else f"listing {word} sockets: {refusal}. Load the module {word}_diag."
         ) from refusal
-    for part in answer:
-        yield _parse(word, part)
 
 
 def _parse(word: str, body: bytes) -> SocketInfo:

@@ -27,6 +27,15 @@ class Numbers:
             raise ValueError(f"prefix id {prefix_id} does not fit in mark mask {self.mark_mask:#x}")
         return prefix_id << self._shift
 
+    def of_table(self, table: int) -> int:
+        """The prefix whose routing table that is; 0: none's."""
+        prefix_id = table - self.table_base
+        return prefix_id if 0 < prefix_id <= self.last_prefix_id else 0
+
+    def of_mark(self, mark: int) -> int:
+        """The prefix whose mark these bits of a socket's mark hold; 0: none's."""
+        return (mark & self.mark_mask) >> self._shift
+
     @property
     def _shift(self) -> int:
         return (self.mark_mask & -self.mark_mask).bit_length() - 1

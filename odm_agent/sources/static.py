@@ -3,10 +3,9 @@
 from collections.abc import Callable, Collection, Sequence
 
 from odm_agent.config.schema import Config, PrefixConfig
-from odm_agent.config.values import gateway_of, network_of, numbers_of, range_of, spans_of
+from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
-from odm_agent.core.errors import ConfigError
 from odm_agent.core.events import Failed, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
@@ -49,24 +48,14 @@ def _key(name: str) -> GrantKey:
 def typed_prefixes(
     config: Config, id_of: Callable[[str], int], by_interface: Collection[str] = ()
 ) -> tuple[TypedPrefix, ...]:
-    """The prefixes of a checked configuration, in its order; `id_of` gives each name its id.
+    """The prefixes of a checked configuration, in its order; `id_of` gives each name its number.
 
     `by_interface` are the names of prefixes whose first addresses were made with the interface's.
-    Raises ConfigError when so many names were used over time that an id does not fit in the mark.
     """
-    numbers = numbers_of(config.agent)
-    made = tuple(
+    return tuple(
         _typed(name, prefix, id_of(name), order, name in by_interface)
         for order, (name, prefix) in enumerate(config.prefixes.items())
     )
-    for prefix in made:
-        if prefix.id > numbers.last_prefix_id:
-            raise ConfigError(
-                f"prefixes.{prefix.name} is the {prefix.id}th name ever given to a prefix, and"
-                f" agent.mark_mask {numbers.mark_mask:#x} tells only {numbers.last_prefix_id}"
-                " apart; use an old name again, or widen the mask"
-            )
-    return made
 
 
 def _typed(

@@ -17,19 +17,36 @@ def open_journal(folder: Path) -> "closing[Journal]":
     return closing(Journal(folder / "state" / "journal.sqlite"))
 
 
-def test_secret_and_ids_outlive_a_restart(tmp_path: Path) -> None:
+def test_secret_and_numbers_outlive_a_restart(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         secret = journal.secret()
-        ids = [journal.id_of("class", "a"), journal.id_of("class", "b")]
         assert len(secret) == 32
-        assert ids == [1, 2]
-        assert journal.id_of("prefix", "b") == 1, "each kind counts for itself"
+        for name, number in {"a": 1, "b": 2, "c": 7}.items():
+            journal.give_number("class", name, number)
+        journal.give_number("prefix", "b", 1)
+        journal.free_numbers("class", ["b", "never given"])
     with open_journal(tmp_path) as journal:
         assert journal.secret() == secret
-        assert journal.id_of("class", "c") == 3
-        assert journal.id_of("class", "b") == 2
-        assert journal.names("class") == {1: "a", 2: "b", 3: "c"}
-        assert journal.names("prefix") == {1: "b"}
+        assert journal.numbers("class") == {"a": 1, "c": 7}
+        assert journal.numbers("prefix") == {"b": 1}, "each kind counts for itself"
+
+
+def test_the_numbers_of_other_agents_maps_are_known_until_they_leave(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.sqlite"
+    one, other = Owner("boot", 1, "/pins"), Owner("boot", 1, "/elsewhere")
+    with closing(Journal(path, one)) as mine, closing(Journal(path, other)) as others:
+        mine.join_numbering()
+        mine.join_numbering()
+        assert not mine.numbers_are_shared()
+        others.join_numbering()
+        assert mine.numbers_are_shared()
+        assert others.numbers_are_shared()
+        mine.leave_numbering()
+        assert not others.numbers_are_shared()
+        mine.join_numbering()
+    with closing(Journal(path, one._replace(boot="the next"))) as mine:
+        mine.join_numbering()
+        assert not mine.numbers_are_shared(), "a boot leaves no maps"
 
 
 def test_another_host_has_another_secret(tmp_path: Path) -> None:
@@ -86,10 +103,12 @@ def test_only_the_owner_may_read_the_state(tmp_path: Path) -> None:
         assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
 
 
-def test_two_agents_on_one_database_never_give_the_same_id(tmp_path: Path) -> None:
+def test_two_agents_on_one_database_never_give_the_same_number(tmp_path: Path) -> None:
     with open_journal(tmp_path) as one, open_journal(tmp_path) as other:
-        assert [one.id_of("class", "a"), other.id_of("class", "b")] == [1, 2]
-        assert one.id_of("class", "b") == 2
+        one.give_number("class", "a", 1)
+        with pytest.raises(JournalError, match="UNIQUE"):
+            other.give_number("class", "b", 1)
+        assert other.numbers("class") == {"a": 1}
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
@@ -118,22 +137,26 @@ class Refusing:
 
 CALLS: dict[str, Callable[[Journal], object]] = {
     "secret": lambda it: it.secret(),
-    "id_of": lambda it: it.id_of("class", "new"),
+    "give_number": lambda it: it.give_number("class", "new", 1),
+    "join_numbering": lambda it: it.join_numbering(),
     "remember_addresses": lambda it: it.remember_addresses({}, {ip_address("::1"): Given(1)}),
     "remember_sysctl": lambda it: it.remember_sysctl("net/x", "0"),
     "forget_sysctl": lambda it: it.forget_sysctl("net/x"),
-    "names": lambda it: it.names("class"),
+    "free_numbers": lambda it: it.free_numbers("class", ["new"]),
+    "leave_numbering": lambda it: it.leave_numbering(),
+    "numbers": lambda it: it.numbers("class"),
+    "numbers_are_shared": lambda it: it.numbers_are_shared(),
     "sysctls": lambda it: it.sysctls(),
     "addresses": lambda it: it.addresses(),
     "prefixes_by_interface": lambda it: it.prefixes_by_interface(),
 }
-WRITES = list(CALLS)[:5]
+WRITES = list(CALLS)[:8]
 #: A kind of statement -> the calls that make one.
 MAKE = {
     "BEGIN": WRITES,
     "COMMIT": WRITES,
-    "SELECT": [*WRITES[:2], *list(CALLS)[5:]],
-    "INSERT": WRITES[:4],
+    "SELECT": ["secret", *list(CALLS)[8:]],
+    "INSERT": WRITES[:5],
     "DELETE": WRITES[2:],
 }
 
@@ -160,9 +183,9 @@ def test_a_disk_that_is_full_refuses_all_of_a_transaction(tmp_path: Path) -> Non
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(JournalError, match="full"), journal.transaction():
             for number in range(1000):
-                journal.id_of("class", f"name {number}")
-        assert journal.names("class") == {}
-        assert journal.id_of("class", "small") == 1
+                journal.give_number("class", f"name {number}", number)
+        assert journal.numbers("class") == {}
+        journal.give_number("class", "small", 1)
 
 
 def test_who_holds_the_database_holds_up_nobody_for_long(tmp_path: Path) -> None:
@@ -170,10 +193,10 @@ def test_who_holds_the_database_holds_up_nobody_for_long(tmp_path: Path) -> None
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
         with pytest.raises(JournalError, match=r"locked; make sure .* no other process uses it"):
-            journal.id_of("class", "a")
+            journal.give_number("class", "a", 1)
         assert time.monotonic() - began < 0.1
         other.rollback()
-        assert journal.id_of("class", "a") == 1
+        journal.give_number("class", "a", 1)
 
 
 @pytest.mark.parametrize("what", ["removed", "replaced"])
@@ -185,14 +208,14 @@ def test_a_file_that_is_gone_is_not_written_into(tmp_path: Path, what: str) -> N
             journal.path.touch()
         assert "put the file back" in (journal.lost or "")
         with pytest.raises(JournalError, match="was removed or replaced"):
-            journal.id_of("class", "a")
+            journal.give_number("class", "a", 1)
 
 
 def test_a_file_system_that_is_read_only_is_said_so(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         journal._db.execute("PRAGMA query_only = 1")
         with pytest.raises(JournalError, match="readonly database; make sure"):
-            journal.id_of("class", "a")
+            journal.give_number("class", "a", 1)
 
 
 def test_a_damaged_state_is_said_so_with_what_to_do(tmp_path: Path) -> None:
@@ -227,7 +250,7 @@ def test_a_newer_state_is_left_alone(tmp_path: Path) -> None:
         path = journal.path
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(JournalError, match="version 99, this agent knows up to 4"):
+    with pytest.raises(JournalError, match="version 99, this agent knows up to 5"):
         open_journal(tmp_path)
 
 
@@ -252,8 +275,19 @@ def test_prefixes_of_a_state_that_knew_no_addresses_are_told_from_later_ones(
     with closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite")) as db:
         db.executescript(f"{_MIGRATIONS[0]}; INSERT INTO ids VALUES ('prefix', 1, 'old');")
         db.execute("PRAGMA user_version = 1")
-    for _ in range(2):
+    for number in (2, 3):
         with open_journal(tmp_path) as journal:
-            journal.id_of("prefix", "new")
+            journal.give_number("prefix", f"later {number}", number)
             assert journal.prefixes_by_interface() == {"old"}
             assert journal.addresses() == {}
+
+
+def test_numbers_of_the_version_before_are_still_given(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite")) as db:
+        db.executescript(";".join(_MIGRATIONS[:4]) + "INSERT INTO ids VALUES ('class', 200, 'old')")
+        db.execute("PRAGMA user_version = 4")
+    with open_journal(tmp_path) as journal:
+        journal.join_numbering()
+        assert journal.numbers("class") == {"old": 200}
+        assert not journal.numbers_are_shared()

@@ -12,13 +12,14 @@ from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.driver import Driver
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
+from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.offers import offered
 from odm_agent.core import trace
 from odm_agent.core.actions import KernelAction, RemoveAddress
 from odm_agent.core.clock import Moment
 from odm_agent.core.demands import Demand
 from odm_agent.core.effects import Answer, Effect, Look, Record
-from odm_agent.core.errors import KernelError, OdmError
+from odm_agent.core.errors import KernelError
 from odm_agent.core.events import (
     Asked,
     Cancelled,
@@ -135,6 +136,9 @@ class World:
         self.effects: list[Effect] = []
         self.log = _Log()
         memory = Memory(self.journal.addresses())
+        self.numbering = Numbering(
+            self.journal, {"prefix": NUMBERS.last_prefix_id - 100, "class": 0}
+        )
         table = PrefixTable(b"secret", memory=memory)
         classes = {0: ClassPolicy(0, "unclassified")}
         self.engine = Engine(self.kernel, self.datapath, NUMBERS, table, classes)
@@ -258,9 +262,7 @@ class World:
         self.leases.note(record, self.now())
 
     def number(self, grant: Grant) -> Grant:
-        id_ = 100 + self.journal.id_of("prefix", f"{grant.key.source}/{grant.key.instance}")
-        if id_ > NUMBERS.last_prefix_id:
-            raise OdmError("all numbers are taken")
+        id_ = 100 + self.numbering.take(grant)
         return replace(grant, prefix=replace(grant.prefix, id=id_))
 
     def probe(self, address: Address) -> None:

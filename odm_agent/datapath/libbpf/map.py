@@ -85,12 +85,13 @@ class Map:
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """All rows, as far as they stand still: a row deleted meanwhile ends or skips nothing."""
-        for key in self._keys():
+        for key in self.walk():
             value = self.get(key)
             if value is not None:
                 yield key, value
 
-    def _keys(self) -> list[Any]:
+    def walk(self) -> list[Any]:
+        """The keys of all rows, as far as they stand still."""
         keys: list[Any] = []
         seen: set[bytes] = set()
         key: Any = None

@@ -24,6 +24,8 @@ _OPENED: Final = (
     "odm_pools",
     "odm_choices",
     "odm_verdicts",
+    "odm_questions",
+    "odm_asked_turns",
     "odm_caps",
     "odm_usage",
     "odm_live",

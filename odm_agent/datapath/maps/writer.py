@@ -27,10 +27,11 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.errors import DatapathError
 from odm_agent.core.model import AddressType, ClassPolicy, Family
+from odm_agent.core.numbering import Kind
 from odm_agent.core.projection import CgroupRow, PrefixRow, Projection
 from odm_agent.datapath import abi
 from odm_agent.datapath.guards import packet_sockets
-from odm_agent.datapath.maps import classes, following, rows
+from odm_agent.datapath.maps import classes, following, forgetting, rows
 from odm_agent.datapath.maps.reader import MapReader
 from odm_agent.datapath.maps.slots import Slots
 from odm_agent.policy.automaton import Automaton
@@ -126,6 +127,13 @@ class MapWriter(MapReader):
         members = Counter(row.class_id for row in self._cgroups.values())
         for class_id in class_ids:
             self._maps["odm_members"].put(class_id, ct.c_uint32(members[class_id]))
+
+    def forget_number(self, kind: Kind, number: int) -> None:
+        """Remove what is still said about a number that nothing carries. Raises DatapathError."""
+        if kind == "class":
+            forgetting.forget_class(self._maps, number)
+        else:
+            forgetting.forget_prefix(self._maps, number)
 
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id; a copy, since other threads ask as well."""
@@ -238,10 +246,7 @@ class MapWriter(MapReader):
     def _put_prefix(self, prefix_id: int, row: PrefixRow) -> None:
         """The pool first, in slots that nobody reads, then the one word that points to it."""
         if not 0 < prefix_id < abi.MAX_PREFIXES:
-            raise DatapathError(
-                f"the maps hold {abi.MAX_PREFIXES - 1} prefixes, and prefix names are never given"
-                " again: run `odm-agent detach` and remove the state folder to start anew"
-            )
+            raise DatapathError(f"the maps have no room for a prefix with the number {prefix_id}")
         first = self._slots.take(len(row.pool))
         for offset, address in enumerate(row.pool):
             self._maps["odm_pools"].put(first + offset, abi.pack_addr(address))
@@ -267,10 +272,7 @@ class MapWriter(MapReader):
 
     def _put_class(self, class_id: int, policy: ClassPolicy | None) -> None:
         if not 0 <= class_id < abi.MAX_CLASSES:
-            raise DatapathError(
-                f"the maps hold {abi.MAX_CLASSES - 1} classes, and class names are never given"
-                " again: run `odm-agent detach` and remove the state folder to start anew"
-            )
+            raise DatapathError(f"the maps have no room for a class with the number {class_id}")
         # A cap before the class that says it has some.
         for type_, cap in classes.caps(policy).items():
             self._maps["odm_caps"].put(abi.usage_index(class_id, type_), cap)

@@ -141,11 +141,13 @@ def test_T1_an_upgrade_keeps_addresses_that_were_made_with_the_interfaces_name(
         database = world.agent.folder / "state" / "state.db"
         with closing(Journal(database)) as journal:
             secret = journal.secret()
-            for name in _ALL:
-                journal.id_of("prefix", name)
+            for number, name in enumerate(_ALL, start=1):
+                journal.give_number("prefix", name, number)
         with closing(sqlite3.connect(database)) as db:
             db.executescript(
                 "DROP TABLE addresses;"
+                "DROP TABLE deployments;"
+                "DROP TABLE leases;"
                 "DROP TABLE prefixes_by_interface;"
                 "DROP TABLE changed_sysctls;"
                 "DROP TABLE leases;"

@@ -82,6 +82,9 @@ class FakeState:
         self.converge()
         return []
 
+    def free_numbers(self) -> None:
+        pass
+
     def correct_counts(self) -> None:
         self.converge()
 

@@ -1,12 +1,9 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-import pytest
-
-from odm_agent.config.schema import AgentConfig, Config, PrefixConfig
+from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
-from odm_agent.core.errors import ConfigError
 from odm_agent.core.events import Failed, Granted, Withdrawn
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
@@ -67,13 +64,6 @@ def test_sections_become_typed_prefixes() -> None:
             order=1,
         ),
     )
-
-
-def test_an_id_that_the_mark_cannot_carry_is_refused() -> None:
-    config = Config(agent=AgentConfig(mark_mask=0xF0), prefixes={"home": HOME})
-    assert typed_prefixes(config, lambda _: 15)[0].id == 15
-    with pytest.raises(ConfigError, match=r"16th name.*only 15 apart; use an old name"):
-        typed_prefixes(config, lambda _: 16)
 
 
 def _named(*names: str) -> Configured:

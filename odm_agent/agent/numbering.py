@@ -77,7 +77,7 @@ class Numbering:
         self._granted -= gone
         self._ledgers["prefix"] = ledger.of(ledger.given, ledger.used - gone)
 
-    def look(
+    def survey(
         self,
         carried: Mapping[Kind, frozenset[int]],
         now: float,
@@ -88,9 +88,9 @@ class Numbering:
         `forget` must remove what the maps still say about a number; what it raises leaves the
         numbers taken. Raises JournalError.
         """
-        looked = {kind: each.looked(carried[kind], now) for kind, each in self._ledgers.items()}
-        self._ledgers = looked
-        due = {kind: names for kind, each in looked.items() if (names := each.due(now))}
+        surveyed = {kind: each.surveyed(carried[kind], now) for kind, each in self._ledgers.items()}
+        self._ledgers = surveyed
+        due = {kind: names for kind, each in surveyed.items() if (names := each.due(now))}
         if not due:
             return
         with self._journal.transaction():
@@ -101,7 +101,7 @@ class Numbering:
                     forget(kind, number)
                 self._journal.free_numbers(kind, names)
         for kind, names in due.items():
-            self._ledgers[kind] = looked[kind].without(names)
+            self._ledgers[kind] = surveyed[kind].without(names)
             log.info("numbers are free again", extra={"kind": kind, "of": sorted(names)})
 
     @contextmanager

@@ -52,7 +52,7 @@ class Passes:
         }
         if look.resync:
             jobs["counting sockets"] = state.correct_counts
-            jobs["looking for numbers to give anew"] = state.free_numbers
+            jobs["surveying numbers"] = state.free_numbers
         if self._begun:
             own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:

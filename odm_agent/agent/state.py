@@ -241,7 +241,7 @@ class State:
             return
         carried = carriers.carried(self.datapath, self.engine.host, self.engine.numbers)
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self.numbering.look(carried, now, self.datapath.forget_number)
+        self.numbering.survey(carried, now, self.datapath.forget_number)
 
     def _compiled(self, config: Config) -> tuple[tuple[TypedPrefix, ...], dict[int, ClassPolicy]]:
         with self.numbering.configuration() as draft:

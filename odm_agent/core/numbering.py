@@ -1,8 +1,8 @@
 """Which numbers stand for which names, and when a number may stand for another name.
 
 The programs see classes and prefixes as numbers. One that its name gives up is *retired*: rows,
-sockets, rules and routes may still carry it. It is free again once every look for `QUARANTINE_S`
-found none that does.
+sockets, rules and routes may still carry it. It is free again once every survey for
+`QUARANTINE_S` found none that does.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,7 +27,7 @@ class Ledger:
     """The numbers 1 to `last` of one kind, by the name that each is `given` to.
 
     Names in `used` are in use now, all others are retired. `idle` says of retired names since when
-    (boot time in seconds) every look found that nothing carries their numbers.
+    (boot time in seconds) every survey found that nothing carries their numbers.
     """
 
     kind: Kind
@@ -56,8 +56,8 @@ class Ledger:
             )
         return self.of({**self.given, name: number}, self.used | {name})
 
-    def looked(self, carried: Collection[int], now: float) -> "Ledger":
-        """After a look at `now` that found these numbers carried."""
+    def surveyed(self, carried: Collection[int], now: float) -> "Ledger":
+        """After a survey at `now` that found these numbers carried."""
         idle = {
             name: self.idle.get(name, now)
             for name, number in self.given.items()

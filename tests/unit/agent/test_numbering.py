@@ -39,7 +39,7 @@ def granted(name: str) -> Grant:
 
 def _pass_quarantine(numbering: Numbering) -> None:
     for now in (0.0, QUARANTINE_S):
-        numbering.look(NONE, now, _forget)
+        numbering.survey(NONE, now, _forget)
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def test_a_restart_finds_the_numbers_and_quarantines_anew(tmp_path: Path) -> Non
         numbering = Numbering(journal, LAST)
         _configure(numbering, "a", "b")
         _configure(numbering, "b")
-        numbering.look(NONE, 0.0, _forget)
+        numbering.survey(NONE, 0.0, _forget)
     with closing(Journal(path)) as journal:
         numbering = Numbering(journal, LAST)
         assert _configure(numbering, "b") == [2]
-        numbering.look(NONE, QUARANTINE_S, _forget)
+        numbering.survey(NONE, QUARANTINE_S, _forget)
         assert _configure(numbering, "b", "c") == [2, 3]
 
 
@@ -105,10 +105,10 @@ def test_a_journal_that_cannot_be_written_changes_nothing(journal: Journal) -> N
     numbering = Numbering(journal, LAST)
     _configure(numbering, "a", "b")
     _configure(numbering, "a")
-    numbering.look(NONE, 0.0, _forget)
+    numbering.survey(NONE, 0.0, _forget)
     journal._db.execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError):
-        numbering.look(NONE, QUARANTINE_S, _forget)
+        numbering.survey(NONE, QUARANTINE_S, _forget)
     with pytest.raises(JournalError):
         _configure(numbering, "c")
     with pytest.raises(JournalError):
@@ -116,7 +116,7 @@ def test_a_journal_that_cannot_be_written_changes_nothing(journal: Journal) -> N
     journal._db.execute("PRAGMA query_only = 0")
     assert numbering.names("class") == {1: "a", 2: "b"}
     assert numbering.names("prefix") == {}
-    numbering.look(NONE, QUARANTINE_S, _forget)
+    numbering.survey(NONE, QUARANTINE_S, _forget)
     assert journal.numbers("class") == {"a": 1}
 
 
@@ -127,12 +127,12 @@ def test_what_the_maps_cannot_forget_is_not_given_anew(journal: Journal) -> None
     numbering = Numbering(journal, LAST)
     _configure(numbering, "a")
     _configure(numbering)
-    numbering.look(NONE, 0.0, refuse)
+    numbering.survey(NONE, 0.0, refuse)
     with pytest.raises(DatapathError):
-        numbering.look(NONE, QUARANTINE_S, refuse)
+        numbering.survey(NONE, QUARANTINE_S, refuse)
     assert journal.numbers("class") == {"a": 1}
     forgotten: list[tuple[Kind, int]] = []
-    numbering.look(NONE, QUARANTINE_S, lambda *which: forgotten.append(which))
+    numbering.survey(NONE, QUARANTINE_S, lambda *which: forgotten.append(which))
     assert forgotten == [("class", 1)]
     assert journal.numbers("class") == {}
 
@@ -189,5 +189,5 @@ def test_no_number_ever_means_two_things(journal: Journal) -> None:
                 if random.random() < (0.02 if number % 10 == 0 else 0.7):
                     left[kind, number] = carried[kind].pop(number), now
         seen = {kind: frozenset(carried[kind]) for kind in KINDS}
-        numbering.look(seen, now, _forget)
+        numbering.survey(seen, now, _forget)
     assert len(journal.numbers("class")) <= LAST["class"]

@@ -85,8 +85,8 @@ class FakeState:
     def free_numbers(self) -> None:
         pass
 
-    def correct_counts(self) -> None:
-        self.converge()
+    def correct_counts(self) -> None:  # not tried again before the next minute
+        pass
 
 
 @pytest.fixture(autouse=True)

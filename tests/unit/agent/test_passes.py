@@ -50,6 +50,9 @@ class FakeState:
     def correct_counts(self) -> None:
         self.done.append("counts")
 
+    def free_numbers(self) -> None:
+        self.done.append("numbers")
+
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
@@ -79,12 +82,14 @@ def test_the_first_pass_must_work_and_later_ones_may_fail(state: FakeState) -> N
     assert not state.troubles
 
 
-def test_it_looks_at_what_is_dirty_and_counts_sockets_with_all_else(state: FakeState) -> None:
+def test_it_looks_at_what_is_dirty_and_counts_sockets_and_numbers_with_all_else(
+    state: FakeState,
+) -> None:
     hands = _passes(state)
     hands.look(Look(Dirty.CGROUPS))
     assert state.done == [Dirty.CGROUPS]
     hands.look(Look(Dirty.ALL, resync=True))
-    assert state.done[1:] == [Dirty.ALL, "counts"]
+    assert state.done[1:] == [Dirty.ALL, "counts", "numbers"]
 
 
 def test_it_says_what_sockets_are_given(state: FakeState) -> None:

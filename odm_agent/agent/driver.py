@@ -89,8 +89,7 @@ class Driver:
 
     def put(self, event: Event) -> None:
         """Something happened; the next `run` takes it. From any thread."""
-        if not self._inbox or self._inbox[-1] != event:
-            self._inbox.append(event)
+        self._inbox.append(event)
 
     def feed(self, source: str, given: Input) -> None:
         """Something happened that is for one source. From any thread."""

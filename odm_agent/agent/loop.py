@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from odm_agent.agent.configured import read_config
 from odm_agent.agent.driver import Driver
-from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.handlers import Handlers
 from odm_agent.agent.notify import notify
 from odm_agent.agent.passes import Passes, fault
@@ -108,7 +107,7 @@ class Service:
         self._lists = Worker("lists")
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
-        self._garbage = Garbage()
+        self._dirty = Dirty(0)
         self._timer = Timer()
         self._driver = Driver(
             Passes(state, self._to_probe, self._answered), [StaticSource()], state.held
@@ -166,7 +165,7 @@ class Service:
             return await self._changes.run(job)
         finally:
             if self.state.unfinished:
-                self._put(Changed(Dirty.ALL))
+                self._look_at(Dirty.ALL)
 
     async def read(self, job: Callable[[], T]) -> T:
         """The same of a job that is quick, and changes nothing: it waits for no change."""
@@ -203,7 +202,7 @@ class Service:
                 known = isinstance(error, OdmError)
                 refused = "reload refused; the last good configuration stays: %s"
                 log.error(refused, error, exc_info=None if known else error)
-                self._put(Changed(Dirty.KERNEL))  # so that it is told
+                self._look_at(Dirty.KERNEL)  # so that it is told
                 if known:
                     raise
                 raise OdmError(f"reloading failed by a {fault(error)}") from error
@@ -232,25 +231,33 @@ class Service:
             except Exception as error:
                 log.exception("what happened was not dealt with")
                 self.state.troubles["dealing with events"] = fault(error)
-                self._loop.call_later(RETRY_S, self._put, Changed(Dirty.ALL))
+                self._loop.call_later(RETRY_S, self._look_at, Dirty.ALL)
             else:
                 self.state.troubles.pop("dealing with events", None)
 
     async def _drive(self) -> None:
-        def job() -> None:
-            self._driver.run()
-            self._garbage.tidy()
-
-        await self._changes.run(job)
+        if self._dirty:
+            self._driver.put(Changed(self._dirty))
+            self._dirty = Dirty(0)
+        await self._changes.run(self._driver.run)
         self._timer.set(self._driver.deadline())
 
     def _put(self, event: Event) -> None:
         self._driver.put(event)
         self._wake.set()
 
+    def _look_at(self, what: Dirty) -> None:
+        """It may have changed. However often that is said during a pass, it is one event."""
+        self._dirty |= what
+        self._wake.set()
+
     def _to_probe(self, address: Address) -> None:
         """Called on the worker's thread."""
-        self._loop.call_soon_threadsafe(lambda: self._group.create_task(self._probe(address)))
+        self._loop.call_soon_threadsafe(self._begin_probe, address)
+
+    def _begin_probe(self, address: Address) -> None:
+        if not self._stop.is_set():
+            self._group.create_task(self._probe(address))
 
     def _answered(self, answer: Answer) -> None:
         """Called on the worker's thread."""
@@ -284,7 +291,7 @@ class Service:
             )
             changed = True
         if changed:
-            self._put(Changed(what))
+            self._look_at(what)
 
     def _on_timer(self) -> None:
         self._timer.drain()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from odm_agent.agent.bulletin import Bulletin
+from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
 from odm_agent.core.clock import Moment
@@ -37,6 +38,7 @@ class Passes:
         self._state = state
         self._probe, self._answer = probe, answer
         self._bulletin = Bulletin(state)
+        self._garbage = Garbage()
         self._begun = False
 
     def now(self) -> Moment:
@@ -60,6 +62,7 @@ class Passes:
             for job in jobs.values():
                 job()
         self._begun = True
+        self._garbage.tidy()
         return offered(
             state.engine,
             finished=not state.unfinished,

@@ -95,7 +95,9 @@ class Holding:
         )
 
     def deadline(self) -> float:
-        """When time changes something (boot-time seconds)."""
+        """When time changes something, or the table is to be told (boot-time seconds)."""
+        if self.changed:
+            return 0.0
         return min((lease.next_s for lease in self.leases.values()), default=NEVER)
 
 

@@ -54,14 +54,12 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             looking = looking.touched(what, now)
         case Granted(grant):
             holding, effects = holding.with_grant(grant, now)
-            looking = looking.touched(Dirty.KERNEL, now)
             asking = asking.granted(grant.want)
             if refused := next((e for e in effects if isinstance(e, Refuse)), None):
                 asking, answers = asking.failed(grant.want, refused.cause)
                 effects += answers
         case Withdrawn(key):
             holding, effects = holding.without_grant(key, now)
-            looking = looking.touched(Dirty.KERNEL, now)
         case Failed(want, cause):
             if want in holding.wants():  # it is there soon
                 asking = asking.granted(want)
@@ -102,6 +100,4 @@ def _offered(state: State, offered: Offered, now: Moment) -> tuple[State, list[E
     holding, forgotten = state.holding.offered(offered.ready, offered.unused, now)
     asking, answers = state.asking.offered(offered, holding.wants())
     looking, probes = state.looking.offered(offered, now)
-    if holding.changed:
-        looking = looking.touched(Dirty.KERNEL, now)
     return State(looking, holding, asking), [*forgotten, *answers, *probes]

@@ -9,7 +9,7 @@ import pytest
 
 from odm_agent.core import trace
 from odm_agent.core.asking import MOST_DEMANDS, USABLE_S
-from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Record, Request
+from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Record, Release, Request
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import GrantKey, Lifetime
@@ -316,3 +316,17 @@ def test_nothing_is_preferred_for_longer_than_it_is_valid(world: World) -> None:
     world.ask(SESSION6, 30.0)
     world.advance(RESYNC_S + 7.0)
     assert not world.kernel.addresses
+
+
+def test_one_request_serves_all_who_wait_and_is_released_when_nobody_does(world: World) -> None:
+    world.replies = [Reply(lost=True)] * SENT
+    first, second = (world.ask(SESSION6, 30.0) for _ in range(2))
+    world.change_link(False)  # another look
+    world.advance(0.1)
+    assert _kinds(world).count(Request) == 1
+    world.cancel(first)
+    assert Release not in _kinds(world)
+    world.cancel(second)
+    assert _kinds(world).count(Release) == 1
+    world.advance(SENT * APART_S)
+    assert len(world.replies) == SENT - 1, "the source goes on sending"

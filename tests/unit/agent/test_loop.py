@@ -14,7 +14,7 @@ import pytest
 from odm_agent.agent import loop, passes
 from odm_agent.core import looking
 from odm_agent.core.errors import KernelError, OdmError
-from odm_agent.core.events import Changed, Dirty
+from odm_agent.core.events import Dirty
 from odm_agent.core.host import Address, HostState
 from odm_agent.core.model import TypedPrefix
 from odm_agent.datapath.fake import FakeDatapath
@@ -93,6 +93,7 @@ class FakeState:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "RETRY_S", 0.02)
     monkeypatch.setattr(looking, "RETRY_S", 0.02)
+    monkeypatch.setattr(passes, "Garbage", lambda: SimpleNamespace(tidy=lambda: None))
     monkeypatch.setattr(passes, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
 
 
@@ -133,7 +134,7 @@ def test_a_pass_that_fails_is_an_alarm_until_one_works(
 
     async def story(service: loop.Service) -> None:
         state.error = error
-        service._put(Changed(Dirty.KERNEL))
+        service._look_at(Dirty.KERNEL)
         await until(lambda: state.passes > 6)
         assert told in state.troubles["putting things right"]
         state.error = None
@@ -203,7 +204,7 @@ def test_a_probe_that_fails_is_made_again(
     async def story(service: loop.Service) -> None:
         state.engine.to_probe = {Address(IPv4Address("192.0.2.1"), 24, "w0")}
         for _ in range(2):
-            service._put(Changed(Dirty.KERNEL))
+            service._look_at(Dirty.KERNEL)
             await asyncio.sleep(0.05)
         await until(lambda: bool(state.probed))
 

@@ -56,6 +56,7 @@ class FakeState:
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
+    monkeypatch.setattr(passes, "Garbage", lambda: SimpleNamespace(tidy=lambda: None))
     monkeypatch.setattr(passes, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
     monkeypatch.setattr(passes, "sockets", list)
     return FakeState()

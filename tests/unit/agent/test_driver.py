@@ -1,6 +1,7 @@
 """The way of a need, step by step, on the virtual host: the agent's own driver and engine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv6Network, ip_address
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +12,12 @@ from odm_agent.core import trace
 from odm_agent.core.asking import MOST_DEMANDS, USABLE_S
 from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Record, Release, Request
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Offered
+from odm_agent.core.events import Dirty, Failed, Granted, Offered
 from odm_agent.core.grants import GrantKey, Lifetime
-from odm_agent.core.leases import Phase
+from odm_agent.core.leases import Lease, Phase
 from odm_agent.core.looking import RESYNC_S, RETRY_S
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
-from tests.virtual.source import APART_S, FIXED6, SENT, SESSION4, SESSION6, Reply
+from tests.virtual.source import APART_S, FIXED6, SENT, SESSION4, SESSION6, Reply, grant
 from tests.virtual.world import DAD_S, PROBE_S, World
 
 _NET = IPv6Network("3fff:1::/64")
@@ -206,7 +207,7 @@ def _looks(world: World, seconds: float) -> list[Look]:
 def test_nothing_is_looked_at_without_a_reason_but_once_a_minute(world: World) -> None:
     assert not _looks(world, RESYNC_S - 2.0)
     (look,) = _looks(world, 2.0)
-    assert look.resync
+    assert look.resync and look.dirty is Dirty.ALL
     assert len(_looks(world, 10 * RESYNC_S)) == 10
 
 
@@ -243,7 +244,7 @@ def test_leases_go_on_after_the_agent_was_killed_and_after_a_boot(world: World) 
     world.advance(1.0)
     assert world.connect(SESSION6) == address
     world.sockets.clear()
-    (lease,) = world.driver._state.holding.leases.values()
+    (lease,) = _leases(world)
     assert lease.phase is Phase.CURRENT
     # 0.5 and 1 s, the boot of 30 + 5 s, and 1 s have passed since it was given.
     assert lease.lifetime.preferred_until_s - world.boot_s == pytest.approx(62.5, abs=0.01)
@@ -292,7 +293,7 @@ def test_without_a_number_a_grant_is_not_held_and_who_waits_is_told(
     ticket = world.ask(SESSION6, 30.0)
     world.advance(1.0)
     assert world.answers[ticket].cause == "all numbers are taken"
-    assert not world.driver._state.holding.leases
+    assert not _leases(world)
 
 
 def test_addresses_of_a_withdrawn_configuration_go_at_once(world: World) -> None:
@@ -330,3 +331,53 @@ def test_one_request_serves_all_who_wait_and_is_released_when_nobody_does(world:
     assert _kinds(world).count(Release) == 1
     world.advance(SENT * APART_S)
     assert len(world.replies) == SENT - 1, "the source goes on sending"
+
+
+def test_a_source_that_has_given_and_fails_then_takes_nothing_from_who_waits(world: World) -> None:
+    world.replies = [Reply(delay_s=0.0, on_link=True)]
+    ticket = world.ask(SESSION6, 30.0)
+    world.advance(0.5)
+    world.driver.put(Failed(SESSION6, "too late"))
+    world.advance(DAD_S)
+    assert world.answers[ticket].cause is None
+
+
+def test_who_asks_when_all_is_deprecated_gets_something_new(world: World) -> None:
+    world.replies = [Reply(preferred_s=5.0, valid_s=100.0), Reply()]
+    first = world.ask(SESSION6, 30.0)
+    world.advance(8.0)
+    second = world.ask(SESSION6, 30.0)
+    world.advance(1.0)
+    assert world.answers[second].address not in (None, world.answers[first].address)
+
+
+def test_another_prefix_under_the_same_key_takes_the_place_of_the_one_before(world: World) -> None:
+    world.replies = [Reply()]
+    world.ask(SESSION6, 30.0)
+    world.advance(1.0)
+    old = world.connect(SESSION6)
+    given = grant(9, SESSION6, Lifetime())
+    id_ = world.number(given).prefix.id
+    moved = replace(given, key=world.grants[1].key, prefix=replace(given.prefix, id=id_))
+    world.driver.put(Granted(moved))
+    world.advance(1.0)
+    phases = {lease.grant.prefix.name: lease.phase for lease in _leases(world)}
+    assert phases == {"g1": Phase.LINGERING, "g9": Phase.CURRENT}
+    assert world.connect(SESSION6) not in (None, old)
+
+
+def test_a_lingering_lease_that_is_renewed_is_offered_before_it_is_current(world: World) -> None:
+    world.replies = [Reply(preferred_s=5.0)]
+    world.ask(SESSION6, 30.0)
+    world.advance(8.0)
+    assert [lease.phase for lease in _leases(world)] == [Phase.LINGERING]
+    world.refuse_kernel = world.fail_own = True
+    world.renew(1, 50.0)
+    assert [lease.phase for lease in _leases(world)] == [Phase.PROBING]
+    world.refuse_kernel = world.fail_own = False
+    world.advance(10.0)
+    assert [lease.phase for lease in _leases(world)] == [Phase.CURRENT]
+
+
+def _leases(world: World) -> list[Lease]:
+    return list(world.driver._state.holding.leases.values())

@@ -16,9 +16,9 @@ from odm_agent.agent.owner import journal_of, state_file
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.answers import Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
+from odm_agent.core import tables
 from odm_agent.core.actions import (
     KernelAction,
-    PutChoice,
     RemoveAddress,
     RemoveLabel,
     RemoveRoute,
@@ -158,8 +158,8 @@ def _withdraw(pin_dir: Path) -> None:
         return
     try:
         with MapWriter(pin_dir) as datapath:
-            for type_, family in datapath.read().choices:
-                datapath.apply(PutChoice(type_, family, ()))
+            for key in datapath.read().choices:
+                datapath.apply(tables.CHOICES.drop(key))
     except OdmError as error:  # half made, or of another version: all the more to be removed
         log.warning("pins that can't be read are removed", extra={"error": str(error)})
 

@@ -11,15 +11,13 @@ from odm_agent.core.actions import (
     AddAddress,
     DatapathAction,
     KernelAction,
-    PutCgroup,
-    PutSource,
-    PutSpan,
     RemoveAddress,
 )
 from odm_agent.core.errors import DatapathError, OdmError
 from odm_agent.core.host import Address, HostState
 from odm_agent.core.model import ClassPolicy, Family, IPAddress
 from odm_agent.core.projection import CgroupRow, Projection
+from odm_agent.core.tables import Put
 from odm_agent.datapath.base import Datapath
 from odm_agent.kernel.base import Kernel
 from odm_agent.prefixes import selection, untyped
@@ -297,15 +295,9 @@ def _of_selection(shield: untyped.Shield) -> Iterator[str]:
 
 def _verdict_on(action: Action) -> str | None:
     """What a row of a map that may be full is about (the kernel's own refusals say it already)."""
-    match action:
-        case PutSource(address):
-            return f"recording the address {address}"
-        case PutSpan(network):
-            return f"typing {network}"
-        case PutCgroup(cgroup_id):
-            return f"classifying cgroup number {cgroup_id}"
-        case _:
-            return None
+    if isinstance(action, Put) and action.table.writing:
+        return action.table.writing.format(action.key)
+    return None
 
 
 def _local(address: IPAddress) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from odm_agent.core import tables
 from odm_agent.core.projection import Projection
 
 #: At most one line in this time, however often somebody takes things away, seconds.
@@ -32,10 +33,10 @@ def vanished(before: Projection, desired: Projection, observed: Projection) -> l
 
 
 def _rows(before: Projection, desired: Projection, observed: Projection) -> Iterable[str]:
-    for name in ("spans", "sources", "cgroups"):
-        was, want, have = (getattr(each, name) for each in (before, desired, observed))
+    for table in tables.ALL:
+        was, want, have = (table.of(each) for each in (before, desired, observed))
         for key in was.keys() & want.keys() - have.keys():
-            yield f"odm_{name} for {key}"
+            yield f"odm_{table.name} for {key}"
 
 
 class Repairs:

@@ -15,7 +15,7 @@ from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.config.schema import Config
-from odm_agent.core.actions import DropCgroup
+from odm_agent.core import tables
 from odm_agent.core.errors import ConfigError, DatapathError, KernelError
 from odm_agent.core.events import Dirty
 from odm_agent.core.leases import Lease
@@ -179,7 +179,7 @@ class State:
         """A row that was written after the kernel let go of its cgroup would stay for ever."""
         gone = {n for n in self.datapath.newly_written() if self.cgroups.is_gone(n)}
         for cgroup_id in gone - cgroups_with_sockets() if gone else ():
-            self.datapath.apply(DropCgroup(cgroup_id))
+            self.datapath.apply(tables.CGROUPS.drop(cgroup_id))
 
     def attachments(self) -> Attachments:
         """What of our programs is attached to the cgroup of that name.

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from odm_agent.core.host import Address, Route, Rule
-from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
-from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
+from odm_agent.core.tables import Drop, Put
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,103 +64,6 @@ class RemoveLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class PutSpan:
-    """Type a whole network: from now on its sources are denied to whom the type is not allowed."""
-
-    network: IPNetwork
-    row: SpanRow
-
-
-@dataclass(frozen=True, slots=True)
-class DropSpan:
-    """Untype a network."""
-
-    network: IPNetwork
-
-
-@dataclass(frozen=True, slots=True)
-class PutSource:
-    """Record the verdict on one local address."""
-
-    address: IPAddress
-    row: SourceRow
-
-
-@dataclass(frozen=True, slots=True)
-class DropSource:
-    """Forget the verdict on one address."""
-
-    address: IPAddress
-
-
-@dataclass(frozen=True, slots=True)
-class PutPrefix:
-    """Let hooks hand out a prefix's addresses (once a choice names it)."""
-
-    prefix_id: int
-    row: PrefixRow
-
-
-@dataclass(frozen=True, slots=True)
-class DropPrefix:
-    """Hand out nothing more of a prefix."""
-
-    prefix_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutChoice:
-    """Set which prefixes serve a type and family, the best first; empty means none."""
-
-    type: AddressType
-    family: Family
-    prefix_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PutClass:
-    """Write a class's policy row (id 0: unclassified sockets)."""
-
-    policy: ClassPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class DropClass:
-    """Turn a class off: its sockets count as unclassified."""
-
-    class_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutCgroup:
-    """Classify a cgroup (by its id, as the kernel names it) and all below it."""
-
-    cgroup_id: int
-    row: CgroupRow
-
-
-@dataclass(frozen=True, slots=True)
-class DropCgroup:
-    """Unclassify a cgroup."""
-
-    cgroup_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class PutUplink:
-    """Let no typed source leave by an interface (by its index) but those of its own prefixes."""
-
-    interface: int
-
-
-@dataclass(frozen=True, slots=True)
-class DropUplink:
-    """Let any source leave by an interface that is no uplink any more, or gone."""
-
-    interface: int
-
-
-@dataclass(frozen=True, slots=True)
 class Guard:
     """Hold packet sockets to their class at an interface (by its index)."""
 
@@ -185,21 +87,5 @@ KernelAction = (
     | AddLabel
     | RemoveLabel
 )
-DatapathAction = (
-    PutSpan
-    | DropSpan
-    | PutSource
-    | DropSource
-    | PutPrefix
-    | DropPrefix
-    | PutChoice
-    | PutClass
-    | DropClass
-    | PutCgroup
-    | DropCgroup
-    | PutUplink
-    | DropUplink
-    | Guard
-    | Unguard
-)
+DatapathAction = Put | Drop | Guard | Unguard
 Action = KernelAction | DatapathAction

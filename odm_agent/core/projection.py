@@ -63,9 +63,9 @@ class Projection:
 
     Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
     first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
-    of interfaces at which packet sockets are held to `refuse`, `uplinks` of those by which only
-    sources of their own prefixes may leave. `labels` are the addresses whose label keeps them out
-    of everybody else's default selection.
+    of interfaces at which packet sockets are held to `refuse`, the keys of `uplinks` of those by
+    which only sources of their own prefixes may leave. `labels` are the addresses whose label keeps
+    them out of everybody else's default selection.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -77,6 +77,6 @@ class Projection:
     choices: dict[tuple[AddressType, Family], tuple[int, ...]] = field(default_factory=dict)
     classes: dict[int, ClassPolicy] = field(default_factory=dict)
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)
+    uplinks: dict[int, None] = field(default_factory=dict)
     guards: frozenset[int] = frozenset()
-    uplinks: frozenset[int] = frozenset()
     labels: frozenset[IPv6Address] = frozenset()

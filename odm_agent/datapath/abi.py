@@ -159,6 +159,11 @@ def family_index(family: Family) -> int:
     return FamilyIndex.IPV6 if family is Family.IPV6 else FamilyIndex.IPV4
 
 
+def family_of(index: int) -> Family:
+    """The family of an index."""
+    return Family.IPV6 if index == FamilyIndex.IPV6 else Family.IPV4
+
+
 Fields = ClassVar[list[tuple[str, type] | tuple[str, type, int]]]
 
 
@@ -524,9 +529,16 @@ def usage_index(class_id: int, type_: AddressType) -> int:
     return class_id * len(AddressType) + int(type_)
 
 
-def choice_index(type_: AddressType, family: Family) -> int:
+def pack_choice_key(key: tuple[AddressType, Family]) -> int:
     """The row of odm_choices for a type and family."""
-    return int(type_) * 2 + family_index(family)
+    type_, family = key
+    return int(type_) * len(FamilyIndex) + family_index(family)
+
+
+def unpack_choice_key(index: int) -> tuple[AddressType, Family]:
+    """The type and family of a row of odm_choices."""
+    type_, family = divmod(index, len(FamilyIndex))
+    return AddressType(type_), family_of(family)
 
 
 def _mapped(address: IPv4Address) -> bytes:

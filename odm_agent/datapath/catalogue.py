@@ -141,6 +141,7 @@ OF_STORAGE: Final = ("odm_usage", "odm_live")
 #: Maps whose rows point into one another: both are shared with the programs in force, or neither.
 TOGETHER: Final = (
     ("odm_prefixes", "odm_pools"),
+    ("odm_classes", "odm_caps"),
     ("odm_settings", "odm_resolved"),
     ("odm_globs", "odm_steps", "odm_folders"),
     ("odm_questions", "odm_asked_slots", "odm_asked_turns"),

@@ -3,22 +3,14 @@
 from collections.abc import Callable, Sequence, Set
 from typing import Final
 
+from odm_agent.core import tables
 from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddLabel,
     AddRoute,
     AddRule,
-    DropSource,
-    DropSpan,
-    DropUplink,
     Guard,
-    PutCgroup,
-    PutChoice,
-    PutPrefix,
-    PutSource,
-    PutSpan,
-    PutUplink,
     RemoveAddress,
     RemoveLabel,
     RemoveRoute,
@@ -27,28 +19,35 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.host import Rule, RuleAction
 from odm_agent.core.model import IPAddress, IPNetwork
+from odm_agent.core.tables import Drop, Put
 from odm_agent.reconcile.planning import refuses
 
 #: Kinds of which each action may be tried whatever has become of others of the kind.
-_INDEPENDENT: Final = (
-    AddAddress,
-    RemoveAddress,
-    AddLabel,
-    RemoveLabel,
-    AddRoute,
-    RemoveRoute,
-    AddRule,
-    RemoveRule,
-    PutSpan,
-    DropSpan,
-    PutSource,
-    DropSource,
-    PutCgroup,
-    PutUplink,
-    DropUplink,
-    Guard,
-    Unguard,
+_INDEPENDENT: Final = frozenset[object](
+    {
+        AddAddress,
+        RemoveAddress,
+        AddLabel,
+        RemoveLabel,
+        AddRoute,
+        RemoveRoute,
+        AddRule,
+        RemoveRule,
+        (Put, tables.SPANS),
+        (Drop, tables.SPANS),
+        (Put, tables.SOURCES),
+        (Drop, tables.SOURCES),
+        (Put, tables.CGROUPS),
+        (Put, tables.UPLINKS),
+        (Drop, tables.UPLINKS),
+        Guard,
+        Unguard,
+    }
 )
+
+
+def _kind(action: Action) -> object:
+    return (type(action), action.table) if isinstance(action, Put | Drop) else type(action)
 
 
 def together(plan: Sequence[Action], start: int = 0) -> int:
@@ -59,11 +58,11 @@ def together(plan: Sequence[Action], start: int = 0) -> int:
     """
     if start >= len(plan):
         return 0
-    kind = type(plan[start])
+    kind = _kind(plan[start])
     if kind not in _INDEPENDENT:
         return 1
     return next(
-        (n - start for n in range(start, len(plan)) if type(plan[n]) is not kind), len(plan) - start
+        (n - start for n in range(start, len(plan)) if _kind(plan[n]) != kind), len(plan) - start
     )
 
 
@@ -72,33 +71,37 @@ def still_safe(failed: Sequence[Action], rest: Sequence[Action]) -> list[Action]
 
     A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
     a rule that refuses) only what it is about, a guard nothing; all that depends on an address
-    waits for a later plan anyway. After a failure to withdraw or to offer nothing is done.
+    waits for a later plan anyway. No class is dropped while a cgroup, perhaps of it, could not be
+    given another one. After a failure to withdraw or to offer nothing is done.
     """
-    if not all(isinstance(action, _INDEPENDENT) for action in failed):
+    if not all(_kind(action) in _INDEPENDENT for action in failed):
         return []
-    tables: set[int] = set()
+    unsafe: set[int] = set()
     networks: list[IPNetwork | None] = []
     addresses: set[IPAddress] = set()
-    refusals_stay = False
+    refusals_stay = classes_stay = False
     for action in failed:
         match action:
             case AddRule(Rule(action=RuleAction.PROHIBIT, source=network)):
                 # Nor may others go in whose place it was to stand.
                 refusals_stay = True
                 networks.append(network)
-            case PutSpan(network):
+            case Put(tables.SPANS, network):
                 networks.append(network)
-            case PutSource(address):
+            case Put(tables.SOURCES, address):
                 addresses.add(address)
+            case Put(tables.CGROUPS):
+                classes_stay = True
             case RemoveRule(Rule(action=RuleAction.PROHIBIT)):
                 pass
             case AddRoute() | RemoveRoute() | AddRule() | RemoveRule():
-                tables |= _tables_of(action)
+                unsafe |= _tables_of(action)
     rest = [
         action
         for action in rest
-        if tables.isdisjoint(_tables_of(action))
+        if unsafe.isdisjoint(_tables_of(action))
         and not (refusals_stay and isinstance(action, RemoveRule) and refuses(action.rule))
+        and not (classes_stay and _kind(action) == (Drop, tables.CLASSES))
     ]
     if not networks and not addresses:
         return rest
@@ -115,16 +118,19 @@ def _holds(network: IPNetwork | None, address: IPAddress) -> bool:
 def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
     """The rest without all that would bring an address into use whose verdict is not recorded."""
     stopped = {
-        a.prefix_id for a in rest if isinstance(a, PutPrefix) and any(map(lacks, a.row.pool))
+        action.key
+        for action in rest
+        if isinstance(action, Put) and action.table == tables.PREFIXES
+        if any(map(lacks, action.row.pool))
     }
 
     def may(action: Action) -> bool:
         match action:
             case AddAddress(address):
                 return not lacks(address.address)
-            case PutPrefix(prefix_id):
+            case Put(tables.PREFIXES, prefix_id):
                 return prefix_id not in stopped
-            case PutChoice(_, _, prefix_ids):
+            case Put(tables.CHOICES, _, prefix_ids):
                 return stopped.isdisjoint(prefix_ids)
             case _:
                 return True

@@ -3,27 +3,16 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
+from odm_agent.core import tables
 from odm_agent.core.actions import (
     Action,
     AddAddress,
     AddLabel,
     AddRoute,
     AddRule,
-    DropCgroup,
-    DropClass,
-    DropPrefix,
-    DropSource,
-    DropSpan,
-    DropUplink,
     Guard,
-    PutCgroup,
-    PutChoice,
-    PutClass,
-    PutPrefix,
-    PutSource,
-    PutSpan,
-    PutUplink,
     RemoveAddress,
     RemoveLabel,
     RemoveRoute,
@@ -31,8 +20,12 @@ from odm_agent.core.actions import (
     Unguard,
 )
 from odm_agent.core.host import Address, HostState, Route, RouteKind, Rule, RuleAction
-from odm_agent.core.model import ClassPolicy, IPAddress, IPNetwork
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
 from odm_agent.core.projection import Projection
+from odm_agent.core.tables import Table
+
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row")
 
 
 def plan(desired: Projection, observed: Projection, host: HostState) -> list[Action]:
@@ -54,11 +47,6 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     ]
 
 
-def class_row(policy: ClassPolicy) -> ClassPolicy:
-    """The part of a policy that the maps hold (they know no names)."""
-    return replace(policy, name="", cgroups=(), delegated=False)
-
-
 def _kept_rows(desired: Projection, observed: Projection) -> set[int]:
     """Prefix rows that may stay while the rest is done: still true, or made so by one write."""
     return {
@@ -75,27 +63,20 @@ def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iter
     """Hand out nothing that is not (or not any more) as the maps say it is."""
     for key, chosen in observed.choices.items():
         if (narrowed := _narrowed(chosen, kept)) != chosen:
-            yield PutChoice(*key, narrowed)
+            yield _choose(key, narrowed)
     for prefix_id, row in observed.prefixes.items():
         if prefix_id not in kept:
-            yield DropPrefix(prefix_id)
+            yield tables.PREFIXES.drop(prefix_id)
         elif desired.prefixes[prefix_id] != row:
-            yield PutPrefix(prefix_id, desired.prefixes[prefix_id])
+            yield tables.PREFIXES.put(prefix_id, desired.prefixes[prefix_id])
 
 
 def classify(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Who may do what: a cgroup never names a class that is not there."""
-    for cgroup_id in observed.cgroups.keys() - desired.cgroups.keys():
-        yield DropCgroup(cgroup_id)
-    rows = {class_id: class_row(policy) for class_id, policy in observed.classes.items()}
-    for class_id, policy in desired.classes.items():
-        if rows.get(class_id) != class_row(policy):
-            yield PutClass(policy)
-    for cgroup_id, row in desired.cgroups.items():
-        if observed.cgroups.get(cgroup_id) != row:
-            yield PutCgroup(cgroup_id, row)
-    for class_id in observed.classes.keys() - desired.classes.keys():
-        yield DropClass(class_id)
+    yield from _drops(tables.CGROUPS, desired, observed)
+    yield from _puts(tables.CLASSES, desired, observed)
+    yield from _puts(tables.CGROUPS, desired, observed)
+    yield from _drops(tables.CLASSES, desired, observed)
     for interface in sorted(observed.guards - desired.guards):
         yield Unguard(interface)
     for interface in sorted(desired.guards - observed.guards):
@@ -104,14 +85,9 @@ def classify(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
     """Verdicts, before there is anything that they are about."""
-    for network, span in desired.spans.items():
-        if observed.spans.get(network) != span:
-            yield PutSpan(network, span)
-    for address, source in desired.sources.items():
-        if observed.sources.get(address) != source:
-            yield PutSource(address, source)
-    for interface in sorted(desired.uplinks - observed.uplinks):
-        yield PutUplink(interface)
+    yield from _puts(tables.SPANS, desired, observed)
+    yield from _puts(tables.SOURCES, desired, observed)
+    yield from _puts(tables.UPLINKS, desired, observed)
     for rule in sorted(desired.rules - observed.rules, key=_rule_order):
         if refuses(rule):
             yield AddRule(rule)
@@ -154,31 +130,52 @@ def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterato
     """Prefix rows, then the choices that name them."""
     for prefix_id, row in desired.prefixes.items():
         if prefix_id not in kept:
-            yield PutPrefix(prefix_id, row)
+            yield tables.PREFIXES.put(prefix_id, row)
     for key in desired.choices.keys() | observed.choices.keys():
         chosen = desired.choices.get(key, ())
         if _narrowed(observed.choices.get(key, ()), kept) != chosen:
-            yield PutChoice(*key, chosen)
+            yield _choose(key, chosen)
 
 
 def _forget(desired: Projection, observed: Projection, host: HostState) -> Iterator[Action]:
     """Verdicts on what is gone, and on networks in which nothing of ours is left."""
     present = {a.address for a in host.addresses}
-    for address in observed.sources.keys() - desired.sources.keys():
-        if address not in present:
-            yield DropSource(address)
+    for drop in _drops(tables.SOURCES, desired, observed):
+        if drop.key not in present:
+            yield drop
     ours = {a.address for a in host.addresses if a.ours}
     leaving = _Lying(ours - desired.sources.keys())
     any_ip = {r.destination for r in host.routes if r.kind is RouteKind.LOCAL}
-    for network in observed.spans.keys() - desired.spans.keys():
-        if not leaving.inside(network) and network not in any_ip:
-            yield DropSpan(network)
-    for interface in sorted(observed.uplinks - desired.uplinks):
-        yield DropUplink(interface)
+    for drop in _drops(tables.SPANS, desired, observed):
+        if not leaving.inside(drop.key) and drop.key not in any_ip:
+            yield drop
+    yield from _drops(tables.UPLINKS, desired, observed)
     unwanted = _Lying(ours - {a.address for a in desired.addresses})
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
         if refuses(rule) and not (rule.source and unwanted.inside(rule.source)):
             yield RemoveRule(rule)
+
+
+def _puts(
+    table: Table[_Key, _Row], desired: Projection, observed: Projection
+) -> Iterator[tables.Put]:
+    """The rows that are missing, or others than they should be."""
+    have = table.of(observed)
+    for key, row in table.of(desired).items():
+        if key not in have or have[key] != row:
+            yield table.put(key, row)
+
+
+def _drops(
+    table: Table[_Key, _Row], desired: Projection, observed: Projection
+) -> Iterator[tables.Drop]:
+    """The rows that should not be there."""
+    want = table.of(desired)
+    return (table.drop(key) for key in table.of(observed) if key not in want)
+
+
+def _choose(key: tuple[AddressType, Family], prefix_ids: tuple[int, ...]) -> Action:
+    return tables.CHOICES.put(key, prefix_ids) if prefix_ids else tables.CHOICES.drop(key)
 
 
 def refuses(rule: Rule) -> bool:

@@ -50,7 +50,9 @@ def desired(
         sources=verdicts.sources(table, addresses, host),
         prefixes=usable,
         choices=selection.choices(table, usable, host),
-        uplinks=frozenset(host.links[name].index for name in mirror.uplinks if name in host.links),
+        uplinks=dict.fromkeys(
+            sorted(host.links[name].index for name in mirror.uplinks if name in host.links)
+        ),
         labels=shield.labelled,
     )
 
@@ -59,7 +61,13 @@ def classified(
     classes: Mapping[int, ClassPolicy], cgroups: Mapping[int, CgroupRow], host: HostState
 ) -> Projection:
     """The part of what should be there that no address, route or prefix decides about."""
-    return Projection(classes=dict(classes), cgroups=dict(cgroups), guards=_guards(classes, host))
+    rows = {class_id: class_row(policy) for class_id, policy in classes.items()}
+    return Projection(classes=rows, cgroups=dict(cgroups), guards=_guards(classes, host))
+
+
+def class_row(policy: ClassPolicy) -> ClassPolicy:
+    """The part of a policy that the maps hold (they know no names)."""
+    return replace(policy, name="", cgroups=(), delegated=False)
 
 
 def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:

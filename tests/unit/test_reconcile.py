@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import pytest
 
@@ -10,30 +11,31 @@ from odm_agent.core.actions import (
     AddAddress,
     AddRoute,
     AddRule,
-    DropPrefix,
-    DropSource,
-    DropSpan,
     KernelAction,
-    PutCgroup,
-    PutChoice,
-    PutClass,
-    PutPrefix,
-    PutSource,
-    PutSpan,
-    PutUplink,
     RemoveAddress,
     RemoveRule,
 )
 from odm_agent.core.host import LocalAddress, Route, RouteKind, Rule, RuleAction
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow
+from odm_agent.core.tables import (
+    CGROUPS,
+    CHOICES,
+    CLASSES,
+    PREFIXES,
+    SOURCES,
+    SPANS,
+    Drop,
+    Put,
+    Table,
+)
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import plan
-from odm_agent.reconcile.projections import desired, observe
+from odm_agent.reconcile.projections import class_row, desired, observe
 
 NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=186)
 NET = IPv6Network("2001:db8:1::/64")
@@ -83,18 +85,27 @@ class Host:
 
 
 def kinds(actions: list[Action]) -> list[str]:
-    return [type(action).__name__ for action in actions]
+    return [
+        f"{type(action).__name__} {action.table}"
+        if isinstance(action, Put | Drop)
+        else type(action).__name__
+        for action in actions
+    ]
+
+
+def is_put(action: Action, table: Table[Any, Any]) -> bool:
+    return isinstance(action, Put) and action.table == table
 
 
 def test_adding_records_first_and_offers_last() -> None:
     host = Host(HOME)
     first, second = host.step(), host.step()
     assert kinds(first) == [
-        *("PutSpan", "PutSource", "PutUplink", "AddRule", "AddAddress", "AddRoute"),
+        *("Put spans", "Put sources", "Put uplinks", "AddRule", "AddAddress", "AddRoute"),
         *("AddRule", "AddRule"),
     ]
     assert first[3] == AddRule(REFUSAL)
-    assert kinds(second) == ["AddRoute", "PutPrefix", "PutChoice"]
+    assert kinds(second) == ["AddRoute", "Put prefixes", "Put choices"]
     assert host.plan() == []
     assert host.maps.read().choices == {FIXED6: (1,)}
     assert host.maps.read().prefixes[1] == PrefixRow(
@@ -107,10 +118,10 @@ def test_removing_withdraws_first_and_forgets_when_the_address_is_gone() -> None
     address = host.address()
     host.table = host.table.without(1)
     assert kinds(host.step()) == [
-        *("PutChoice", "DropPrefix", "RemoveRule", "RemoveRule"),
-        *("RemoveRoute", "RemoveRoute", "RemoveAddress", "DropUplink"),
+        *("Drop choices", "Drop prefixes", "RemoveRule", "RemoveRule"),
+        *("RemoveRoute", "RemoveRoute", "RemoveAddress", "Drop uplinks"),
     ]
-    assert host.step() == [DropSource(address), DropSpan(NET), RemoveRule(REFUSAL)]
+    assert host.step() == [SOURCES.drop(address), SPANS.drop(NET), RemoveRule(REFUSAL)]
     assert host.plan() == []
 
 
@@ -126,13 +137,11 @@ def test_a_prefix_is_handed_on_and_taken_back_without_a_gap_for_our_own_packets(
         assert (REFUSAL in host.kernel.rules) is not forwarded
 
 
-@pytest.mark.parametrize("kind", [PutSource, PutSpan])
-def test_verdict_that_finds_no_room_stops_only_its_own_address(
-    kind: type[PutSource] | type[PutSpan],
-) -> None:
+@pytest.mark.parametrize("table", [SOURCES, SPANS])
+def test_verdict_that_finds_no_room_stops_only_its_own_address(table: Table[Any, Any]) -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
     actions = host.plan()
-    failed = next(a for a in actions if isinstance(a, kind))
+    failed = next(a for a in actions if is_put(a, table))
     rest = still_safe([failed], actions[actions.index(failed) + 1 :])
     assert [a.address.address for a in rest if isinstance(a, AddAddress)] == [host.address(2)]
     assert [a for a in rest if isinstance(a, AddRoute | AddRule)]
@@ -141,15 +150,21 @@ def test_verdict_that_finds_no_room_stops_only_its_own_address(
 def test_prefix_whose_verdict_finds_no_room_is_not_offered() -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,))).settle()
     row = host.maps.read().prefixes[1]
-    offer = [PutPrefix(1, row), PutPrefix(2, replace(row, pool=(host.address(2),)))]
-    choices = [PutChoice(*FIXED6, (1, 2)), PutChoice(AddressType.NONPERSISTENT, Family.IPV6, (2,))]
-    failed = PutSource(host.address(1), SourceRow(1, AddressType.FIXED))
+    offer = [
+        PREFIXES.put(1, row),
+        PREFIXES.put(2, replace(row, pool=(host.address(2),))),
+    ]
+    choices = [
+        CHOICES.put(FIXED6, (1, 2)),
+        CHOICES.put((AddressType.NONPERSISTENT, Family.IPV6), (2,)),
+    ]
+    failed = SOURCES.put(host.address(1), SourceRow(1, AddressType.FIXED))
     assert still_safe([failed], [*offer, *choices]) == [offer[1], choices[1]]
 
 
 def test_no_address_is_added_while_what_others_send_from_it_cannot_be_refused() -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))
-    failed, *rest = [a for a in host.plan() if a.__class__ not in (PutSpan, PutSource, PutUplink)]
+    failed, *rest = [a for a in host.plan() if not isinstance(a, Put)]
     assert failed == AddRule(REFUSAL)
     left = still_safe([failed], rest)
     assert [a.address.address for a in left if isinstance(a, AddAddress)] == [host.address(2)]
@@ -205,7 +220,7 @@ def test_of_two_main_routes_to_one_place_the_prefix_prefers_the_one_over_its_own
 def test_a_flushed_address_is_withdrawn_before_it_is_put_back() -> None:
     host = Host(HOME).settle()
     host.kernel.vanish(host.address(), "lo")
-    assert kinds(host.step())[:2] == ["PutChoice", "DropPrefix"]
+    assert kinds(host.step())[:2] == ["Drop choices", "Drop prefixes"]
     host.settle()
     assert host.maps.read().choices == {FIXED6: (1,)}
 
@@ -215,7 +230,7 @@ def test_of_several_addresses_only_the_flushed_one_is_withdrawn() -> None:
     first, second, third = host.table.addresses_of(1)
     host.kernel.vanish(second, "lo")
     action = host.plan()[0]
-    assert isinstance(action, PutPrefix)
+    assert isinstance(action, Put) and action.table == PREFIXES
     assert action.row.pool == (first, third)
 
 
@@ -226,7 +241,7 @@ def test_an_on_link_address_is_deprecated_and_waits_for_detection() -> None:
     assert (local.interface, local.deprecated, local.ready) == ("eth0", True, False)
     assert host.step() == [], "no route, no row while tentative"
     host.kernel.finish_dad(local.address, "eth0")
-    assert kinds(host.step()) == ["AddRoute", "PutPrefix", "PutChoice"]
+    assert kinds(host.step()) == ["AddRoute", "Put prefixes", "Put choices"]
 
 
 def test_a_duplicate_address_gives_way_to_the_next() -> None:
@@ -253,7 +268,7 @@ def test_a_large_pool_is_local_by_a_route_beyond_its_first_sixteen() -> None:
     assert host.maps.read().spans[NET].any_ip
     host.kernel.routes.discard(any_ip)
     action = host.plan()[0]
-    assert isinstance(action, PutPrefix) and len(action.row.pool) == 16
+    assert isinstance(action, Put) and action.table == PREFIXES and len(action.row.pool) == 16
 
 
 def test_prefixes_whose_uplink_can_carry_serve_by_preference_then_order() -> None:
@@ -352,10 +367,10 @@ def test_a_cgroup_never_names_a_class_that_is_not_there() -> None:
     host = Host()
     policy = ClassPolicy(1, "ssh", frozenset({AddressType.FIXED}), cgroups=("a",))
     host.classes, host.cgroups = {1: policy}, {77: CgroupRow(1)}
-    assert host.step() == [PutClass(policy), PutCgroup(77, CgroupRow(1))]
+    assert host.step() == [CLASSES.put(1, class_row(policy)), CGROUPS.put(77, CgroupRow(1))]
     assert host.plan() == [], "the maps hold no names, and need none"
     host.classes, host.cgroups = {}, {}
-    assert kinds(host.step()) == ["DropCgroup", "DropClass"]
+    assert kinds(host.step()) == ["Drop cgroups", "Drop classes"]
 
 
 def test_a_type_changes_for_all_that_is_denied_before_it_is_offered() -> None:
@@ -363,15 +378,15 @@ def test_a_type_changes_for_all_that_is_denied_before_it_is_offered() -> None:
     host.table = host.table.with_only([replace(HOME, type=AddressType.NONPERSISTENT)])
     new = SourceRow(1, AddressType.NONPERSISTENT)
     actions = host.plan()
-    assert actions[:2] == [PutChoice(*FIXED6, ()), DropPrefix(1)]
-    assert isinstance(actions[2], PutSpan) and actions[3] == PutSource(host.address(), new)
-    assert kinds(actions[4:]) == ["PutPrefix", "PutChoice"]
+    assert actions[:2] == [CHOICES.drop(FIXED6), PREFIXES.drop(1)]
+    assert is_put(actions[2], SPANS) and actions[3] == SOURCES.put(host.address(), new)
+    assert kinds(actions[4:]) == ["Put prefixes", "Put choices"]
 
 
 def test_after_a_failure_only_what_does_not_depend_on_it_goes_on() -> None:
     one = AddRule(Rule(Family.IPV6, 500, 1001))
     other = AddRule(Rule(Family.IPV6, 500, 1002))
-    drop = DropPrefix(3)
+    drop = PREFIXES.drop(3)
     failed = AddRoute(Route(1001, Family.IPV6, None))
     assert still_safe([failed], [one, other, drop]) == [other, drop]
     assert still_safe([drop], [one, other]) == []
@@ -382,10 +397,27 @@ def test_after_a_failure_only_what_does_not_depend_on_it_goes_on() -> None:
 def test_what_may_be_tried_together_is_a_run_of_one_kind_in_which_none_waits_for_another() -> None:
     routes = [AddRoute(Route(table, Family.IPV6, None)) for table in (1001, 1002)]
     rules = [AddRule(Rule(Family.IPV6, 500, table)) for table in (1001, 1002)]
-    actions: list[Action] = [DropPrefix(3), DropPrefix(4), *routes, *rules]
+    actions: list[Action] = [PREFIXES.drop(3), PREFIXES.drop(4), *routes, *rules]
     assert together(actions) == 1, "what can't be withdrawn ends the plan"
     assert together(actions, 2) == together(actions, 4) == 2
     assert together(actions, 6) == together([]) == 0
     assert still_safe([], actions) == actions
     assert still_safe(routes[:1], rules) == rules[1:]
     assert still_safe(routes, rules) == []
+
+
+def test_no_class_goes_while_a_cgroup_could_not_be_moved_out_of_it() -> None:
+    host = Host()
+    old, new = ClassPolicy(1, "old"), ClassPolicy(2, "new")
+    host.classes, host.cgroups = {1: old}, {77: CgroupRow(1), 78: CgroupRow(1)}
+    host.settle()
+    host.classes, host.cgroups = {2: new}, {77: CgroupRow(2), 78: CgroupRow(2)}
+    put, stuck, moved, drop = host.plan()
+    assert (stuck, drop) == (CGROUPS.put(77, CgroupRow(2)), CLASSES.drop(1))
+    assert still_safe([stuck], [drop]) == []
+    assert still_safe([moved], [drop, AddRoute(Route(1, Family.IPV6, None))]) == [
+        AddRoute(Route(1, Family.IPV6, None))
+    ]
+    for action in (put, moved):
+        host.apply(action)
+    assert host.step() == [stuck, drop], "when the cgroup can be moved"

@@ -14,8 +14,11 @@ from odm_agent.datapath.libbpf.objects import map_info
 
 #: bpf_map_type of the kernel's UAPI.
 MAP_PERCPU_TYPES: Final = frozenset({5, 6, 10})
+MAP_ARRAY_TYPES: Final = frozenset({2, 6})
 MAP_SK_STORAGE: Final = 24
 _F_LOCK: Final = 4
+#: As many rows are read at once.
+_BATCH: Final = 4096
 
 
 @cache
@@ -26,9 +29,10 @@ def possible_cpus() -> int:
 
 
 class Map:
-    """An open map whose keys and values are ctypes structures or integers.
+    """An open map.
 
-    `key` and `value` are ctypes types; per-CPU values come as arrays of `value`.
+    `key` and `value` are ctypes types. What is of a simple type comes, and may be given, as an
+    integer; per-CPU values come as arrays of `value`.
     """
 
     def __init__(self, fd: int, key: Any, value: Any, name: str) -> None:
@@ -45,6 +49,7 @@ class Map:
         self._key: Any = key
         self._percpu = info.type in MAP_PERCPU_TYPES
         self._value: Any = value * possible_cpus() if self._percpu else value
+        self.is_array = info.type in MAP_ARRAY_TYPES
         self.max_entries: int = info.max_entries
 
     def close(self) -> None:
@@ -53,21 +58,19 @@ class Map:
 
     def get(self, key: Any) -> Any | None:
         """The value of a key, or None."""
-        value = self._value()
-        result = library().bpf_map_lookup_elem(
-            self.fd, ct.byref(self._as_key(key)), ct.byref(value)
-        )
+        value = (self._value * 1)()
+        result = library().bpf_map_lookup_elem(self.fd, self._packed(key), value)
         if result == -errno.ENOENT:
             return None
         check(result, f"reading the map {self.name}")
-        return value
+        return value[0]
 
     def put(self, key: Any, value: Any, *, locked: bool = False) -> None:
         """Write a row, `locked` under its spin lock. DatapathError if the map is full."""
         result = library().bpf_map_update_elem(
             self.fd,
-            ct.byref(self._as_key(key)),
-            ct.byref(value),
+            self._packed(key),
+            (self._value * 1)(value),
             ct.c_uint64(_F_LOCK if locked else 0),
         )
         if result in (-errno.E2BIG, -errno.ENOSPC):
@@ -78,36 +81,38 @@ class Map:
         check(result, f"writing the map {self.name}")
 
     def delete(self, key: Any) -> None:
-        """Remove a row; one that is not there counts as removed."""
-        result = library().bpf_map_delete_elem(self.fd, ct.byref(self._as_key(key)))
+        """Remove a row; one that is not there counts as removed. One of an array becomes all 0."""
+        if self.is_array:
+            return self.put(key, (self._value * 1)()[0])
+        result = library().bpf_map_delete_elem(self.fd, self._packed(key))
         if result != -errno.ENOENT:
             check(result, f"deleting from the map {self.name}")
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """All rows, as far as they stand still: a row deleted meanwhile ends or skips nothing."""
-        for key in self.walk():
-            value = self.get(key)
-            if value is not None:
-                yield key, value
+        """All rows; of those that come or go meanwhile, each may be among them or not.
 
-    def walk(self) -> list[Any]:
-        """The keys of all rows, as far as they stand still."""
-        keys: list[Any] = []
-        seen: set[bytes] = set()
-        key: Any = None
-        while len(keys) <= self.max_entries:
-            following = self._key()
-            at = None if key is None else ct.byref(key)
-            result = library().bpf_map_get_next_key(self.fd, at, ct.byref(following))
+        In batches: of a hash these go by bucket, while the step from key to key would begin anew
+        at a key that was deleted meanwhile.
+        """
+        room = min(self.max_entries, _BATCH)
+        place = None
+        while True:
+            keys, values = (self._key * room)(), (self._value * room)()
+            count = ct.c_uint32(room)
+            # The place is a bucket's number, or a key.
+            reached = ct.create_string_buffer(max(ct.sizeof(self._key), ct.sizeof(count)))
+            result = library().bpf_map_lookup_batch(
+                self.fd, place, reached, keys, values, ct.byref(count), None
+            )
+            if result == -errno.ENOSPC:  # a bucket holds more
+                room *= 2
+                continue
+            if result != -errno.ENOENT:
+                check(result, f"walking the map {self.name}")
+            yield from zip(keys[: count.value], values[: count.value], strict=True)
             if result == -errno.ENOENT:
-                break
-            check(result, f"walking the map {self.name}")
-            if bytes(following) in seen:  # the walk began anew, since its place was deleted
-                break
-            seen.add(bytes(following))
-            keys.append(following)
-            key = following
-        return keys
+                return
+            place = reached
 
-    def _as_key(self, key: Any) -> Any:
-        return self._key(key) if isinstance(key, int) else key
+    def _packed(self, key: Any) -> Any:
+        return (self._key * 1)(key)

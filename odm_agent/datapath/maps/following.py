@@ -69,7 +69,7 @@ def tidy(
             maps["odm_folders"].delete(key)
         else:
             foreign += not row.flags & abi.FOLDER_TRUSTED
-    maps["odm_members"].put(abi.FOREIGN_FOLDERS, ct.c_uint32(foreign))
+    maps["odm_members"].put(abi.FOREIGN_FOLDERS, foreign)
 
 
 def _slot_of(maps: Mapping[str, libbpf.Map], generation: int) -> int | None:

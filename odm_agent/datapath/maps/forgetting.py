@@ -1,6 +1,5 @@
 """Makes maps forget what they say about a number, before it stands for another name."""
 
-import ctypes as ct
 from collections.abc import Mapping
 
 from odm_agent.datapath import abi, libbpf
@@ -16,7 +15,7 @@ def forget_class(maps: Mapping[str, libbpf.Map], class_id: int) -> None:
     if turn is not None and turn.next:
         _drop(maps["odm_questions"], class_id)
         maps["odm_asked_turns"].put(class_id, abi.AskedTurn(), locked=True)
-    maps["odm_members"].put(class_id, ct.c_uint32(0))
+    maps["odm_members"].put(class_id, 0)
 
 
 def forget_prefix(maps: Mapping[str, libbpf.Map], prefix_id: int) -> None:
@@ -25,6 +24,6 @@ def forget_prefix(maps: Mapping[str, libbpf.Map], prefix_id: int) -> None:
 
 
 def _drop(rows: libbpf.Map, class_id: int) -> None:
-    for key in rows.walk():
+    for key, _ in list(rows.items()):
         if key.class_id == class_id:
             rows.delete(key)

@@ -1,6 +1,5 @@
 """The maps of a pin folder, opened: what is set in them, and what the programs count there."""
 
-import ctypes as ct
 import os
 from pathlib import Path
 from types import TracebackType
@@ -14,25 +13,14 @@ from odm_agent.datapath.trust import require_trust
 
 #: Those that user space reads or writes.
 _OPENED: Final = (
+    *(name for name, shape in MAPS.items() if shape.maker == "agent"),
     "odm_settings",
-    "odm_classes",
-    "odm_cgroups",
-    "odm_sources",
-    "odm_spans",
-    "odm_prefixes",
-    "odm_uplinks",
-    "odm_pools",
-    "odm_choices",
     "odm_verdicts",
     "odm_questions",
     "odm_asked_turns",
-    "odm_caps",
     "odm_usage",
     "odm_live",
     "odm_missed",
-    "odm_globs",
-    "odm_steps",
-    "odm_folders",
     "odm_members",
     "odm_sockets",
 )
@@ -107,7 +95,7 @@ class MapReader:
     def usage(self) -> dict[tuple[int, AddressType], int]:
         """Tracked sockets that live now, by class id and type; rows of none are left out."""
         return {
-            (key.value // len(AddressType), AddressType(key.value % len(AddressType))): row.live
+            (key // len(AddressType), AddressType(key % len(AddressType))): row.live
             for key, row in self._items("odm_usage")
             if row.live
         }
@@ -115,7 +103,7 @@ class MapReader:
     def live(self) -> dict[LiveKey, int]:
         """Tracked sockets by the address that they hold; rows of none are kept until it goes."""
         return {
-            LiveKey(abi.unpack_addr(key.addr), key.class_id, AddressType(key.type)): count.value
+            LiveKey(abi.unpack_addr(key.addr), key.class_id, AddressType(key.type)): count
             for key, count in self._items("odm_live")
         }
 
@@ -131,16 +119,16 @@ class MapReader:
         """Set the count of an address that was found to be wrong; 0 forgets it."""
         packed = abi.LiveKey(addr=abi.pack_addr(key.address), class_id=key.class_id, type=key.type)
         if live:
-            self._maps["odm_live"].put(packed, ct.c_uint64(live))
+            self._maps["odm_live"].put(packed, live)
         else:
             self._maps["odm_live"].delete(packed)
 
     def losses(self) -> dict[str, int]:
         """What could not be noted since the maps were made: verdict, socket, address, cgroup."""
         return {
-            abi.Loss(key.value).name.lower(): sum(values)
+            abi.Loss(key).name.lower(): sum(values)
             for key, values in self._items("odm_missed")
-            if key.value < len(abi.Loss)
+            if key < len(abi.Loss)
         }
 
     def census(self) -> list[census.CensusRow]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.model import AddressType, IPAddress
 from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
 from odm_agent.datapath import abi
 
@@ -48,7 +48,7 @@ def pack_cgroup(row: CgroupRow) -> abi.Cgroup:
 def unpack_prefix(row: abi.Prefix, pool: tuple[IPAddress, ...]) -> PrefixRow:
     """What a row of odm_prefixes says, with the addresses of the pool that it points to."""
     _, _, configured = abi.unpack_pool(row.pool)
-    family = Family.IPV6 if row.family == abi.FamilyIndex.IPV6 else Family.IPV4
+    family = abi.family_of(row.family)
     return PrefixRow(AddressType(row.type), family, row.ifindex, row.mark, pool, configured)
 
 

@@ -96,8 +96,8 @@ def test_upgrade_to_another_abi_and_back(own: World, tmp_path: Path) -> None:
         done = own.agent.call("upgrade", "-c", str(own.agent.config))
         assert done.returncode == 0, done.stderr
         assert "start it again" in done.stdout
-        # The rows of odm_prefixes point into odm_pools: that can't be shared, though both know it.
-        assert _listed(done.stdout, "new maps") == {*RENAMED.values(), "odm_pools"}
+        # Of maps that belong together none is shared if one can't be, though both know the others.
+        assert _listed(done.stdout, "new maps") == {*RENAMED.values(), "odm_pools", "odm_caps"}
         assert _listed(done.stdout, "removed maps") == set(RENAMED)
         assert (own.agent.pins / "odm_spans_2").exists()
         assert not (own.agent.pins / "odm_spans").exists()

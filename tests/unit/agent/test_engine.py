@@ -5,11 +5,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from odm_agent.agent.engine import Engine
-from odm_agent.core.actions import AddAddress, DropCgroup, DropPrefix, KernelAction, PutPrefix
+from odm_agent.core import tables
+from odm_agent.core.actions import AddAddress, KernelAction
 from odm_agent.core.errors import DatapathError, KernelError
 from odm_agent.core.host import HostState, LocalAddress
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.core.projection import CgroupRow
+from odm_agent.core.tables import Put
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
@@ -119,7 +121,7 @@ def test_full_map_stops_the_plan_and_offers_nothing() -> None:
     made, _, maps = engine(HOME6)
 
     def full(action: object) -> None:
-        if isinstance(action, PutPrefix):
+        if isinstance(action, Put) and action.table == tables.PREFIXES:
             raise DatapathError("full")
 
     maps.fault = full
@@ -165,7 +167,7 @@ def test_rows_of_maps_alone_ask_for_no_other_look() -> None:
     made.converge()
     assert seen == ["drain", "read"] * 3, "for addresses, routes, and once they are there"
     seen.clear()
-    maps.apply(DropPrefix(1))
+    maps.apply(tables.PREFIXES.drop(1))
     assert made.converge()
     assert seen == ["drain", "read"] and maps.read().prefixes
 
@@ -179,7 +181,7 @@ def test_cgroups_alone_are_classified_without_a_look_at_the_kernel() -> None:
     assert made.reclassify()
     assert maps.read().cgroups == made.cgroups
     assert not made.reclassify() and made.is_at_rest
-    maps.apply(DropCgroup(100))
+    maps.apply(tables.CGROUPS.drop(100))
     assert made.reclassify() and made.take_vanished() == ["row of odm_cgroups for 100"]
     assert seen == []
 

@@ -33,5 +33,7 @@ def test_pool_word_comes_back(first: int, size: int, configured: int) -> None:
 
 
 def test_choices_have_a_row_each() -> None:
-    rows = {abi.choice_index(t, f) for t in AddressType for f in Family}
-    assert rows == set(range(10))
+    keys = [(t, f) for t in AddressType for f in Family]
+    rows = [abi.pack_choice_key(key) for key in keys]
+    assert set(rows) == set(range(10))
+    assert [abi.unpack_choice_key(row) for row in rows] == keys

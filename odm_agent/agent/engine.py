@@ -136,7 +136,7 @@ class Engine:
         return not self.to_probe and all(
             address in ready
             for row in self.table
-            if (link := self.host.links.get(row.prefix.interface)) and link.up
+            if selection.absence(row, self.host) is None
             for address in row.configured
         )
 

@@ -7,7 +7,7 @@ from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config
 from odm_agent.config.values import gateway_of, spans_of
 from odm_agent.core.host import HostState, RouteKind
-from odm_agent.core.model import IPAddress, IPNetwork
+from odm_agent.core.model import Family, IPAddress, IPNetwork
 
 
 def advice(config: Config, host: HostState) -> Iterator[Problem]:
@@ -40,8 +40,10 @@ class Gateways:
                 " it; use the router's"
             )
         link = self._links.get(interface)
-        # A link that is set down has no routes: that alone is what there is to say of it.
-        if link is None or not link.enabled or gateway.is_link_local:
+        # Without routes of the family, since the link is down, say: that alone is to be said of it.
+        if link is None or not link.enabled or link.lacks(Family.of(gateway)):
+            return None
+        if gateway.is_link_local:
             return None
         connected = self._connected.get(interface, ())
         on_link = [net for net in connected if net.version == gateway.version and gateway in net]

@@ -14,7 +14,8 @@ class Link:
     """An interface of the agent's network namespace.
 
     `up`: it can carry packets. Else `fault` says why not: somebody has set it down (not `enabled`),
-    it has no carrier, or it waits, for authentication say. Routes can lead by an enabled one.
+    it has no carrier, it waits, for authentication say, or it is a port of a bridge or bond. Routes
+    can lead by an enabled one. `ipv6_fault` says why it carries no IPv6, whatever else is right.
     """
 
     name: str
@@ -22,6 +23,11 @@ class Link:
     up: bool
     enabled: bool = True
     fault: str = ""
+    ipv6_fault: str = ""
+
+    def lacks(self, family: Family) -> str:
+        """Why neither addresses nor routes of a family can stand there; empty: they can."""
+        return self.ipv6_fault if family is Family.IPV6 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ _NEEDED: Final = (
     (IFF_LOWER_UP, "is down (no carrier)"),
     (IFF_RUNNING, "is down (dormant)"),
 )
+#: What an interface is to its master where packets still arrive at the interface itself.
+_NO_PORTS: Final = frozenset({None, "vrf"})
+#: RFC 8200, section 5.
+_LEAST_MTU: Final = 1280
 
 
 async def read(route: AsyncIPRoute) -> list[Link]:
@@ -55,10 +59,24 @@ async def _index_of(route: AsyncIPRoute, name: str) -> int:
 def _parse(message: ifinfmsg) -> Link:
     flags = message["flags"]
     fault = next((what for needed, what in _NEEDED if not flags & needed), "")
+    port = (message.get_attr("IFLA_LINKINFO") or ifinfmsg()).get_attr("IFLA_INFO_SLAVE_KIND")
+    if not fault and port not in _NO_PORTS:
+        fault = f"is a port ({port}), which passes on to others what arrives"
     return Link(
         name=os.fsdecode(message.get_attr("IFLA_IFNAME")),  # bytes, where it is no UTF-8
         index=message["index"],
         up=not fault,
         enabled=bool(flags & IFF_UP),
         fault=fault,
+        ipv6_fault=_ipv6_fault(message),
     )
+
+
+def _ipv6_fault(message: ifinfmsg) -> str:
+    families = message.get_attr("IFLA_AF_SPEC")
+    ipv6 = families.get_attr("AF_INET6") if families is not None else None
+    if ipv6 is None:
+        return f"carries no IPv6 (not set up for it, or its MTU is below {_LEAST_MTU})"
+    settings = ipv6.get_attr("IFLA_INET6_CONF")
+    disabled = settings is not None and settings["disable_ipv6"]
+    return "carries no IPv6 (disable_ipv6 is set)" if disabled else ""

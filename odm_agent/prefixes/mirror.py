@@ -92,7 +92,12 @@ class Mirror:
 
         def serves(interface: str | None) -> bool:
             link = self.links.get(interface or "")
-            return link is not None and link.enabled and interface not in foreign
+            return (
+                link is not None
+                and link.enabled
+                and not link.lacks(route.family)
+                and interface not in foreign
+            )
 
         if not route.hops:
             return route if serves(route.interface) else None

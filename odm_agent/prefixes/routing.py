@@ -37,7 +37,7 @@ def routes_of(
         return
     yield from mirror.copies(row, source, table)
     link = mirror.links.get(prefix.interface)
-    if link is not None and link.enabled:
+    if link is not None and link.enabled and not link.lacks(prefix.family):
         yield Route(
             table=table,
             family=prefix.family,

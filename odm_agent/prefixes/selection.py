@@ -19,11 +19,14 @@ def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
 
 def absence(row: Row, host: HostState) -> str | None:
     """Why nothing can leave by the prefix's uplink, in words for people; None: it is in order."""
-    interface = row.prefix.interface
+    interface, family = row.prefix.interface, row.prefix.family
     link = host.links.get(interface)
     if link is None:
         return f"there is no interface {interface}"
-    return None if link.up else f"{interface} {link.fault}"
+    if fault := link.fault or link.lacks(family):
+        return f"{interface} {fault}"
+    holder = host.links.get(row.holder)
+    return f"{row.holder} {fault}" if holder and (fault := holder.lacks(family)) else None
 
 
 def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:

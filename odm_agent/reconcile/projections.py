@@ -25,7 +25,7 @@ def desired(
     addresses = frozenset(
         address
         for row in table
-        if row.holder in host.links
+        if (holder := host.links.get(row.holder)) and not holder.lacks(row.prefix.family)
         for address in _addresses_of(row, shield)
         # Somebody else's address at the right place is used as it is, never taken over.
         if (address.address, address.interface) not in theirs

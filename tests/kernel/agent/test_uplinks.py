@@ -56,10 +56,28 @@ def _dormant(world: World) -> None:
     world.site.host.ip("link", "set", "w1", "mode", "dormant", "state", "dormant")
 
 
+def _port(world: World) -> None:
+    """Its addresses are on the bridge now, or will be."""
+    world.site.host.ip("link", "add", "bridge", "type", "bridge")
+    world.site.host.ip("link", "set", "bridge", "up")
+    world.site.host.ip("link", "set", "w1", "master", "bridge")
+
+
+def _without_ipv6(world: World) -> None:
+    world.site.host.sysctl("net/ipv6/conf/w1/disable_ipv6", "1")
+
+
+def _too_narrow(world: World) -> None:
+    """The kernel then takes IPv6 off it (RFC 8200, section 5)."""
+    world.site.host.ip("link", "set", "w1", "mtu", "1000")
+
+
 def _mend(world: World) -> None:
     """The link as it was: what the kernel has flushed is given back by whoever manages it."""
     if "elsewhere" in world.site.host.ip("-o", "link", "show"):
         world.site.host.ip("link", "set", "elsewhere", "name", "w1")
+    world.site.host.ip("link", "set", "w1", "nomaster", "mtu", "1500")
+    world.site.host.sysctl("net/ipv6/conf/w1/disable_ipv6", "0")
     world.site.host.ip("link", "set", "w1", "up", "mode", "default", "state", "up")
     world.site.b.ip("link", "set", "to-host", "up")
     for family in Family:
@@ -105,7 +123,7 @@ def _asked() -> list[str]:
     return [outcome(lambda kind=kind: call(kind, NONPERSISTENT)) for kind in _KINDS]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("absent", [_gone, _set_down, _without_carrier, _dormant])
+@pytest.mark.parametrize("absent", [_gone, _set_down, _without_carrier, _dormant, _port])
 def test_D8_every_absence_of_an_uplink_is_one_absence(
     world: World, absent: Callable[[World], None]
 ) -> None:
@@ -138,6 +156,29 @@ def test_D8_every_absence_of_an_uplink_is_one_absence(
     assert agent.read("status")["alarms"] == []
     given = [NONPERSISTENT.word] * len(_KINDS)
     eventually(lambda: _default(world, "closed") == given, "they are given again")
+
+
+@pytest.mark.parametrize("absent", [_without_ipv6, _too_narrow])
+def test_D8_an_uplink_that_carries_no_ipv6_is_absent_for_that(
+    world: World, absent: Callable[[World], None]
+) -> None:
+    four = {kind for kind in _KINDS if kind.family is Family.IPV4}
+
+    def expected(otherwise: str) -> list[str]:
+        return [NONPERSISTENT.word if kind in four else otherwise for kind in _KINDS]
+
+    absent(world)
+    eventually(lambda: "withdrawn" in _states(world, "prefixes"), "some are withdrawn")
+    assert _default(world, "open") == expected(AddressType.UNSPECIFIED.word)
+    assert _default(world, "closed") == expected("EADDRNOTAVAIL")
+    withdrawn = {p["name"] for p in world.agent.read("prefixes") if p["state"] == "withdrawn"}
+    assert withdrawn == {p.name for p in PREFIXES if p.interface == "w1" and p.family == 6}
+    (alarm,) = world.agent.read("status")["alarms"]
+    assert "w1 carries no IPv6" in alarm and all(name in alarm for name in withdrawn)
+    _mend(world)
+    given = [NONPERSISTENT.word] * len(_KINDS)
+    eventually(lambda: _default(world, "closed") == given, "they are given again")
+    assert world.agent.read("status")["alarms"] == []
 
 
 @pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4])

@@ -48,6 +48,9 @@ class Attachments:
 
     absent: tuple[str, ...]
     hidden: tuple[str, ...]
+    #: Whether those that are absent might be attached all the same: neither pins nor the cgroup can
+    #: be looked at (a file system was mounted over them).
+    uncertain: bool = False
 
 
 @dataclass
@@ -187,11 +190,14 @@ class State:
         A cgroup that was removed has taken its links with it, also if there is one again.
         Raises DatapathError.
         """
+        pin_dir = Path(self.config.agent.pin_dir)
+        links = pins.attached(pin_dir)
+        links = {name: x for name, x in links.items() if x.cgroup_id}  # else its cgroup is gone
         try:
             cgroup_id = self.attached_to.stat().st_ino
         except OSError:
-            return Attachments(tuple(catalogue.CGROUP), ())
-        links = pins.attached(Path(self.config.agent.pin_dir))
+            lost = tuple(name for name in catalogue.CGROUP if name not in links)
+            return Attachments(lost, (), uncertain=not pins.links_folder(pin_dir).is_dir())
         seen = {name: x.prog_id for name, x in links.items() if x.cgroup_id == cgroup_id}
         self.programs = {**self.programs, **seen}  # others may be reading
         lacking = {name: x for name, x in self.programs.items() if name not in seen}

@@ -116,7 +116,13 @@ def _lost_creation(state: State) -> list[str]:
 
 def _unattached(state: State) -> Iterator[str]:
     found = state.attachments()
-    if found.absent:
+    if found.uncertain:
+        yield (
+            f"it can't be told whether anything is enforced: neither {state.attached_to} nor the"
+            f" pins in {state.config.agent.pin_dir} can be found (a file system may be mounted over"
+            " them); unmount that, or start the agent again"
+        )
+    elif found.absent:
         whole = len(found.absent) == len(catalogue.CGROUP)
         what = "nothing is enforced" if whole else "enforced in part"
         yield (

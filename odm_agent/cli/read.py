@@ -1,12 +1,11 @@
 """The nouns: what is, read from the running agent."""
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from odm_agent.cli import complete
+from odm_agent.cli.enforced import pinned_sentence
 from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
 from odm_agent.cli.output import moment, print_facts, print_json, print_table, say
@@ -209,52 +208,3 @@ def _cap_words(cap: CapView) -> str:
     if cap.requests_per_minute is not None:
         words.append(f"{cap.requests_per_minute}/min")
     return " ".join(words)
-
-
-def pinned_sentence(pin_dir: Path, cgroup: str = "") -> str:
-    """Whether enforcement goes on without the agent, told from its pins and its cgroup."""
-    names: list[str] = []
-    try:
-        for _, folders, files in os.walk(pin_dir, onerror=_raise):
-            names += folders + files
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        return f"Whether anything is enforced cannot be told: {pin_dir} is only readable to root."
-    if names:
-        return (
-            f"Enforcement goes on without the agent: its programs are pinned in {pin_dir}. "
-            "`odm-agent detach` removes them."
-        )
-    if hidden := _attached_programs(cgroup):
-        return (
-            f"Nothing is pinned in {pin_dir}, but {hidden} programs called as ours are attached: "
-            "it is enforced by programs whose pins are hidden (a bpf file system is mounted over "
-            "them), or are another agent's. `odm-agent run` pins its own anew."
-        )
-    return f"Nothing is pinned in {pin_dir}: nothing is enforced."
-
-
-def _attached_programs(cgroup: str) -> int:
-    """How many programs with names as ours have are attached to it ("": the root)."""
-    from odm_agent.cli.doctor import bpf
-    from odm_agent.cli.doctor.programs import OUR_PREFIX
-    from odm_agent.core.errors import OdmError
-    from odm_agent.datapath import catalogue
-    from odm_agent.kernel.cgroups import find_root
-
-    try:
-        fd = os.open(cgroup or find_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (OSError, OdmError):
-        return 0
-    try:
-        hooks = [bpf.attached(fd, ours.attach_type) for ours in catalogue.CGROUP.values()]
-    except OSError:  # not root
-        return 0
-    finally:
-        os.close(fd)
-    return sum(name.startswith(OUR_PREFIX) for hook in hooks for name in hook.names)
-
-
-def _raise(error: OSError) -> None:
-    raise error

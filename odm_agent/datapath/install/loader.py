@@ -10,6 +10,7 @@ import ctypes as ct
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import c_text, functions, pins, tracepoints
 
 _PR_SET_PDEATHSIG: Final = 1
+#: Where checks pin what they make, in folders named after their processes.
+_CHECKED: Final = Path("/sys/fs/bpf")
+_CHECK: Final = "odm-check-"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,12 +51,26 @@ def _die_with_parent() -> None:
 
 def check() -> None:
     """Prove that this kernel takes every program; nothing is attached or left behind."""
-    pin_dir = Path(f"/sys/fs/bpf/odm-check-{os.getpid()}")
+    _remove_left()
+    pin_dir = _CHECKED / f"{_CHECK}{os.getpid()}"
     pins.make_folder(pin_dir)
     try:
+        claimed = pins.claim(pin_dir)
         _compile(pin_dir)
     finally:
         pins.remove(pin_dir)
+    if claimed is not None:
+        os.close(claimed)
+
+
+def _remove_left() -> None:
+    """A check that is killed can't remove its pins: the next one does."""
+    for folder in _CHECKED.glob(f"{_CHECK}*"):
+        if Path("/proc", folder.name.removeprefix(_CHECK)).exists():
+            continue
+        with suppress(DatapathError):  # a check in another PID namespace works there
+            pins.require_unclaimed(folder)
+            pins.remove(folder)
 
 
 def load(folder: Path) -> None:

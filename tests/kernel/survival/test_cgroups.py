@@ -83,6 +83,10 @@ def test_attach_point_removed_and_made_again_is_an_alarm_until_the_restart(own: 
     links = link_ids(own)
     assert "odm_alarms 0" in own.agent.metrics()
     own.cgroup.close()
+    eventually(
+        lambda: any("nothing is enforced" in a for a in own.agent.read("status")["alarms"]),
+        "the alarm, already while there is no cgroup",
+    )
     own.cgroup.path.mkdir()
     place = own.place("session")
     eventually(
@@ -93,7 +97,10 @@ def test_attach_point_removed_and_made_again_is_an_alarm_until_the_restart(own: 
     assert "odm_alarms 0" not in own.agent.metrics()
     assert not _source(place), "which is true"
     own.agent.stop()
+    told = own.agent.call("status", "-c", str(own.agent.config)).stderr
+    assert "is attached to no cgroup: nothing is enforced" in told
     own.agent.start()
+    told = own.agent.call("status", "-c", str(own.agent.config)).stderr
     assert not set(link_ids(own).values()) & set(links.values())
     assert own.agent.read("status")["alarms"] == []
     assert _source(place) is SESSION

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from odm_agent.cli import enforced
 from odm_agent.core.errors import ControlError
 from tests.unit.cli.conftest import (
     ADDRESSES,
@@ -99,22 +100,31 @@ def test_without_agent_every_read_exits_3_and_says_how_to_start_it(
 
 
 @pytest.mark.parametrize(
-    ("pins", "words"),
+    ("is_there", "attached", "words"),
     [
-        (["links/connect4", "maps/classes"], "Enforcement goes on without the agent"),
-        ([], "nothing is enforced"),
-        (None, "nothing is enforced"),
+        (True, (13, 13), "Enforcement goes on without the agent"),
+        (True, (3, 13), "Enforcement goes on in part without the agent: 3 of its 13"),
+        (True, (0, 0), "is attached to no cgroup: nothing is enforced"),
+        (True, (0, 13), "is attached to no cgroup, but 13 programs called as ours are attached"),
+        (True, None, "cannot be told"),
+        (False, (0, 0), "Nothing is pinned in"),
+        (False, (0, 13), "it is enforced by programs whose pins are hidden"),
+        (False, None, "cannot be told"),
     ],
 )
 def test_without_agent_the_status_says_whether_enforcement_goes_on(
-    pins: list[str] | None, words: str, cli: Cli, tmp_path: Path
+    is_there: bool,
+    attached: tuple[int, int] | None,
+    words: str,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    found = None if attached is None else enforced._Attached(*attached, of=13)
+    monkeypatch.setattr(enforced, "_attached", lambda pin_dir, cgroup: found)
     folder = tmp_path / "pins"
-    if pins is not None:
-        folder.mkdir()
-        for pin in pins:
-            (folder / pin).parent.mkdir(exist_ok=True)
-            (folder / pin).touch()
+    if is_there:
+        (folder / "links").mkdir(parents=True)
     config = tmp_path / "c.toml"
     config.write_text(f'[agent]\nsocket = "{tmp_path}/none"\npin_dir = "{folder}"\n')
     result = cli("status", "--config", config)

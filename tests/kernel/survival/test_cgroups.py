@@ -100,7 +100,6 @@ def test_attach_point_removed_and_made_again_is_an_alarm_until_the_restart(own: 
     told = own.agent.call("status", "-c", str(own.agent.config)).stderr
     assert "is attached to no cgroup: nothing is enforced" in told
     own.agent.start()
-    told = own.agent.call("status", "-c", str(own.agent.config)).stderr
     assert not set(link_ids(own).values()) & set(links.values())
     assert own.agent.read("status")["alarms"] == []
     assert _source(place) is SESSION

@@ -8,16 +8,12 @@ import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Final
 
+from odm_agent import client
 from odm_agent.cli.child import in_child
 from odm_agent.core.errors import KernelError
 from odm_agent.core.model import AddressType
 from odm_agent.kernel.namespace import enter, netns_cookie
-
-IPV6_ADDR_PREFERENCES: Final = 72
-TYPE_SHIFT: Final = 16
-TYPE_MASK: Final = 0x7
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +71,12 @@ def _ask_here(question: Question) -> Outcome:
 
 
 def _set_type(sock: socket.socket, type_: AddressType) -> bool:
-    """Set the on-demand field; whether it reads back (a stock kernel drops it in silence)."""
-    sock.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, type_ << TYPE_SHIFT)
-    value = sock.getsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES)
-    return value >> TYPE_SHIFT & TYPE_MASK == type_
+    """Set the on-demand field; whether it reads back (a stock kernel drops it in silence).
+
+    `client.set_type` would hide which error the kernel has answered, and that is what is asked.
+    """
+    sock.setsockopt(socket.IPPROTO_IPV6, client.SOCKOPT, type_ << client.TYPE_SHIFT)
+    return client.get_type(sock) == type_
 
 
 def _enter_cgroup(cgroup: Path) -> None:

@@ -31,22 +31,6 @@ def write(name: str, value: str) -> None:
         raise KernelError(_said(f"setting sysctl {name} to {value!r}", error)) from error
 
 
-def use_oif_addrs_only(interface: str) -> bool:
-    """Whether unbound IPv6 sockets take their source only from the interface they leave by."""
-    return read(_oif(interface)) != "0"
-
-
-def set_use_oif_addrs_only(interface: str, on: bool) -> None:
-    """Have unbound IPv6 sockets take their source only from `interface` when they leave by it."""
-    write(_oif(interface), "1" if on else "0")
-
-
-def _oif(interface: str) -> str:
-    if "/" in interface:
-        raise KernelError(f"{interface!r} is not the name of an interface. Names hold no slash.")
-    return f"net/ipv6/conf/{interface}/use_oif_addrs_only"
-
-
 def _path(name: str) -> Path:
     parts = name.split("/")
     if parts[0] != "net" or len(parts) < 2 or not all(_PART.fullmatch(part) for part in parts):

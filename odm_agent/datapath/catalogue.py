@@ -58,6 +58,9 @@ TRACEPOINTS: Final = {
     "odm_mkdir": Program("cgroup_mkdir", 17, 0),
 }
 
+#: What the loader says, with the reason, when the programs don't serve them.
+NO_MPTCP: Final = "Multipath TCP sockets are given no type"
+
 #: But for `creation.PROGRAM`, which may stand at one of two places, or at none.
 ALL: Final = CGROUP | ELSEWHERE | TRACEPOINTS
 

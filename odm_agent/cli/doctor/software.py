@@ -7,7 +7,8 @@ from typing import Final
 
 from odm_agent import isolated
 from odm_agent.cli.doctor import bpf
-from odm_agent.cli.doctor.findings import Finding, Host, missing, ok
+from odm_agent.cli.doctor.findings import Finding, Host, missing, ok, warning
+from odm_agent.datapath import catalogue
 
 LOADER_TIMEOUT_S: Final = 60.0
 
@@ -62,6 +63,13 @@ def load_test(host: Host) -> Iterator[Finding]:
         return
     if done.returncode == 0:
         yield ok("load test", "the kernel took all programs")
+        for line in done.stdout.splitlines():
+            if line.startswith(catalogue.NO_MPTCP):
+                remedy = (
+                    "run a kernel with CONFIG_MPTCP and CONFIG_DEBUG_INFO_BTF; if this one has"
+                    " them, report what it said"
+                )
+                yield warning("MPTCP", line, remedy)
     else:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         command = f"{sys.executable} -I -m {isolated.LOADER} --check"

@@ -91,7 +91,7 @@ def load(folder: Path) -> None:
 
 
 def _compile(pin_dir: Path) -> dict[str, int]:
-    """program name -> descriptor. MPTCP is left out where the kernel can't lead back to it."""
+    """program name -> descriptor. MPTCP is left out where the kernel has none, or refuses it."""
     # BCC changes into the folder named here, and prints what it has to say to descriptor 2.
     os.environ["BCC_KERNEL_SOURCE"] = str(c_text.folder())
     try:
@@ -101,11 +101,16 @@ def _compile(pin_dir: Path) -> dict[str, int]:
             "the BPF Compiler Collection is missing; install python3-bpfcc, and run in a venv made"
             " from /usr/bin/python3 with --system-site-packages"
         ) from error
+    if not libbpf.struct_offsets({"mptcp_sock": ("token",)}):
+        print(f"{catalogue.NO_MPTCP}: the kernel has none, or no type information about them (BTF)")
+        return _load_programs(BPF, pin_dir, with_mptcp=False)
     try:
         return _load_programs(BPF, pin_dir, with_mptcp=True)
-    except DatapathError:
+    except DatapathError as error:
+        # A failure that is not about MPTCP is raised by this.
         programs = _load_programs(BPF, pin_dir, with_mptcp=False)
-        print("this kernel can't lead from a subflow to its MPTCP socket: those are not served")
+        said = str(error).replace("\n", " ")
+        print(f"{catalogue.NO_MPTCP}: the kernel has them, but refused what serves them: {said}")
         return programs
 
 

@@ -129,6 +129,18 @@ def test_the_loaders_last_word_is_the_reason(monkeypatch: pytest.MonkeyPatch) ->
     assert (finding.state, finding.detail) == ("missing", "the verifier says no")
 
 
+def test_programs_without_mptcp_are_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"{catalogue.NO_MPTCP}: the verifier says no"
+
+    def load(*_: object, **__: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.CompletedProcess([], 0, f"something else\n{said}\n", "")
+
+    monkeypatch.setattr(subprocess, "run", load)
+    taken, left_out = software.load_test(Host())
+    assert taken.state == "ok"
+    assert (left_out.name, left_out.state, left_out.detail) == ("MPTCP", "warning", said)
+
+
 # --- programs of others -----------------------------------------------------------------------
 
 

@@ -57,6 +57,8 @@ def _ask_here(question: Question) -> Outcome:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         cookie = netns_cookie()
         supported = True
+        # Else a broadcast address is refused (EACCES), whatever the class may use.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         if question.type is not None:
             try:
                 supported = _set_type(sock, question.type)

@@ -65,6 +65,20 @@ def test_explain_tells_that_legacy_sockets_are_left_alone(world: World) -> None:
     assert found["source"] == world.address(AddressType.UNSPECIFIED, Family.IPV6)
 
 
+@pytest.mark.parametrize("place", ["plain", "limited"])
+@pytest.mark.parametrize("broadcast", ["255.255.255.255", "192.0.2.63"])
+def test_explain_asks_about_broadcast_as_who_may_send_it(
+    broadcast: str, place: str, world: World
+) -> None:
+    """Without the permission the kernel answers EACCES, which is not for the class's sake."""
+    world.place(place)
+    found = explain(world, place, broadcast)
+    assert (found["source"], found["errno"]) == (
+        world.address(AddressType.UNSPECIFIED, Family.IPV4),
+        "",
+    )
+
+
 @pytest.mark.parametrize(
     ("class_name", "asked", "type_"),
     [("session", None, SESSION), ("every", FIXED, FIXED), ("every", NONPERSISTENT, NONPERSISTENT)],

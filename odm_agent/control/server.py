@@ -28,6 +28,8 @@ LINE_LIMIT_BYTES: Final = 64 * 1024
 #: The kernel's struct sockaddr_un holds 108 bytes, the last one a zero.
 PATH_LIMIT_BYTES: Final = 107
 UCRED: Final = struct.Struct("iII")
+#: Who may control the agent.
+_ROOT: Final = 0
 
 
 class ControlServer:
@@ -160,7 +162,7 @@ class ControlServer:
         pid, uid, _ = UCRED.unpack(
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         )
-        if uid != 0:
+        if uid != _ROOT:
             log.warning("control request refused", extra={"pid": pid, "uid": uid})
             return "only root may control the agent; use sudo"
         if len(self._clients) >= self._max_clients:

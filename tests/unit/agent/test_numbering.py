@@ -14,6 +14,7 @@ from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.core.numbering import QUARANTINE_S, Kind, NoNumberError
 from odm_agent.journal import Journal, JournalError, Owner
+from tests.unit.test_journal import Refusing
 
 LAST: dict[Kind, int] = {"class": 254, "prefix": 255}
 KINDS: tuple[Kind, ...] = ("class", "prefix")
@@ -114,6 +115,13 @@ def test_a_journal_that_cannot_be_written_changes_nothing(journal: Journal) -> N
     with pytest.raises(JournalError):
         numbering.take(granted("d"))
     journal._db.execute("PRAGMA query_only = 0")
+    db = journal._db
+    journal._db = Refusing(db, "COMMIT")  # type: ignore[assignment]
+    with pytest.raises(JournalError):
+        _configure(numbering, "c")
+    with pytest.raises(JournalError):
+        numbering.take(granted("d"))
+    journal._db = db
     assert numbering.names("class") == {1: "a", 2: "b"}
     assert numbering.names("prefix") == {}
     numbering.survey(NONE, QUARANTINE_S, _forget)

@@ -31,6 +31,7 @@ from odm_agent.datapath import catalogue, libbpf
 from odm_agent.datapath.guards import creation
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
+from tests.lab.root import needs_root
 from tests.unit.cli.conftest import Cli
 
 
@@ -85,6 +86,7 @@ def test_capabilities_are_read_from_the_effective_set() -> None:
     ]
 
 
+@needs_root
 def test_privileges_that_lack_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "effective_capabilities", lambda text: 0)
     (finding,) = system.privileges(Host())
@@ -224,6 +226,7 @@ def test_programs_below_only_stand_beside(tmp_path: Path) -> None:
     assert finding.state == "warning"
 
 
+@needs_root
 @pytest.mark.parametrize(
     ("way", "state"), [(None, "warning"), (creation.WAYS[0], "ok"), (creation.WAYS[1], "warning")]
 )
@@ -257,6 +260,7 @@ def test_where_nobody_is_that_is_said() -> None:
 # --- network --------------------------------------------------------------------------------
 
 
+@needs_root
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
@@ -289,6 +293,7 @@ def test_foreign_rules_are_read_from_the_kernel_and_ours_are_not_among_them() ->
     ]
 
 
+@needs_root
 def test_policy_routing_is_tried_without_touching_this_namespace() -> None:
     with NetNs("doctor") as netns:
         before = netns.ip("rule", "list")

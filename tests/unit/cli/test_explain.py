@@ -19,6 +19,7 @@ from odm_agent.kernel.namespace import netns_cookie
 from tests.lab.cgroup import Cgroup
 from tests.lab.netns import NetNs
 from tests.lab.process import wait_until
+from tests.lab.root import needs_root
 from tests.unit.cli.conftest import STATUS, Cli, FakeAgent
 
 
@@ -110,6 +111,7 @@ def test_a_cgroup_that_takes_no_process_is_named(tmp_path: Path) -> None:
         ask(Question(tmp_path / "no", None, "127.0.0.1", 9, None))
 
 
+@needs_root
 def test_json_says_class_source_and_that_the_kernel_was_asked(agent: FakeAgent, cli: Cli) -> None:
     result = cli("explain", os.getpid(), "127.0.0.1:80", "--json", "--socket", agent.socket)
     assert result.exit_code == 0, result.stderr
@@ -123,6 +125,7 @@ def test_json_says_class_source_and_that_the_kernel_was_asked(agent: FakeAgent, 
     assert "not the agent's network namespace" in found["notes"][2]
 
 
+@needs_root
 def test_an_errno_is_shown_with_its_meaning(cli: Cli, tmp_path: Path) -> None:
     nobody = ("--socket", tmp_path / "none")
     result = cli("explain", os.getpid(), "127.0.0.1", "--type", "fixed", *nobody)

@@ -17,6 +17,7 @@ from odm_agent.control.answers import ClassView
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.control.server import LINE_LIMIT_BYTES, ControlServer
 from odm_agent.core.errors import ConfigError, ControlError, OdmError
+from tests.lab.root import needs_root
 
 T = TypeVar("T")
 NOBODY_UID = 65534
@@ -186,11 +187,13 @@ def test_half_a_request_is_not_carried_out(folder: Path) -> None:
     assert with_server(path, lambda: raw(path, b'{"verb": "echo"}')) == b""
 
 
+@needs_root
 def test_an_unprivileged_caller_cannot_open_the_socket(folder: Path) -> None:
     path = folder / "c.sock"
     assert with_server(path, lambda: as_nobody(path)) == b"errno 13"
 
 
+@needs_root
 def test_an_unprivileged_caller_is_refused_even_when_the_file_mode_lets_him_in(
     folder: Path,
 ) -> None:

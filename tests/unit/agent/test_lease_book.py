@@ -61,3 +61,14 @@ def test_a_row_that_cannot_be_read_loses_its_lease_alone(
     journal.keep_leases({8: text})
     assert [lease.grant.prefix.id for lease in LeaseBook(journal).read(NOW)] == [9]
     assert "a lease is lost" in caplog.text
+
+
+def test_what_is_written_is_not_written_again(
+    journal: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = LeaseBook(journal)
+    book.note(Record(9, LEASE), NOW)
+    written: list[object] = []
+    monkeypatch.setattr(journal, "keep_leases", written.append)
+    book.write()
+    assert not written

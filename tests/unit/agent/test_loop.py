@@ -224,3 +224,13 @@ def test_a_pass_looks_at_what_has_changed(state: FakeState) -> None:
             assert state.asked[-1] == (Dirty.ALL if len(changed) > 1 else changed[0])
 
     running(state, story)
+
+
+def test_what_a_job_beside_the_driver_leaves_undone_is_tried_again(state: FakeState) -> None:
+    async def story(service: loop.Service) -> None:
+        await asyncio.sleep(0.1)  # what there was to read at the start
+        passes = state.passes
+        await service.change(lambda: state.troubles.update(it="failed"))
+        await until(lambda: state.passes > passes)
+
+    running(state, story)

@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.core.model import AddressType, Family
+from odm_agent.core.model import UNCLASSIFIED, AddressType, Family
+from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath.maps.writer import MapWriter
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass, Settings
@@ -419,6 +420,8 @@ def test_connection_outlives_class_and_cgroup(own: World) -> None:
         own.agent.configure(End("removed").settings())
         assert own.agent.reload().returncode == 0
         assert _echoed(peer) == "goes on"
+        # A class that is not there is as one that is off: nothing would be looked at.
+        assert _rows(own)[number] == CgroupRow(UNCLASSIFIED, kept=frozenset({FIXED}))
         peer.close()
         eventually(lambda: number not in _rows(own), "forgotten with its last socket", 10)
 
@@ -430,6 +433,6 @@ def own(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def _rows(world: World) -> set[int]:
+def _rows(world: World) -> dict[int, CgroupRow]:
     with MapWriter(world.agent.pins) as datapath:
-        return set(datapath.classified())
+        return dict(datapath.classified())

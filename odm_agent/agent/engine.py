@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from odm_agent.agent.repairs import vanished
 from odm_agent.config.advice import Gateways
+from odm_agent.core import tables
 from odm_agent.core.actions import (
     Action,
     AddAddress,
@@ -119,6 +120,27 @@ class Engine:
         if not self.failures:
             now = self.datapath.read()
             self._rest = replace(rest, classes=now.classes, cgroups=now.cgroups, guards=now.guards)
+        return bool(actions)
+
+    def place(self, changed: Mapping[int, CgroupRow | None]) -> bool:
+        """Write the rows of some cgroups (None: remove them), which `cgroups` has already.
+
+        Whether there was anything to do; what could not be done is in `failures`.
+        """
+        actions: list[Action] = [
+            tables.CGROUPS.drop(number) if row is None else tables.CGROUPS.put(number, row)
+            for number, row in changed.items()
+        ]
+        known = len(self.failures)
+        self._execute(actions, set(self.failures))
+        if len(self.failures) > known:
+            self._rest = None
+        elif self._rest is not None:
+            for number, row in changed.items():
+                if row is None:
+                    self._rest.cgroups.pop(number, None)
+                else:
+                    self._rest.cgroups[number] = row
         return bool(actions)
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from odm_agent.agent import sockets, views
@@ -123,7 +124,7 @@ class Handlers:
         path = _path(arguments, "path")
         if not path.startswith(f"{state.attached_to}/{PARENT}/"):
             raise ControlError(f"{path} is not below {state.attached_to}/{PARENT}")
-        await service.change(partial(state.converge, Dirty.CGROUPS))
+        await service.change(partial(state.classify, Path(path)))
         if _cgroup_id(arguments) not in state.engine.cgroups:
             raise ControlError(f"{path} could not be classified; its name or owner is not as made")
         return None

@@ -13,11 +13,14 @@ def offered(
     *,
     finished: bool,
     own_fault: bool = False,
+    behind: bool = False,
+    settled: bool = True,
     ended: Set[int] = frozenset(),
     in_use: Callable[[], Set[IPAddress] | None] = frozenset,
 ) -> Offered:
     """What came of the pass that has just ended.
 
+    `behind`: cgroups wait to be looked at; `settled`: but none that callers wait for.
     `in_use` says which addresses sockets have, None if that can't be found out now.
 
     An address counts only if the kernel held it, ready, when it was read: rows of a pass that
@@ -34,7 +37,8 @@ def offered(
     return Offered(
         offers=offers,
         ready=frozenset(i for i in chosen if i in rows and rows[i].pool[0] in held),
-        usable=engine.all_usable(),
+        usable=settled and engine.all_usable(),
+        behind=behind,
         finished=finished,
         own_fault=own_fault,
         to_probe=frozenset(engine.to_probe),

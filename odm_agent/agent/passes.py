@@ -67,6 +67,8 @@ class Passes:
             state.engine,
             finished=not state.unfinished,
             own_fault=own_fault,
+            behind=state.is_behind,
+            settled=state.is_settled,
             ended=look.ended,
             in_use=self._in_use,
         )

@@ -90,13 +90,13 @@ def open_state(
                         host = for_now.read()
                     cgroups.follow(classes)
                     with MapWriter(staged.folder) as maps:
+                        cgroups.take_over(maps.classified(), maps.read().classes)
+                        cgroups.settle(maps)
+                        cgroups.forget_leaving(cgroups_with_sockets)
                         maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
-                        found = cgroups.rows(
-                            *(classes, maps.classified(), maps.read().classes),
-                            cgroups_with_sockets,
-                        )
                         known = {**classes, **cgroups.reserved()}
-                        maps.fill(desired(table, known, found, host, numbers), staged.fresh)
+                        goal = desired(table, known, cgroups.rows, host, numbers)
+                        maps.fill(goal, staged.fresh)
                 replaced = staged.commit()
         log.info(
             "programs %s",

@@ -4,10 +4,11 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from odm_agent.agent import carriers
 from odm_agent.agent.address_book import AddressBook
-from odm_agent.agent.cgroups import UNDECIDED, ClassifiedCgroups
+from odm_agent.agent.cgroups import MOST_PIECES, PIECE, UNDECIDED, Changes, ClassifiedCgroups
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
@@ -30,6 +31,11 @@ from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import cgroups_with_sockets
 
 log = logging.getLogger(__name__)
+
+#: Nothing should ever need it: a look at all cgroups even if no event came.
+_LOOK_S: Final = 60.0
+#: How many pieces of cgroups one pass looks at while root's are among them.
+_PIECES: Final = 4
 
 
 @dataclass
@@ -81,6 +87,16 @@ class State:
     unseen: bool = False
     #: Why the programs don't know all patterns and cgroups that they should; None: they do.
     not_followed: str | None = None
+    #: Whether they know all as of the last look at everything.
+    _programs_know: bool = False
+    #: When that began, and how many pieces ago.
+    _looked_s: float = float("-inf")
+    _pieces: int = 0
+    #: Whether there are cgroups that `converge` has not looked at yet.
+    is_behind: bool = False
+    #: Whether all is looked at that root has made, and of what others make as much as fits into a
+    #: number of pieces: they may make more for ever.
+    is_settled: bool = False
     #: Why new cgroups are not noticed everywhere; None: they are.
     unwatched: str | None = None
     #: What of the agent's work failed the last time (its name -> why), and is tried again.
@@ -107,45 +123,62 @@ class State:
         Raises OdmError.
         """
         self.leases.write()
+        self.is_behind = False
+        is_new = self._watch_cgroups(again=dirty == Dirty.ALL) if Dirty.CGROUPS in dirty else False
+        changed = False
         if Dirty.KERNEL in dirty:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
             self.uplinks.confine(self.engine.table, self.engine.host)
-        changed = self._follow_cgroups() if Dirty.CGROUPS in dirty else False
-        if Dirty.KERNEL in dirty:
-            changed |= self._project()
+            changed = self._project()
             self.uplinks.confine(self.engine.table, self.engine.host)
             self.uplinks.release(self.engine.table, self.engine.host)
-        elif Dirty.CGROUPS in dirty:
-            changed |= self.engine.reclassify()
+        elif is_new:
+            changed = self.engine.reclassify()  # a class is there before cgroups of it
+        if Dirty.CGROUPS in dirty:
+            changed |= self._follow_cgroups()
+            self.is_behind = self.cgroups.is_behind
+            enough = not self.is_behind or self._pieces > MOST_PIECES
+            self.is_settled = not self.cgroups.is_behind_root and enough
         self._forget_gone()
         return changed
 
+    def classify(self, path: Path) -> None:
+        """Give one cgroup its class before all others that wait. Raises OdmError."""
+        self.cgroups.visit(path)
+        self.converge(Dirty.CGROUPS)
+
     def _follow_cgroups(self) -> bool:
-        """Let the programs know where to look, and find what is there; whether maps changed."""
+        """Some pieces of what there is to be looked at; whether maps changed.
+
+        What others than root have brought about waits, after a piece of it, for the next call.
+        """
         changed = False
         self.programs_follow = tracepoints.in_force(Path(self.config.agent.pin_dir))
-        self._watch_cgroups()
-        if self.datapath.settings.patterns != self.cgroups.automaton.generation:
-            # A class is there before the programs find cgroups of it.
-            self._find_cgroups()
-            changed = self._project()
-        # In this order: what appears after its folder was written is the programs' to classify.
-        self._let_programs_follow()
-        self._find_cgroups()
-        self.unseen = False
+        for _ in range(_PIECES):
+            changed |= self._place(self.cgroups.step(PIECE, self.datapath, seen=self._seen))
+            self._let_programs_follow()
+            self.cgroups.told()
+            self._pieces += 1
+            if not self.cgroups.is_behind_root:
+                break
+        if not self.cgroups.is_behind_root:
+            changed |= self._place(self.cgroups.forget_leaving(cgroups_with_sockets))
+            self.unseen = False
+        if (reserved := self.cgroups.reserved()) != self.engine.reserved:
+            self.engine.reserved = reserved
+            changed |= self.engine.reclassify()
         return changed
 
-    def _find_cgroups(self) -> None:
-        engine = self.engine
-        # Read before anything is looked for: what the programs note from now on stays.
-        present = self.datapath.classified()
-        self.datapath.count_members(engine.classes)
-        seen = self.programs_follow and not self.unseen
-        with_sockets = None if seen else cgroups_with_sockets
-        in_force = self.datapath.read().classes
-        engine.cgroups = self.cgroups.rows(engine.classes, present, in_force, with_sockets)
-        engine.reserved = self.cgroups.reserved()
+    @property
+    def _seen(self) -> bool:
+        return self.programs_follow and not self.unseen
+
+    def _place(self, changes: Changes) -> bool:
+        changed = self.engine.place(changes.rows)
+        self.datapath.add_members(changes.members)
+        self.datapath.let_go(changes.released)
+        return changed
 
     def _project(self) -> bool:
         """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
@@ -161,22 +194,52 @@ class State:
         trouble = trouble or self.unwatched
         return bool(not self.engine.is_at_rest or self.troubles or trouble)
 
-    def _watch_cgroups(self) -> None:
-        """The programs classify new cgroups, and each pass looks anew, so this may fail."""
-        self.unwatched = None
+    def _watch_cgroups(self, *, again: bool) -> bool:
+        """Look where patterns lead; whether they are others. The programs classify new cgroups, and
+        now and then all is looked at, so this may fail. `again`: what failed is tried again.
+        """
+        is_new = False
         try:
-            self.cgroups.follow(self.engine.classes)
+            is_new = self.cgroups.follow(self.engine.classes)
+            failed = again and (self.unwatched or self.not_followed)
+            if is_new or failed or time.monotonic() - self._looked_s >= _LOOK_S:
+                self._looked_s = time.monotonic()
+                self._pieces = 0
+                self._programs_know = False
+                self.cgroups.take_over(self.datapath.look_again(), self.datapath.read().classes)
+                self.datapath.count_members(self.engine.classes)
+                self.engine.cgroups = self.cgroups.rows
+                if not is_new:
+                    self.cgroups.look_again()
+            self.unwatched = self.cgroups.trouble
         except KernelError as error:  # no watch is left, say
             self.unwatched = str(error)
+        self.engine.reserved = self.cgroups.reserved()
+        return is_new
 
     def _let_programs_follow(self) -> None:
-        self.not_followed = None
+        """Tell the programs of new folders; of all once, and of other patterns, after all of root's
+        was looked at.
+        """
+        cgroups = self.cgroups
+        if self._programs_know:
+            folders = cgroups.new_folders()
+        elif cgroups.knows_folders:
+            folders = cgroups.folders()
+        else:
+            return
+        if self._programs_know and not folders:
+            return
         try:
-            cgroups = self.cgroups
-            self.datapath.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
+            self.datapath.follow(cgroups.automaton, folders, cgroups.is_gone)
         except DatapathError as error:  # a map is full
-            log.warning("new cgroups wait for the agent", extra={"error": str(error)})
+            if self.not_followed is None:
+                log.warning("new cgroups wait for the agent", extra={"error": str(error)})
             self.not_followed = str(error)
+        else:
+            if not self._programs_know:
+                self.not_followed = None
+            self._programs_know = True
 
     def _forget_gone(self) -> None:
         """A row that was written after the kernel let go of its cgroup would stay for ever."""

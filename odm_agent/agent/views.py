@@ -111,7 +111,7 @@ def classes(state: State) -> list[ClassView]:
             on_failure="closed" if policy.fail_closed else "open",
             cgroups=[
                 printable(str(state.attached_to / path))
-                for path in state.cgroups.members.get(policy.name, ())
+                for path in state.cgroups.members_of(policy.name)
             ],
             sockets=live[policy.id],
             refuse=sorted(kind.value for kind in policy.refuse),
@@ -140,7 +140,7 @@ def membership(state: State, cgroup_id: int) -> Membership:
         return Membership(class_="unclassified")
     policy = next(each for each in state.engine.classes.values() if each.name == name)
     by = max(
-        (m for m in state.cgroups.members.get(name, ()) if path == m or path.startswith(f"{m}/")),
+        (m for m in state.cgroups.members_of(name) if path == m or path.startswith(f"{m}/")),
         key=len,
         default="",
     )

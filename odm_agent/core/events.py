@@ -76,6 +76,7 @@ class Offered:
     `offers` has for each want the address that the kernel holds and that is given first, `ready`
     the ids of all prefixes of which sockets are given addresses. `usable`: nothing more is to be
     waited for. `finished`: nothing could not be done; `own_fault`: by a fault of the agent itself.
+    `behind`: it was broken off before it had looked at all cgroups, to let others have their turn.
     `unused` are those lingering prefixes, of those asked about, that no socket uses.
     """
 
@@ -84,6 +85,7 @@ class Offered:
     usable: bool = False
     finished: bool = False
     own_fault: bool = False
+    behind: bool = False
     to_probe: frozenset[Address] = frozenset()
     unused: frozenset[int] = frozenset()
 

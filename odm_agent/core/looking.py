@@ -54,6 +54,8 @@ class Looking:
         if not offered.finished:
             retry_s = min(RETRY_S * (1 << max(faults - 1, 0)), RESYNC_S)
             looking = looking.touched(Dirty.ALL, now, retry_s)
+        if offered.behind:
+            looking = looking.touched(Dirty.CGROUPS, now)
         new = sorted(offered.to_probe - self.probing, key=lambda each: int(each.address))
         return looking, [Probe(address) for address in new]
 

@@ -16,8 +16,8 @@ from odm_agent.policy.globs import is_glob, parts_of
 from odm_agent.text import kernel_lines, mount_point, printable
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-#: What a cgroup is like that was removed meanwhile.
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV})
+#: What the kernel says of a cgroup that was removed meanwhile.
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV})
 #: File handle type of kernfs, by which cgroups are found by id (include/linux/exportfs.h).
 _FILEID_KERNFS: Final = 0xFE
 #: struct file_handle: length and type of the handle, then here the id.
@@ -100,7 +100,7 @@ def path_of(root: Path, cgroup: int) -> Path | None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in GONE:
             return None
         raise KernelError(
             f"finding the cgroup with id {cgroup}: {error.strerror}. It takes root."
@@ -178,7 +178,7 @@ def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
                 if entry.is_dir(follow_symlinks=False) and fnmatchcase(entry.name, first)
             )
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in GONE:
             return
         raise KernelError(
             f"listing the cgroups in {printable(str(root))}: {error.strerror}. It is tried again."
@@ -192,7 +192,7 @@ def distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | 
     above = path.parent
     while True:
         if above not in verdicts:
-            verdicts[above] = _writable(above)
+            verdicts[above] = writable(above)
         if verdicts[above] is not None:
             return verdicts[above]
         if above == root or root not in above.parents:
@@ -200,13 +200,13 @@ def distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | 
         above = above.parent
 
 
-def _writable(folder: Path) -> str | None:
+def writable(folder: Path) -> str | None:
     """Who but root may make cgroups or put processes here; None: nobody."""
     for path in (folder, folder / "cgroup.procs"):
         try:
             found = path.stat()
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 return f"{folder} was removed"
             return f"{path} can't be looked at ({error.strerror})"
         if found.st_uid != 0:

@@ -1,7 +1,7 @@
 """The pinned maps as the projection that they are: what the agent writes there."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -48,9 +48,23 @@ class MapWriter(MapReader):
         return Projection(**copies, guards=self._guards)
 
     def classified(self) -> Mapping[int, CgroupRow]:
-        """The rows of cgroups as they are now; `read` tells the same until this is called again."""
+        """The rows of cgroups as they are now, those included of cgroups that were let go."""
+        return {key: rows.unpack_cgroup(row) for key, row in self._items("odm_cgroups")}
+
+    def look_again(self) -> Mapping[int, CgroupRow]:
+        """The same; `read` tells of all these from now on."""
         self._tables[tables.CGROUPS].read()
         return MappingProxyType(self._tables[tables.CGROUPS].rows)
+
+    def row_of(self, cgroup_id: int) -> CgroupRow | None:
+        """The row of one cgroup as it is in the map now."""
+        row = self._maps["odm_cgroups"].get(cgroup_id)
+        return rows.unpack_cgroup(row) if row is not None else None
+
+    def let_go(self, cgroup_ids: Iterable[int]) -> None:
+        """The programs remove the rows of these cgroups: `read` tells of them no more."""
+        for cgroup_id in cgroup_ids:
+            self._tables[tables.CGROUPS].rows.pop(cgroup_id, None)
 
     def newly_written(self) -> set[int]:
         """The cgroups whose rows this process, not the programs, has written since last asked."""
@@ -82,6 +96,18 @@ class MapWriter(MapReader):
             forgetting.forget_class(self._maps, number)
         else:
             forgetting.forget_prefix(self._maps, number)
+
+    def members(self, class_id: int) -> int:
+        """How many rows of cgroups the class has, as the programs count them."""
+        count = self._maps["odm_members"].get(class_id)
+        return int(count or 0)
+
+    def add_members(self, more: Mapping[int, int]) -> None:
+        """Tell the programs of rows that were written (or removed, below 0), by class id."""
+        for class_id, change in more.items():
+            if change:
+                count = max(0, self.members(class_id) + change)
+                self._maps["odm_members"].put(class_id, count)
 
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id; a copy, since other threads ask as well."""

@@ -2,20 +2,14 @@
 
 import os
 import resource
-import select
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.core.errors import KernelError
-from odm_agent.core.model import ClassPolicy
-from odm_agent.core.projection import CgroupRow
-from odm_agent.kernel.cgroup_watch import CgroupWatch
 from odm_agent.kernel.cgroups import (
     Refused,
     cgroup_id,
@@ -42,12 +36,6 @@ def tree() -> Iterator[Cgroup]:
         os.chown(user.path, NOBODY, NOBODY)
         os.chown(user.procs, NOBODY, NOBODY)
         yield tree
-
-
-@pytest.fixture
-def watch(tree: Cgroup) -> Iterator[CgroupWatch]:
-    with CgroupWatch(tree.path) as watch:
-        yield watch
 
 
 def test_the_root_is_a_mounted_cgroup2_hierarchy() -> None:
@@ -124,79 +112,6 @@ def test_globs_stop_at_what_others_may_write(tree: Cgroup) -> None:
     assert "by others than root" in expand(tree.path, ["*/*/ssh-*"]).refused[0].reason
 
 
-def readable(watch: CgroupWatch, timeout_s: float = 0.0) -> bool:
-    return bool(select.select([watch], [], [], timeout_s)[0])
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name"),
-    [
-        ("system/db", "system/db"),
-        ("system/*", "system/db"),
-        ("*/db", "system/db"),
-        ("*/*/db", "users/new"),
-        ("absent/deep/*", "absent"),
-    ],
-)
-def test_new_and_removed_cgroups_are_noticed(
-    tree: Cgroup, watch: CgroupWatch, pattern: str, name: str
-) -> None:
-    watch.follow([pattern])
-    assert watch.drain() is False
-    started = time.monotonic()
-    (tree.path / name).mkdir()
-    assert readable(watch, 1.0) and watch.drain() is True
-    assert time.monotonic() - started < 0.1
-    watch.follow([pattern])
-    assert watch.drain() is False
-    (tree.path / name).rmdir()
-    assert readable(watch, 1.0) and watch.drain() is True
-    watch.follow([pattern])
-    assert watch.drain() is False
-
-
-def test_a_missing_path_is_followed_down_as_it_appears(tree: Cgroup, watch: CgroupWatch) -> None:
-    patterns = ["a/b/c*"]
-    watch.follow(patterns)
-    for name in ("a", "a/b", "a/b/c1"):
-        (tree.path / name).mkdir()
-        assert watch.drain() is True
-        watch.follow(patterns)
-    assert expand(tree.path, patterns).cgroups.keys() == {"a/b/c1"}
-
-
-def test_only_what_patterns_look_at_is_watched(tree: Cgroup, watch: CgroupWatch) -> None:
-    watch.follow(["system/ssh-*"])
-    assert watch.folders == {tree.path, tree.path / "system"}
-    (tree.path / "users/other").mkdir()
-    (tree.path / "system/web/deeper").mkdir()
-    assert watch.drain() is False
-    watch.follow([])
-    assert watch.folders == frozenset() and watch.drain() is False
-    (tree.path / "system/more").mkdir()
-    assert watch.drain() is False
-
-
-def test_a_change_of_owner_is_noticed(tree: Cgroup, watch: CgroupWatch) -> None:
-    watch.follow(["system/*/*"])
-    watch.drain()
-    os.chown(tree.path / "system/web", NOBODY, NOBODY)
-    assert watch.drain() is True
-
-
-def test_a_flood_of_cgroups_ends_in_a_rescan(tree: Cgroup, watch: CgroupWatch) -> None:
-    watch.follow(["system/*"])
-    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    churn = tree.path / "system/churn"
-    for _ in range(limit // 2 + 10):
-        churn.mkdir()
-        churn.rmdir()
-    (tree.path / "system/last").mkdir()  # lost: the queue is full
-    assert watch.drain() is True
-    watch.follow(["system/*"])
-    assert "system/last" in expand(tree.path, ["system/*"]).cgroups
-
-
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -228,28 +143,3 @@ def test_below_a_root_that_is_gone_there_is_nothing(tree: Cgroup) -> None:
 
 def test_a_name_that_no_cgroup_can_have_names_none(tree: Cgroup) -> None:
     assert expand(tree.path, ["x" * 300]).cgroups == {}
-
-
-def test_rows_stay_while_the_root_cannot_be_found(tree: Cgroup) -> None:
-    """It may be hidden by a mount, and the programs at work below."""
-    root = tree.child("root")
-    child = root.child("service")
-    ours = ClassPolicy(id=1, name="ours", cgroups=("service",))
-    cgroups = ClassifiedCgroups(root.path)
-    try:
-        cgroups.follow({1: ours})
-        rows = cgroups.rows({1: ours}, {}, {}, None)
-        assert rows == {child.id: CgroupRow(1)}
-        number = child.id
-        child.path.rmdir()
-        assert cgroups.is_gone(number)
-        root.path.rmdir()
-        for _ in range(2):
-            assert cgroups.root_is_gone() and not cgroups.is_gone(number)
-            cgroups.follow({1: ours})
-            cgroups.drain()
-            assert cgroups.rows({1: ours}, rows, {1: ours}, set) == rows
-            assert cgroups.members == {"ours": []}
-            root.path.mkdir(exist_ok=True)  # another one by its name
-    finally:
-        cgroups.close()

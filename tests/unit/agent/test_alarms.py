@@ -35,11 +35,11 @@ def test_one_that_cannot_be_found_out_hides_no_other(monkeypatch: pytest.MonkeyP
 def test_cgroups_that_cannot_be_watched_are_an_alarm_and_no_end() -> None:
     follow = raising(KernelError("watching: No space left. Raise fs.inotify.max_user_watches."))
     state: Any = SimpleNamespace(
-        cgroups=SimpleNamespace(follow=follow),
+        cgroups=SimpleNamespace(follow=follow, reserved=dict),
         engine=SimpleNamespace(classes={}),
         not_followed=None,
     )
-    State._watch_cgroups(state)
+    State._watch_cgroups(state, again=False)
     (alarm,) = status._not_followed(state)
     assert alarm.startswith("new cgroups are not noticed everywhere: ") and "max_user" in alarm
 

@@ -61,6 +61,7 @@ class FakeState:
         self.configured: tuple[TypedPrefix, ...] = ()
         self.held = ()
         self.cgroups = Source()
+        self.is_behind, self.is_settled = False, True
         self.troubles: dict[str, str] = {}
         self.error: Exception | None = None
         self.passes = 0

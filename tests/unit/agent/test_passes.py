@@ -38,6 +38,7 @@ class FakeState:
         self.datapath = SimpleNamespace(live=dict)
         self.troubles: dict[str, str] = {}
         self.unfinished = False
+        self.is_behind, self.is_settled = False, True
         self.done: list[object] = []
         self.error: Exception | None = None
 

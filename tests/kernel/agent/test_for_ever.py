@@ -147,7 +147,6 @@ def test_T1_an_upgrade_keeps_addresses_that_were_made_with_the_interfaces_name(
             db.executescript(
                 "DROP TABLE addresses;"
                 "DROP TABLE deployments;"
-                "DROP TABLE leases;"
                 "DROP TABLE prefixes_by_interface;"
                 "DROP TABLE changed_sysctls;"
                 "DROP TABLE leases;"

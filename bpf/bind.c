@@ -109,20 +109,20 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	struct odm_decision d;
 
 	if (!settings || !sk)
-		return 1;
+		return 1; /* never: an array has its row, a bind its socket */
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
 		return odm_bind_legacy(ctx, sk, settings, cgroup, addr);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
-		return 1;
+		return 1; /* another namespace, or a class that is off */
 	if (odm_is_any(addr)) {
 		if (want.sock)
 			want.sock->flags &= ~ODM_SOCKET_BOUND;
 		if (!want.asked)
-			return 1;
+			return 1; /* nothing was asked: the wildcard stays */
 		d = odm_narrow(settings, &want, sk, family, addr);
 	} else if (odm_is_exempt(addr) || odm_is_multicast(addr)) {
-		return 1;
+		return 1; /* types are not for these */
 	} else {
 		d = odm_check_bind(settings, &want, addr);
 	}

@@ -184,13 +184,13 @@ static __always_inline int odm_connect(struct bpf_sock_addr *ctx, struct bpf_soc
 	struct odm_cgroup cgroup;
 
 	if (!settings)
-		return 1;
+		return 1; /* never: an array has its row */
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id)
 		return odm_connect_legacy(ctx, sk, settings, cgroup, source);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want)) {
 		odm_unmark(ctx, sk, settings);
-		return 1;
+		return 1; /* another namespace, or a class that is off */
 	}
 	if (odm_may_be_given(sk, source))
 		odm_take_back(ctx, sk, want.sock, settings, source);
@@ -215,7 +215,7 @@ int odm_connect4(struct bpf_sock_addr *ctx)
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk)
-		return 1;
+		return 1; /* never: a connect has its socket */
 	source = odm_addr4(sk->src_ip4);
 	return odm_connect(ctx, sk, ODM_IPV4, &destination, &source);
 }
@@ -227,7 +227,7 @@ int odm_connect6(struct bpf_sock_addr *ctx)
 	struct odm_addr source;
 
 	if (!sk)
-		return 1;
+		return 1; /* never: a connect has its socket */
 	source = ODM_ADDR6(sk->src_ip6);
 	return odm_connect(ctx, sk, odm_is_v4(&destination) ? ODM_IPV4 : ODM_IPV6, &destination,
 			   &source);

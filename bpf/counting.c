@@ -11,16 +11,16 @@ static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_a
 	struct odm_decision d;
 
 	if (!sock || odm_is_any(addr) || sock->flags & ODM_SOCKET_SUBFLOW)
-		return 1;
+		return 1; /* not counted, or with its connection */
 	source = odm_source_of(addr);
 	settings = odm_settings_get();
 	if (!source.type || !settings)
-		return 1;
+		return 1; /* untyped: not counted */
 	want.class_id = odm_class_of_asker(sock, settings->epoch);
 	want.class = odm_class_row(want.class_id);
 	want.asked = sock->type;
 	if (!want.class || want.class->mode == ODM_MODE_OFF)
-		return 1;
+		return 1; /* off: as without us */
 	d = odm_reserve_for(odm_cookie(sk), sock, &want, addr, source.type,
 			    ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
 	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
@@ -142,10 +142,10 @@ int odm_sock_ops(struct bpf_sock_ops *ctx)
 
 	if (op != BPF_SOCK_OPS_STATE_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
 	    op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		return 1;
+		return 1; /* an event that begins and ends nothing */
 	sk = ctx->sk;
 	if (!sk)
-		return 1;
+		return 1; /* no full socket: a request is counted when it is one */
 	if (op == BPF_SOCK_OPS_TCP_LISTEN_CB)
 		odm_unmark_listener(ctx, sk);
 	if (op != BPF_SOCK_OPS_STATE_CB)

@@ -38,15 +38,15 @@ static __always_inline int odm_create(int family, bool for_kernel)
 	struct odm_class *class;
 
 	if (!kind || for_kernel)
-		return 0;
+		return 0; /* another kind, or the kernel itself: as without us */
 	settings = odm_settings_get();
 	if (!settings || !settings->watched_classes ||
 	    odm_netns_of_caller() != settings->home_netns)
-		return 0;
+		return 0; /* nothing is closed, or it is another namespace */
 	cgroup = odm_class_of_caller(settings);
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF || !(class->refuse & kind))
-		return 0;
+		return 0; /* open to this class */
 	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_SOCK_CREATE);
 	return d.verdict == ODM_REFUSE ? -EACCES : 0;

@@ -193,23 +193,23 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 
 	if (!settings || !odm_packet_ends(skb, &source, &destination) ||
 	    odm_same_addr(&source, &destination) || odm_is_exempt_inline(&destination))
-		return 1;
+		return 1; /* to itself, or to where types are not for */
 	group = odm_is_v4(&destination) && odm_is_multicast(&destination);
 	type = odm_source_of_inline(group ? &source : &destination).type;
 	if (!type)
-		return 1;
+		return 1; /* nothing typed is asked, nor sends to a group */
 	cgroup = odm_class_of_packet(skb, settings);
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF || odm_is_outsider(skb))
-		return 1;
+		return 1; /* off: as without us; or not ours to judge */
 	if (group) {
 		if (!odm_is_lost_group(skb, cgroup.class_id))
-			return 1;
+			return 1; /* bound to `lo`: its user wants it so */
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, type);
 	} else {
 		if (odm_may(class, type) ||
 		    odm_answer_stays(skb, settings, cgroup.class_id, &source))
-			return 1;
+			return 1; /* the class may, or the answer stays here */
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type);
 	}
 	d = odm_soften(d, class->mode);
@@ -231,28 +231,28 @@ int odm_egress(struct __sk_buff *skb)
 	if (skb->ifindex == LOOPBACK_IFINDEX)
 		return odm_egress_local(skb);
 	if (!odm_packet_source(skb, &addr))
-		return 1;
+		return 1; /* neither IPv4 nor IPv6: no type has it */
 	source = odm_source_of_inline(&addr);
 	settings = odm_settings_get();
 	if (!settings)
-		return 1;
+		return 1; /* never: an array has its row */
 	marked = skb->mark & settings->mark_mask;
 	if (!source.type && !marked && !settings->strict_classes)
-		return 1;
+		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type) {
 		if (!cgroup.class_id || !odm_packet_destination(skb, &destination) ||
 		    odm_is_exempt_inline(&addr) || odm_leaves_alone(settings, &destination))
-			return 1;
+			return 1; /* untyped to a class, or left alone */
 	}
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
-		return 1;
+		return 1; /* off: as without us */
 	d = odm_decide_egress(skb, class, cgroup, source, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
 		d = odm_reserve_for_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (d.silent || odm_is_outsider(skb))
-		return 1;
+		return 1; /* as it should be, or not ours to judge */
 	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
 	return d.verdict != ODM_REFUSE;

@@ -31,19 +31,19 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 	struct odm_decision d;
 
 	if (!odm_packet_destination(skb, &destination))
-		return 1;
+		return 1; /* neither IPv4 nor IPv6: no type has it */
 	source = odm_source_of_inline(&destination);
 	if (!source.type && (!settings->strict_classes || odm_is_exempt_inline(&destination)))
-		return 1;
+		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type && !cgroup.class_id)
-		return 1;
+		return 1; /* untyped: nothing to those of no class */
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
-		return 1;
+		return 1; /* off: as without us */
 	d = odm_decide_syn(class, cgroup, source);
 	if (d.silent || odm_is_outsider(skb))
-		return 1;
+		return 1; /* as it should be, or not ours to judge */
 	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_INGRESS);
 	return d.verdict != ODM_REFUSE;
@@ -87,17 +87,17 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 	__be16 port;
 
 	if (!settings || !odm_is_wildcard_server(sk))
-		return 1;
+		return 1; /* its answers know their source */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!cgroup.class_id)
-		return 1;
+		return 1; /* of no class: as without us */
 	class = odm_class_row(cgroup.class_id);
 	if (!class || !class->mode || !odm_needs_note(sk))
-		return 1;
+		return 1; /* off, or it asked for a type itself */
 	if (odm_transport(skb, &offset) != sk->protocol || !odm_packet_source(skb, &peer) ||
 	    !odm_packet_destination(skb, &asked) ||
 	    bpf_skb_load_bytes(skb, offset, &port, sizeof(port)))
-		return 1;
+		return 1; /* it can't be read: answered as if unasked */
 	if (skb->ifindex == LOOPBACK_IFINDEX && odm_is_loopback(&asked))
 		return 1; /* the kernel answers from there by itself */
 	if (odm_is_multicast(&asked) && !odm_is_exempt_inline(&asked))
@@ -124,19 +124,19 @@ int odm_ingress(struct __sk_buff *skb)
 
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	if (!sk)
-		return 1;
+		return 1; /* no socket is asked yet, or any more */
 	if (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_UDPLITE)
 		return odm_ingress_udp(skb, sk);
 	if (sk->state != BPF_TCP_LISTEN || skb->ifindex == LOOPBACK_IFINDEX)
-		return 1;
+		return 1; /* a connection; or local, which egress has seen */
 	settings = odm_settings_get();
 	protocol = odm_transport(skb, &offset);
 	if (!settings)
-		return 1;
+		return 1; /* never: an array has its row */
 	if (protocol < 0) /* behind more headers than we read: as if it were a SYN */
 		return odm_ingress_syn(skb, settings);
 	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||
 	    (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) != ODM_TCP_SYN)
-		return 1;
+		return 1; /* of a connection, or of none */
 	return odm_ingress_syn(skb, settings);
 }

@@ -128,12 +128,12 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	struct odm_cgroup cgroup;
 
 	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
-		return odm_leave_to_kernel(ctx);
+		return odm_leave_to_kernel(ctx); /* of another namespace */
 	cgroup = odm_class_of_caller(settings);
 	want.class_id = cgroup.class_id;
 	want.class = odm_class_row(cgroup.class_id);
 	if (!want.class || want.class->mode == ODM_MODE_OFF)
-		return odm_leave_to_kernel(ctx);
+		return odm_leave_to_kernel(ctx); /* off: as without us */
 	d = odm_check_request(want.class, value);
 	if (d.verdict == ODM_ACCEPT && want.class->flags & ODM_CLASS_CAPPED) {
 		excess = odm_exceeds(&want,
@@ -161,11 +161,11 @@ static __always_inline int odm_check_frames(struct bpf_sockopt *ctx, u8 closed)
 	struct odm_class *class;
 
 	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
-		return 1;
+		return 1; /* of another namespace */
 	cgroup = odm_class_of_caller(settings);
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF || !(class->refuse & closed))
-		return 1;
+		return 1; /* open to this class */
 	return odm_conclude(cgroup.class_id, d, class->mode, ODM_H_SETSOCKOPT);
 }
 
@@ -209,7 +209,7 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 			return odm_check_frames(ctx, ODM_REFUSE_PACKET);
 		if (sk && odm_binds_nonlocal(ctx->level, ctx->optname))
 			odm_note_nonlocal(ctx, sk);
-		return 1;
+		return 1; /* another option: as without us */
 	}
 	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))
 		return odm_leave_to_kernel(ctx);
@@ -243,13 +243,13 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
 		if (ctx->optlen > 4096)
 			ctx->optlen = 0;
-		return 1;
+		return 1; /* another option: as without us */
 	}
 	if (!sk || (void *)(optval + 1) > ctx->optval_end)
-		return 1;
+		return 1; /* no room for a type: as without us */
 	sock = odm_sockets.sk_storage_get(sk, 0, 0);
 	if (!sock || !sock->type || !odm_holds_for_caller())
-		return 1;
+		return 1; /* no type holds: as without us */
 	if (odm_kernel_has_option(sk))
 		flags = *optval & ODM_FLAGS_MASK;
 	else

@@ -55,23 +55,23 @@ static __always_inline int odm_sendmsg(struct bpf_sock_addr *ctx, struct bpf_soc
 	struct odm_cgroup cgroup;
 
 	if (!settings)
-		return 1;
+		return 1; /* never: an array has its row */
 	odm_unmark(ctx, sk, settings);
 	cgroup = odm_class_of_caller(settings);
 	if (!cgroup.class_id && odm_is_any(source))
-		return 1;
+		return 1; /* of no class, and no source named: as without us */
 	if (!cgroup.class_id)
 		return odm_legacy_source(ctx, sk, settings, cgroup, source,
 					 odm_is_bound_to(sk, source), ODM_H_SENDMSG);
 	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
-		return 1;
+		return 1; /* another namespace, or a class that is off */
 	if (odm_may_answer(&want, sk, source))
 		d = odm_answer(settings, &want, sk, peer, ctx->user_port, source);
 	if (d.silent) {
 		if ((odm_wants_nothing(&want) && odm_is_any(source)) ||
 		    (odm_is_any(source) && odm_leaves_group(&want, sk, peer)) ||
 		    odm_leaves_alone(settings, peer))
-			return 1;
+			return 1; /* nothing is wanted, or types are not for this peer */
 		d = odm_decide_sendmsg(ctx, sk, settings, &want, family, source);
 	}
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {
@@ -90,8 +90,8 @@ int odm_sendmsg4(struct bpf_sock_addr *ctx)
 	int verdict;
 
 	if (!sk)
-		return 1;
-	if (!peer.w[3]) /* connected: the peer is not named again */
+		return 1; /* never: a datagram has its socket */
+	if (!peer.w[3])   /* connected: the peer is not named again */
 		peer.w[3] = sk->dst_ip4;
 	verdict = odm_sendmsg(ctx, sk, ODM_IPV4, &peer, &source);
 	if (verdict && source.w[3] != ctx->msg_src_ip4)
@@ -108,7 +108,7 @@ int odm_sendmsg6(struct bpf_sock_addr *ctx)
 	int verdict;
 
 	if (!sk)
-		return 1;
+		return 1; /* never: a datagram has its socket */
 	if (odm_is_any(&peer)) {
 		peer = ODM_ADDR6(sk->dst_ip6);
 	}

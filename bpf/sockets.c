@@ -39,12 +39,12 @@ int odm_sock_create(struct bpf_sock *ctx)
 	__u16 flags = 0;
 
 	if (!settings)
-		return 1;
+		return 1; /* never: an array has its row */
 	if (ctx->type == SOCK_RAW)
 		flags |= ODM_SOCKET_RAW;
 	if (bpf_get_netns_cookie(ctx) != settings->home_netns) {
 		odm_note_birth(ctx, 0, flags | ODM_SOCKET_FOREIGN);
-		return 1;
+		return 1; /* of another namespace: flagged, so that egress lets it go */
 	}
 	if (settings->watched_classes) {
 		cgroup = odm_class_of_caller(settings);

@@ -9,10 +9,11 @@ from typing import Annotated
 import msgspec
 import typer
 
+from odm_agent.cli.enforced import pinned_sentence
 from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
 from odm_agent.cli.output import print_facts, print_json
 from odm_agent.cli.probe import Outcome, Question, ask
-from odm_agent.cli.where import locate
+from odm_agent.cli.where import Where, locate
 from odm_agent.control.answers import AddressView, Membership, PrefixView, Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
 from odm_agent.core.model import IPAddress
@@ -88,7 +89,8 @@ def explain(
     """Show which source address a socket would get there, and why, by asking the kernel."""
     type_ = parse_type(type_word)
     host, port = parse_destination(destination)
-    with locate(config, socket).client() as client:
+    where = locate(config, socket)
+    with where.client() as client:
         agent = _status(client)
         cgroup, namespace = find_target(target, agent)
         outcome = ask(Question(cgroup, namespace, host, port, type_))
@@ -98,7 +100,7 @@ def explain(
             class_=class_,
             asked_type=type_.word if type_ is not None else None,
             destination=destination,
-            notes=_notes(outcome, agent, class_),
+            notes=_notes(outcome, agent, class_, where),
         )
         found = _with_outcome(found, outcome, client if agent is not None else None)
     if json:
@@ -173,12 +175,13 @@ def _class_of(client: ControlClient, cgroup: Path) -> str:
     return client.ask("resolve", Membership, cgroup_id=cgroup_id(cgroup)).class_
 
 
-def _notes(outcome: Outcome, agent: Status | None, class_: str | None) -> list[str]:
+def _notes(outcome: Outcome, agent: Status | None, class_: str | None, where: Where) -> list[str]:
     notes = [ASKED]
     if class_ not in (None, UNCLASSIFIED):
         notes.append(UNSERVED)
     if agent is None:
         notes.append("The agent does not run: class, type and prefix are not known.")
+        notes.append(pinned_sentence(where.pin_dir, where.cgroup))
     elif outcome.cookie != agent.namespace_cookie:
         notes.append("This is not the agent's network namespace: sockets here are left alone.")
     if not outcome.supported:

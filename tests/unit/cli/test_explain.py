@@ -127,9 +127,11 @@ def test_json_says_class_source_and_that_the_kernel_was_asked(agent: FakeAgent, 
 
 @needs_root
 def test_an_errno_is_shown_with_its_meaning(cli: Cli, tmp_path: Path) -> None:
-    nobody = ("--socket", tmp_path / "none")
-    result = cli("explain", os.getpid(), "127.0.0.1", "--type", "fixed", *nobody)
+    config = tmp_path / "c.toml"
+    config.write_text(f'[agent]\nsocket = "{tmp_path}/none"\npin_dir = "{tmp_path}/pins"\n')
+    result = cli("explain", os.getpid(), "127.0.0.1", "--type", "fixed", "--config", config)
     assert result.exit_code == 0
+    assert f"Nothing is pinned in {tmp_path}/pins" in " ".join(result.stdout.split())
     assert "ENOPROTOOPT, setsockopt: nothing here knows the option" in result.stdout
     assert "The agent does not run" in result.stdout
     assert "not known" in result.stdout

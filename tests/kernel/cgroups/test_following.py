@@ -329,3 +329,14 @@ def test_rows_stay_while_the_root_cannot_be_found(tree: Cgroup) -> None:
             following.catch_up()
             assert following.rows == rows and following.members_of("ours") == []
             root.path.mkdir(exist_ok=True)  # another one by its name
+
+
+def test_of_more_than_may_be_the_newest_go(tree: Cgroup, following: Following) -> None:
+    """Programs that count at the same time as the agent may have noted some too many."""
+    folder = user(tree, NOBODY)
+    paths = [folder / f"{number}.scope" for number in range(abi.MAX_DELEGATED + 3)]
+    for path in paths:
+        path.mkdir()
+        following.noted.rows[path.stat().st_ino] = CgroupRow(2)
+    following.catch_up()
+    assert following.rows.keys() == {path.stat().st_ino for path in paths[:-3]}

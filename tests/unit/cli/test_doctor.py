@@ -260,7 +260,6 @@ def test_where_nobody_is_that_is_said() -> None:
 # --- network --------------------------------------------------------------------------------
 
 
-@needs_root
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
@@ -280,6 +279,7 @@ def test_foreign_rules_are_judged_by_mark_and_priority(
     assert all(word in text for word, text in zip(words, said, strict=True))
 
 
+@needs_root
 def test_foreign_rules_are_read_from_the_kernel_and_ours_are_not_among_them() -> None:
     ours = AgentConfig().protocol
     with NetNs("doctor") as netns:

@@ -2,25 +2,23 @@
 /* bind(): an explicit address is checked; a wildcard becomes an address of the type asked for. */
 
 /* The address that a wildcard becomes, in `addr`. A class's default never narrows a wildcard. */
-static __always_inline struct odm_decision odm_narrow(const struct odm_settings *settings,
-						      const struct odm_want *want,
-						      struct bpf_sock *sk, __u8 family,
+static __always_inline struct odm_decision odm_narrow(const struct odm_call *call,
 						      struct odm_addr *addr)
 {
-	struct odm_decision d = odm_check_want(settings, want, ODM_H_BIND);
+	struct odm_decision d = odm_check_want(call);
 	struct odm_prefix *prefix;
 	struct odm_addr *picked;
 
 	if (d.verdict == ODM_REFUSE)
 		return d;
-	prefix = odm_choose_prefix(want->type, family, sk->bound_dev_if);
+	prefix = odm_choose_prefix(call->type, call->family, call->sk->bound_dev_if);
 	if (!prefix)
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, want->type);
-	picked = odm_pick(prefix, odm_binds_any_ip(prefix, want->sock));
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, call->type);
+	picked = odm_pick(prefix, odm_binds_any_ip(prefix, call->sock));
 	if (!picked)
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, want->type);
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, call->type);
 	*addr = *picked;
-	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, want->type);
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, call->type);
 }
 
 /* FREEBIND that only our option has put on must not let a bind pass that stock would refuse. */
@@ -33,15 +31,14 @@ static __always_inline bool odm_frees_bind(const struct odm_settings *settings,
 	return freed == ODM_SOCKET_FREEBIND && !odm_is_own(settings, addr);
 }
 
-static __always_inline struct odm_decision odm_check_bind(const struct odm_settings *settings,
-							  const struct odm_want *want,
+static __always_inline struct odm_decision odm_check_bind(const struct odm_call *call,
 							  const struct odm_addr *addr)
 {
 	struct odm_source source = odm_source_of(addr);
 
-	if (!source.type && odm_frees_bind(settings, want->sock, addr))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, want->asked);
-	return odm_check_source(want->class, source, want->asked);
+	if (!source.type && odm_frees_bind(call->settings, call->sock, addr))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, call->asked);
+	return odm_check_source(call->class, source, call->asked);
 }
 
 /*
@@ -49,8 +46,11 @@ static __always_inline struct odm_decision odm_check_bind(const struct odm_setti
  * but where that hook does not run (IP_BIND_ADDRESS_NO_PORT), or sees a subflow, it does here. If the
  * bind then fails, the reservation is released when the socket is closed, or gets something else.
  */
-static __always_inline bool odm_reserves_early(const struct bpf_sock_addr *ctx, struct bpf_sock *sk)
+static __always_inline bool odm_reserves_early(const struct odm_call *call)
 {
+	const struct bpf_sock_addr *ctx = call->ctx;
+	struct bpf_sock *sk = call->sk;
+
 	return sk->protocol == IPPROTO_TCP && !sk->src_port &&
 	       (!ctx->user_port || ODM_MPTCP_SOCKET(sk));
 }
@@ -60,40 +60,39 @@ static __always_inline bool odm_reserves_early(const struct bpf_sock_addr *ctx, 
  * that we have given, and takes it back.
  */
 static __always_inline struct odm_decision
-odm_note_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk, struct odm_want *want,
-	       const struct odm_addr *addr, struct odm_decision d)
+odm_note_bound(struct odm_call *call, const struct odm_addr *addr, struct odm_decision d)
 {
-	u16 flags = want->class->flags & ODM_CLASS_CAPPED ? ODM_SOCKET_TRACKED : 0;
+	u16 flags = call->class->flags & ODM_CLASS_CAPPED ? ODM_SOCKET_TRACKED : 0;
 	struct odm_decision cap;
 	u8 type = odm_source_of(addr).type;
 
 	if (d.verdict == ODM_REFUSE || !type)
 		return d;
-	if (!want->sock)
-		want->sock = odm_keep(sk, want->class_id, flags);
-	if (!want->sock) {
+	if (!call->sock)
+		call->sock = odm_keep(call->sk, call->class_id, flags);
+	if (!call->sock) {
 		odm_lost(ODM_LOST_SOCKET);
 		return d;
 	}
-	if (odm_tracked(want->sock) && odm_reserves_early(ctx, sk)) {
-		cap = odm_reserve_for(odm_owner(ctx, sk), want->sock, want, addr, type,
-				      ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
+	if (odm_tracked(call->sock) && odm_reserves_early(call)) {
+		cap = odm_reserve_for(call, odm_owner(call->ctx, call->sk), call->sock, addr, type,
+				      ODM_HELD_BY_USER | ODM_HELD_BOUND);
 		if (cap.verdict == ODM_REFUSE)
 			return cap;
 	}
-	want->sock->flags |= ODM_SOCKET_BOUND;
+	call->sock->flags |= ODM_SOCKET_BOUND;
 	return d;
 }
 
 /* S6: of no class; only a typed source is looked at, and what a request has left on an IPv6 socket. */
-static __always_inline int odm_bind_legacy(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-					   const struct odm_settings *settings,
-					   struct odm_cgroup cgroup, const struct odm_addr *addr)
+static __always_inline int odm_bind_legacy(const struct odm_call *call, struct odm_cgroup cgroup,
+					   const struct odm_addr *addr)
 {
-	int verdict = odm_legacy_source(ctx, sk, settings, cgroup, addr, false, ODM_H_BIND);
+	int verdict = odm_legacy_source(call, cgroup, addr, false);
 
-	if (!verdict || sk->family != AF_INET6 || odm_is_any(addr) || odm_is_exempt(addr) ||
-	    odm_is_multicast(addr) || !odm_frees_bind(settings, odm_own_storage(sk), addr))
+	if (!verdict || call->sk->family != AF_INET6 || odm_is_any(addr) || odm_is_exempt(addr) ||
+	    odm_is_multicast(addr) ||
+	    !odm_frees_bind(call->settings, odm_own_storage(call->sk), addr))
 		return verdict;
 	return odm_conclude(0, ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, 0), ODM_MODE_ENFORCE,
 			    ODM_H_BIND);
@@ -102,34 +101,32 @@ static __always_inline int odm_bind_legacy(struct bpf_sock_addr *ctx, struct bpf
 /* The whole of a bind; `*addr` is what the application gave, and what it gets. */
 static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, struct odm_addr *addr)
 {
-	struct odm_settings *settings = odm_settings_get();
-	struct bpf_sock *sk = ctx->sk;
-	struct odm_want want = {};
+	struct odm_call call = { .ctx = ctx, .sk = ctx->sk, .hook = ODM_H_BIND, .family = family };
 	struct odm_cgroup cgroup;
 	struct odm_decision d;
 
-	if (!settings || !sk)
-		return 1; /* never: an array has its row, a bind its socket */
-	cgroup = odm_class_of_caller(settings);
+	call.settings = odm_settings_get();
+	if (!call.settings || !call.sk) /* never: an array has its row, a bind its socket */
+		return 1;
+	cgroup = odm_class_of_caller(call.settings);
 	if (!cgroup.class_id)
-		return odm_bind_legacy(ctx, sk, settings, cgroup, addr);
-	if (!odm_want_of(ctx, sk, settings, cgroup, &want))
+		return odm_bind_legacy(&call, cgroup, addr);
+	if (!odm_begin(&call, cgroup))
 		return 1; /* another namespace, or a class that is off */
 	if (odm_is_any(addr)) {
-		if (want.sock)
-			want.sock->flags &= ~ODM_SOCKET_BOUND;
-		if (!want.asked)
-			return 1; /* nothing was asked: the wildcard stays */
-		d = odm_narrow(settings, &want, sk, family, addr);
+		if (call.sock)
+			call.sock->flags &= ~ODM_SOCKET_BOUND;
+		if (!call.asked) /* a default narrows no wildcard */
+			return 1;
+		d = odm_narrow(&call, addr);
 	} else if (odm_is_exempt(addr) || odm_is_multicast(addr)) {
 		return 1; /* types are not for these */
 	} else {
-		d = odm_check_bind(settings, &want, addr);
+		d = odm_check_bind(&call, addr);
 	}
-	d = odm_blur(odm_soften(d, want.class->mode), settings->zero);
-	odm_blur_addr(addr, settings->zero);
-	d = odm_note_bound(ctx, sk, &want, addr, d);
-	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
+	d = odm_blur(odm_soften(d, call.class->mode), call.settings->zero);
+	odm_blur_addr(addr, call.settings->zero);
+	return odm_end(&call, odm_note_bound(&call, addr, d));
 }
 
 int odm_bind4(struct bpf_sock_addr *ctx)

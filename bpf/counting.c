@@ -4,26 +4,23 @@
 /* After a bind that succeeded; here too a class at its cap is told so, and the bind is undone. */
 static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_addr *addr)
 {
+	struct odm_call call = { .ctx = sk, .sk = sk, .hook = ODM_H_BIND };
 	struct odm_socket *sock = odm_tracked(odm_own_storage(sk));
-	struct odm_want want = { .sock = sock };
-	struct odm_settings *settings;
 	struct odm_source source;
-	struct odm_decision d;
 
 	if (!sock || odm_is_any(addr) || sock->flags & ODM_SOCKET_SUBFLOW)
 		return 1; /* not counted, or with its connection */
 	source = odm_source_of(addr);
-	settings = odm_settings_get();
-	if (!source.type || !settings)
+	call.settings = odm_settings_get();
+	if (!source.type || !call.settings)
 		return 1; /* untyped: not counted */
-	want.class_id = odm_class_of_asker(sock, settings->epoch);
-	want.class = odm_class_row(want.class_id);
-	want.asked = sock->type;
-	if (!want.class || want.class->mode == ODM_MODE_OFF)
+	call.class_id = odm_class_of_asker(sock, call.settings->epoch);
+	call.class = odm_class_row(call.class_id);
+	call.asked = sock->type;
+	if (!call.class || call.class->mode == ODM_MODE_OFF)
 		return 1; /* off: as without us */
-	d = odm_reserve_for(odm_cookie(sk), sock, &want, addr, source.type,
-			    ODM_HELD_BY_USER | ODM_HELD_BOUND, ODM_H_BIND);
-	return odm_conclude(want.class_id, d, want.class->mode, ODM_H_BIND);
+	return odm_end(&call, odm_reserve_for(&call, odm_cookie(sk), sock, addr, source.type,
+					      ODM_HELD_BY_USER | ODM_HELD_BOUND));
 }
 
 int odm_post_bind4(struct bpf_sock *ctx)
@@ -128,10 +125,10 @@ static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock
 /* A socket that was connected before it listens: what it answers and accepts is for no table of ours. */
 static __always_inline void odm_unmark_listener(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-	struct odm_settings *settings = sk->mark ? odm_settings_get() : NULL;
+	struct odm_call call = { .ctx = ctx, .sk = sk, .settings = odm_settings_get() };
 
-	if (settings)
-		odm_unmark(ctx, sk, settings);
+	if (call.settings)
+		odm_unmark(&call);
 }
 
 /* sock_ops: all but three events of a connection leave by the first test. */

@@ -89,17 +89,16 @@ static __always_inline struct odm_decision
 odm_reserve_for_datagram(struct __sk_buff *skb, struct odm_class *class, u16 class_id,
 			 const struct odm_addr *addr, u8 type)
 {
-	struct odm_want want = { .class = class, .class_id = class_id };
+	struct odm_call call = { .class = class, .class_id = class_id, .hook = ODM_H_EGRESS };
 	struct bpf_sock *sk = skb->sk;
 
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	if (!sk || sk->protocol != IPPROTO_UDP)
 		return ODM_LEAVE_ALONE;
-	want.sock = odm_tracked(odm_own_storage(sk));
-	if (!want.sock || want.sock->holds)
+	call.sock = odm_tracked(odm_own_storage(sk));
+	if (!call.sock || call.sock->holds)
 		return ODM_LEAVE_ALONE;
-	return odm_reserve_for(odm_cookie(skb), want.sock, &want, addr, type, ODM_HELD_BY_USER,
-			       ODM_H_EGRESS);
+	return odm_reserve_for(&call, odm_cookie(skb), call.sock, addr, type, ODM_HELD_BY_USER);
 }
 
 /*

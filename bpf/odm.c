@@ -11,7 +11,7 @@
 #include "odm_source.h"
 #include "odm_choose.h"
 #include "odm_storage.h"
-#include "odm_want.h"
+#include "odm_call.h"
 #include "odm_asked.h"
 #include "odm_counting.h"
 #include "odm_reserve.h"

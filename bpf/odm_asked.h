@@ -71,17 +71,19 @@ static __always_inline void odm_note_asked(const struct odm_settings *settings,
 }
 
 /* Might what this socket sends be an answer? Not without a port; nor if it asked for a type. */
-static __always_inline bool odm_may_answer(const struct odm_want *want, const struct bpf_sock *sk,
+static __always_inline bool odm_may_answer(const struct odm_call *call,
 					   const struct odm_addr *source)
 {
-	return !want->asked && sk->src_port && odm_is_any(source) &&
+	const struct bpf_sock *sk = call->sk;
+
+	return !call->asked && sk->src_port && odm_is_any(source) &&
 	       (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_UDPLITE);
 }
 
 /* A question by broadcast is for the host's address on that link, which the kernel knows. */
-static __always_inline struct odm_decision odm_answer_by_kernel(const struct odm_want *want)
+static __always_inline struct odm_decision odm_answer_by_kernel(const struct odm_call *call)
 {
-	if (want->class->flags & ODM_CLASS_STRICT)
+	if (call->class->flags & ODM_CLASS_STRICT)
 		return ODM_LEAVE_ALONE;
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ANSWERED, 0);
 }
@@ -91,13 +93,11 @@ static __always_inline struct odm_decision odm_answer_by_kernel(const struct odm
  * the kernel will. ODM_LEAVE_ALONE: nobody has asked, or not at an address that holds still. One that
  * the host has lost is none to answer from, and IPv6 would send from it all the same.
  */
-static __always_inline struct odm_decision odm_answer(const struct odm_settings *settings,
-						      const struct odm_want *want,
-						      const struct bpf_sock *sk,
+static __always_inline struct odm_decision odm_answer(const struct odm_call *call,
 						      const struct odm_addr *peer, __be16 peer_port,
 						      struct odm_addr *source)
 {
-	struct odm_asked_key key = odm_asked_key(sk, peer, peer_port, want->class_id);
+	struct odm_asked_key key = odm_asked_key(call->sk, peer, peer_port, call->class_id);
 	struct odm_asked *question = odm_questions.lookup(&key);
 	struct odm_addr *asked;
 	struct odm_source *row;
@@ -106,13 +106,13 @@ static __always_inline struct odm_decision odm_answer(const struct odm_settings 
 		return ODM_LEAVE_ALONE;
 	asked = &question->addr;
 	if (odm_is_exempt(asked))
-		return odm_answer_by_kernel(want);
-	row = odm_own_row(settings, asked);
+		return odm_answer_by_kernel(call);
+	row = odm_own_row(call->settings, asked);
 	if (!row)
 		return ODM_LEAVE_ALONE;
 	if (row->flags & ODM_SOURCE_BROADCAST)
-		return odm_answer_by_kernel(want);
-	if (odm_check_source(want->class, *row, 0).verdict == ODM_REFUSE)
+		return odm_answer_by_kernel(call);
+	if (odm_check_source(call->class, *row, 0).verdict == ODM_REFUSE)
 		return ODM_LEAVE_ALONE;
 	*source = *asked;
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, row->type);

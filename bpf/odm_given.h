@@ -7,53 +7,40 @@
 #ifndef ODM_GIVEN_H
 #define ODM_GIVEN_H
 
-/* Ours, if nobody else has set anything there. */
-static __always_inline bool odm_has_our_mark(const struct bpf_sock *sk,
-					     const struct odm_settings *settings)
-{
-	u32 mark = sk->mark;
-
-	return mark & settings->mark_mask && !(mark & ~settings->mark_mask);
-}
-
 /* Take our bits off again: what follows is not for the table of the prefix chosen before. */
-static __always_inline void odm_unmark(void *ctx, const struct bpf_sock *sk,
-				       const struct odm_settings *settings)
+static __always_inline void odm_unmark(const struct odm_call *call)
 {
-	u32 none = 0;
+	u32 mark = call->sk->mark, mask = call->settings->mark_mask, none = 0;
 
-	if (odm_has_our_mark(sk, settings) && bpf_get_netns_cookie(ctx) == settings->home_netns)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
+	if (mark & mask && !(mark & ~mask) && odm_is_home(call)) /* else somebody else has set it */
+		bpf_setsockopt(call->ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
 }
 
 /* The prefix's routing table chooses the source. Somebody else's mark is never touched. */
-static __always_inline bool odm_may_mark(const struct bpf_sock *sk,
-					 const struct odm_settings *settings, u32 wanted)
+static __always_inline bool odm_may_mark(const struct odm_call *call, u32 wanted)
 {
-	return wanted && !(sk->mark & ~settings->mark_mask);
+	return wanted && !(call->sk->mark & ~call->settings->mark_mask);
 }
 
-static __always_inline bool odm_set_mark(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-					 u32 wanted)
+static __always_inline bool odm_set_mark(const struct odm_call *call, u32 wanted)
 {
-	if (sk->mark == wanted)
+	if (call->sk->mark == wanted)
 		return true;
-	return !bpf_setsockopt(ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
+	return !bpf_setsockopt(call->ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
 }
 
 /* Port 0: none is reserved, the kernel picks one as for any unbound socket. */
-static __always_inline int odm_bind_to(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-				       const struct odm_addr *addr)
+static __always_inline int odm_bind_to(const struct odm_call *call, const struct odm_addr *addr)
 {
 	struct sockaddr_in6 sa6 = { .sin6_family = AF_INET6 };
 	struct sockaddr_in sa4 = { .sin_family = AF_INET };
 
-	if (sk->family == AF_INET) {
+	if (call->sk->family == AF_INET) {
 		sa4.sin_addr = addr->w[3];
-		return bpf_bind(ctx, (struct sockaddr *)&sa4, sizeof(sa4));
+		return bpf_bind(call->ctx, (struct sockaddr *)&sa4, sizeof(sa4));
 	}
 	ODM_SET_ADDR6(sa6.sin6_addr, addr);
-	return bpf_bind(ctx, (struct sockaddr *)&sa6, sizeof(sa6));
+	return bpf_bind(call->ctx, (struct sockaddr *)&sa6, sizeof(sa6));
 }
 
 /* Has it been connected before? The kernel forgets its port then, but not its peer's address. */
@@ -77,18 +64,17 @@ static __always_inline bool odm_may_be_given(const struct bpf_sock *sk,
  * (odm_note_bound). An address that is nobody's any more was given, if the socket has been connected
  * before. The kernel goes on thinking that it is bound, to the wildcard now.
  */
-static __always_inline void odm_take_back(struct bpf_sock_addr *ctx, const struct bpf_sock *sk,
-					  const struct odm_socket *sock,
-					  const struct odm_settings *settings,
-					  struct odm_addr *source)
+static __always_inline void odm_take_back(const struct odm_call *call,
+					  const struct odm_socket *sock, struct odm_addr *source)
 {
 	struct odm_addr any = {};
 
 	if (sock && sock->flags & ODM_SOCKET_BOUND)
 		return;
-	if (!odm_source_of(source).type && (!odm_is_reused(sk) || odm_is_own(settings, source)))
+	if (!odm_source_of(source).type &&
+	    (!odm_is_reused(call->sk) || odm_is_own(call->settings, source)))
 		return;
-	if (!odm_bind_to(ctx, sk, &any))
+	if (!odm_bind_to(call, &any))
 		*source = any;
 }
 

@@ -155,62 +155,60 @@ static __always_inline void odm_release_holders(struct odm_socket *sock, u64 own
 }
 
 /* A cap's `reason` as a decision; 0: no cap is exceeded. */
-static __always_inline struct odm_decision odm_exceeds(const struct odm_want *want, u8 reason,
-						       u8 type, u8 hook)
+static __always_inline struct odm_decision odm_exceeds(const struct odm_call *call, u8 reason,
+						       u8 type)
 {
-	return reason ? odm_deny(want, reason, type, hook) : ODM_LEAVE_ALONE;
+	return reason ? odm_deny(call, reason, type) : ODM_LEAVE_ALONE;
 }
 
 /* Reserve `addr` for a tracked socket that has it, or gets it. ODM_LEAVE_ALONE: no cap is exceeded. */
-static __always_inline struct odm_decision odm_reserve_for(u64 owner, struct odm_socket *sock,
-							   const struct odm_want *want,
+static __always_inline struct odm_decision odm_reserve_for(const struct odm_call *call, u64 owner,
+							   struct odm_socket *sock,
 							   const struct odm_addr *addr, u8 type,
-							   u8 holders, u8 hook)
+							   u8 holders)
 {
 	struct odm_reservation now = {
-		.addr = *addr, .class_id = want->class_id, .type = type, .holds = holders
+		.addr = *addr, .class_id = call->class_id, .type = type, .holds = holders
 	};
 	struct odm_reservation none = {};
-	u8 flags = want->class->mode == ODM_MODE_ENFORCE ? ODM_RESERVE_ENFORCE : 0;
+	u8 flags = call->class->mode == ODM_MODE_ENFORCE ? ODM_RESERVE_ENFORCE : 0;
 
 	if (odm_add_holder(sock, owner, &now))
 		return ODM_LEAVE_ALONE;
-	if (!want->asked)
+	if (!call->asked)
 		flags |= ODM_RESERVE_REQUEST;
-	return odm_exceeds(want, odm_reserve(sock, owner, &now, &none, flags), type, hook);
+	return odm_exceeds(call, odm_reserve(sock, owner, &now, &none, flags), type);
 }
 
 /*
  * Before the caller's socket gets `addr`, which it may use: reserve it. ODM_LEAVE_ALONE: it is, or the
  * socket is not counted.
  */
-static __always_inline struct odm_decision odm_reserve_source(void *ctx, struct bpf_sock *sk,
-							      const struct odm_want *want,
-							      const struct odm_addr *addr, u8 type,
-							      u8 holders, u8 hook)
+static __always_inline struct odm_decision
+odm_reserve_source(const struct odm_call *call, const struct odm_addr *addr, u8 type, u8 holders)
 {
-	struct odm_socket *sock = odm_tracked(want->sock);
+	struct odm_socket *sock = odm_tracked(call->sock);
 
-	if (!sock && !(want->class->flags & ODM_CLASS_CAPPED))
+	if (!sock && !(call->class->flags & ODM_CLASS_CAPPED))
 		return ODM_LEAVE_ALONE;
 	if (!sock) /* older than the cap, or of no use until now */
-		sock = odm_keep(sk, want->class_id, ODM_SOCKET_TRACKED);
+		sock = odm_keep(call->sk, call->class_id, ODM_SOCKET_TRACKED);
 	if (sock)
-		return odm_reserve_for(odm_owner(ctx, sk), sock, want, addr, type, holders, hook);
+		return odm_reserve_for(call, odm_owner(call->ctx, call->sk), sock, addr, type,
+				       holders);
 	odm_lost(ODM_LOST_SOCKET);
-	return want->class->flags & ODM_CLASS_FAIL_CLOSED
-		       ? odm_deny(want, ODM_R_NO_STORAGE, type, hook)
-		       : ODM_LEAVE_ALONE;
+	return call->class->flags & ODM_CLASS_FAIL_CLOSED ? odm_deny(call, ODM_R_NO_STORAGE, type)
+							  : ODM_LEAVE_ALONE;
 }
 
 /* The address did not become the socket's after all, or is not any more. */
-static __always_inline void odm_release_source(void *ctx, struct bpf_sock *sk,
-					       const struct odm_want *want)
+static __always_inline void odm_release_source(const struct odm_call *call)
 {
-	struct odm_socket *sock = odm_tracked(want->sock);
+	struct odm_socket *sock = odm_tracked(call->sock);
 
 	if (sock && sock->holds & ODM_HELD_BY_USER)
-		odm_release_holders(sock, odm_owner(ctx, sk), ODM_HELD_BY_USER | ODM_HELD_BOUND);
+		odm_release_holders(sock, odm_owner(call->ctx, call->sk),
+				    ODM_HELD_BY_USER | ODM_HELD_BOUND);
 }
 
 #endif

@@ -122,29 +122,27 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 
 static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
-	struct odm_settings *settings = odm_settings_get();
-	struct odm_decision d, excess;
-	struct odm_want want = {};
-	struct odm_cgroup cgroup;
+	struct odm_call call = { .ctx = ctx, .sk = sk, .hook = ODM_H_SETSOCKOPT };
+	struct odm_decision d, cap;
+	u8 reason;
 
-	if (!settings || bpf_get_netns_cookie(ctx) != settings->home_netns)
+	call.settings = odm_settings_get();
+	if (!call.settings || !odm_is_home(&call))
 		return odm_leave_to_kernel(ctx); /* of another namespace */
-	cgroup = odm_class_of_caller(settings);
-	want.class_id = cgroup.class_id;
-	want.class = odm_class_row(cgroup.class_id);
-	if (!want.class || want.class->mode == ODM_MODE_OFF)
+	call.class_id = odm_class_of_caller(call.settings).class_id;
+	call.class = odm_class_row(call.class_id);
+	if (!call.class || call.class->mode == ODM_MODE_OFF)
 		return odm_leave_to_kernel(ctx); /* off: as without us */
-	d = odm_check_request(want.class, value);
-	if (d.verdict == ODM_ACCEPT && want.class->flags & ODM_CLASS_CAPPED) {
-		excess = odm_exceeds(&want,
-				     odm_usage_add(want.class_id, d.type, ODM_RESERVE_REQUEST),
-				     d.type, ODM_H_SETSOCKOPT);
-		if (excess.verdict == ODM_REFUSE)
-			d = excess;
+	d = odm_check_request(call.class, value);
+	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED) {
+		reason = odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST);
+		cap = odm_exceeds(&call, reason, d.type);
+		if (cap.verdict == ODM_REFUSE)
+			d = cap;
 	}
-	if (d.verdict == ODM_ACCEPT && !odm_store_type(sk, d.type, want.class_id))
+	if (d.verdict == ODM_ACCEPT && !odm_store_type(sk, d.type, call.class_id))
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
-	if (!odm_conclude(want.class_id, d, want.class->mode, ODM_H_SETSOCKOPT))
+	if (!odm_end(&call, d))
 		return 0;
 	if (d.verdict == ODM_REFUSE) /* in audit: nobody heard it, and reading back says so */
 		return odm_leave_to_kernel(ctx);

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A call of a classified process, and what its socket wants: the start of bind, connect and sendmsg alike. */
+#ifndef ODM_CALL_H
+#define ODM_CALL_H
+
+/* What decisions about a socket need; a hook fills what it has. */
+struct odm_call {
+	void *ctx; /* of the hook */
+	struct bpf_sock *sk;
+	const struct odm_settings *settings;
+	struct odm_class *class; /* the caller's */
+	struct odm_socket *sock; /* NULL: it never asked for anything */
+	__u16 class_id;
+	__u8 hook;   /* enum odm_hook */
+	__u8 family; /* enum odm_family, of the address that the call is about */
+	__u8 asked;  /* the type that the socket itself asked for */
+	__u8 type;   /* that, or else the default of its class */
+};
+
+static __always_inline bool odm_is_home(const struct odm_call *call)
+{
+	return bpf_get_netns_cookie(call->ctx) == call->settings->home_netns;
+}
+
+/*
+ * Find class and wish of the caller's socket; false where a hook has nothing to do with it: it is of another
+ * network namespace, or its class is off.
+ */
+static __always_inline bool odm_begin(struct odm_call *call, struct odm_cgroup cgroup)
+{
+	if (!odm_is_home(call))
+		return false;
+	call->class_id = cgroup.class_id;
+	call->class = odm_class_row(cgroup.class_id);
+	if (!call->class || call->class->mode == ODM_MODE_OFF)
+		return false;
+	call->sock = odm_socket_of(call->sk);
+	call->asked = call->sock ? call->sock->type : 0;
+	call->type = call->asked;
+	if (!call->type)
+		call->type = odm_default_of(call->class, cgroup);
+	return true;
+}
+
+/* Count a decision, and answer the kernel. */
+static __always_inline int odm_end(const struct odm_call *call, struct odm_decision d)
+{
+	return odm_conclude(call->class_id, d, call->class->mode, call->hook);
+}
+
+/* Neither request nor default, and an untyped source is no matter: most sockets of most classes. */
+static __always_inline bool odm_wants_nothing(const struct odm_call *call)
+{
+	return !call->type && !call->sock && !(call->class->flags & ODM_CLASS_STRICT);
+}
+
+/*
+ * Refuse for a reason of policy before the call is decided. In audit the refusal is counted and the
+ * call gets what it would get without the policy.
+ */
+static __always_inline struct odm_decision odm_deny(const struct odm_call *call, u8 reason, u8 type)
+{
+	if (call->class->mode == ODM_MODE_ENFORCE)
+		return ODM_DECIDE(ODM_REFUSE, reason, type);
+	odm_count(call->class_id, ODM_DECIDE(ODM_AUDIT, reason, type), call->hook);
+	return ODM_LEAVE_ALONE;
+}
+
+/* Why a class may not use a type. */
+static __always_inline __u8 odm_why_not(__u16 class_id)
+{
+	return class_id == ODM_UNDECIDED_CLASS ? ODM_R_UNDECIDED : ODM_R_CLASS;
+}
+
+/*
+ * A group of multicast beyond the link, from a socket that has its type by default and is bound to no
+ * device: as without us. Which interface a group is meant for is said by IP_MULTICAST_IF, a control
+ * message, the scope of the address or the host's multicast route, none of which a hook sees; a typed
+ * source would fail the routers' reverse-path check elsewhere, and sends IPv4 to `lo`.
+ */
+static __always_inline bool odm_leaves_group(const struct odm_call *call,
+					     const struct odm_addr *destination)
+{
+	return odm_is_multicast(destination) && !call->sk->bound_dev_if && !call->asked &&
+	       !(call->class->flags & ODM_CLASS_STRICT);
+}
+
+/* May caller and asker use the wanted type? ODM_LEAVE_ALONE: they may, or are in audit. */
+static __always_inline struct odm_decision odm_check_want(const struct odm_call *call)
+{
+	struct odm_class *asker;
+	u16 asker_id;
+
+	if (!odm_may(call->class, call->type))
+		return odm_deny(call, odm_why_not(call->class_id), call->type);
+	if (call->asked) {
+		asker_id = odm_class_of_asker(call->sock, call->settings->epoch);
+		if (asker_id != call->class_id) {
+			asker = odm_class_row(asker_id);
+			if (!asker || !odm_may(asker, call->type))
+				return odm_deny(call, ODM_R_CREATOR, call->type);
+		}
+	}
+	return ODM_LEAVE_ALONE;
+}
+
+/* A socket of a class with neither request nor default: as stock, unless the class is strict. */
+static __always_inline struct odm_decision odm_untyped(const struct odm_call *call)
+{
+	if (call->class->flags & ODM_CLASS_STRICT)
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
+	return ODM_LEAVE_ALONE;
+}
+
+/*
+ * No address to give. A socket with its class's default goes on without one where the class fails
+ * open or is in audit. A socket that asked never does.
+ */
+static __always_inline struct odm_decision odm_without_address(const struct odm_call *call,
+							       __u8 reason)
+{
+	if (call->asked)
+		return ODM_DECIDE(ODM_REFUSE, reason, call->type);
+	if (!(call->class->flags & ODM_CLASS_FAIL_CLOSED))
+		return ODM_DECIDE(ODM_ACCEPT, ODM_R_FAIL_OPEN, call->type);
+	return ODM_DECIDE(call->class->mode == ODM_MODE_AUDIT ? ODM_AUDIT : ODM_REFUSE, reason,
+			  call->type);
+}
+
+/*
+ * May a caller of no class go on with the typed source that its socket has? A connected UDP socket keeps
+ * what we gave it, which no hook can take. What its user had bound stays where the class of the caller's
+ * cgroup has ended, but not where a process has taken it out of the class.
+ */
+static __always_inline bool odm_keeps_source(struct bpf_sock *sk, struct odm_cgroup cgroup,
+					     __u8 type)
+{
+	struct odm_socket *sock = odm_socket_of(sk);
+
+	if (!sock)
+		return false;
+	return sock->flags & ODM_SOCKET_GIVEN ||
+	       (sock->flags & ODM_SOCKET_BOUND && odm_kept(cgroup, type));
+}
+
+/*
+ * A socket of no class that names its source: the one thing of it that we look at. Only a typed
+ * source is refused, and only in our namespace. `own`: the source is the one that the socket has.
+ */
+static __always_inline int odm_legacy_source(const struct odm_call *call, struct odm_cgroup cgroup,
+					     const struct odm_addr *addr, bool own)
+{
+	struct odm_source source;
+	struct odm_class *class;
+
+	if (odm_is_any(addr) || odm_is_exempt(addr))
+		return 1;
+	source = odm_source_of(addr);
+	if (!source.type || !odm_is_home(call))
+		return 1;
+	if (own && odm_keeps_source(call->sk, cgroup, source.type))
+		return 1;
+	class = odm_class_row(0);
+	if (!class || class->mode == ODM_MODE_OFF)
+		return 1;
+	return odm_conclude(0, odm_check_source(class, source, 0), class->mode, call->hook);
+}
+
+#endif

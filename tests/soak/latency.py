@@ -169,6 +169,7 @@ def _connect(count: int) -> None:
     for _ in range(count):
         with suppress(OSError):
             held.append(socket.create_connection((where, int(port)), timeout=1))
+    print(f"{len(held)} of {count} connections are held", file=sys.stderr)
     time.sleep(_HELD_S)
 
 
@@ -194,6 +195,8 @@ def _has_ended(pid: int) -> bool:
 
 
 def _end(pid: int) -> None:
+    if not _has_ended(pid):
+        print("the load had not come to its end", file=sys.stderr)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 

@@ -273,7 +273,7 @@ class Engine:
                 actions, start = still_safe(failed, actions[start:]), 0
 
     def _note_failure(self, action: Action, error: OdmError, known: Collection[str]) -> None:
-        told = f"{doing}: {error}" if (doing := _verdict_on(action)) else str(error)
+        told = f"{doing}: {error}" if (doing := _recording(action)) else str(error)
         level = logging.DEBUG if told in known else logging.WARNING
         log.log(level, "an action failed", extra={"action": str(action), "error": told})
         self.failures.append(told)
@@ -315,7 +315,7 @@ def _of_selection(shield: untyped.Shield) -> Iterator[str]:
         )
 
 
-def _verdict_on(action: Action) -> str | None:
+def _recording(action: Action) -> str | None:
     """What a row of a map that may be full is about (the kernel's own refusals say it already)."""
     if isinstance(action, Put) and action.table.writing:
         return action.table.writing.format(action.key)

@@ -12,7 +12,7 @@ from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IP
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """The verdict on one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's."""
+    """The typing of one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's."""
 
     prefix_id: int = 0
     type: AddressType = AddressType.UNSPECIFIED
@@ -21,7 +21,7 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """The verdict on all unconfigured addresses inside a typed network."""
+    """The typing of all unconfigured addresses inside a typed network."""
 
     prefix_id: int
     type: AddressType

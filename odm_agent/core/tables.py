@@ -57,7 +57,7 @@ class Drop:
 
 #: Typed networks: their sources are denied to whom the type is not allowed.
 SPANS: Final[Table[IPNetwork, SpanRow]] = Table("spans", "typing {}")
-#: The verdicts on single local addresses.
+#: The typings of single local addresses.
 SOURCES: Final[Table[IPAddress, SourceRow]] = Table("sources", "recording the address {}")
 #: From which prefixes hooks hand out addresses, once a choice names them.
 PREFIXES: Final[Table[int, PrefixRow]] = Table("prefixes")

@@ -141,12 +141,12 @@ def expand(root: Path, patterns: Iterable[str], *, delegated: bool = False) -> M
     """
     cgroups: dict[str, int] = {}
     refused: dict[tuple[str, str], Refused] = {}
-    verdicts: dict[Path, str | None] = {}
+    known: dict[Path, str | None] = {}
     for pattern in patterns:
         trusted = delegated or not is_glob(pattern)
         for path in matching(root, parts_of(pattern)):
             name = str(path.relative_to(root))
-            reason = None if trusted else distrust(root, path, verdicts)
+            reason = None if trusted else distrust(root, path, known)
             if reason is not None:
                 refused[name, pattern] = Refused(name, pattern, reason)
                 continue
@@ -187,14 +187,14 @@ def matching(root: Path, pattern: tuple[str, ...]) -> Iterator[Path]:
         yield from matching(root / name, rest)
 
 
-def distrust(root: Path, path: Path, verdicts: dict[Path, str | None]) -> str | None:
-    """Why others than root could have made `path`, or None; `verdicts` are those known already."""
+def distrust(root: Path, path: Path, known: dict[Path, str | None]) -> str | None:
+    """Why others than root could have made `path`, or None; `known` are the answers so far."""
     above = path.parent
     while True:
-        if above not in verdicts:
-            verdicts[above] = writable(above)
-        if verdicts[above] is not None:
-            return verdicts[above]
+        if above not in known:
+            known[above] = writable(above)
+        if known[above] is not None:
+            return known[above]
         if above == root or root not in above.parents:
             return None
         above = above.parent

@@ -5,7 +5,7 @@ So one plan may not reach the goal (an address first has to become ready): read,
 until the plan is empty. A plan may be cut short after any action without harm:
 
 - no choice or prefix row names an address that the kernel did not hold, ready, when it was read;
-- no address of ours exists without the verdict on it and on its network, nor (unless its prefix is
+- no address of ours exists without a typing of it and of its network, nor (unless its prefix is
   handed on) without the rule that refuses what others send from there.
 
 What `together` counts may be carried out at once; after actions that failed, go on with what

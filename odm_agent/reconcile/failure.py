@@ -69,7 +69,7 @@ def together(plan: Sequence[Action], start: int = 0) -> int:
 def still_safe(failed: Sequence[Action], rest: Sequence[Action]) -> list[Action]:
     """What of the plan may still be done when `failed`, tried together, could not be.
 
-    A route or rule that failed stops only its own table, a verdict (for which a map has no room, or
+    A route or rule that failed stops only its own table, a typing (for which a map has no room, or
     a rule that refuses) only what it is about, a guard nothing; all that depends on an address
     waits for a later plan anyway. No class is dropped while a cgroup, perhaps of it, could not be
     given another one. After a failure to withdraw or to offer nothing is done.
@@ -116,7 +116,7 @@ def _holds(network: IPNetwork | None, address: IPAddress) -> bool:
 
 
 def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list[Action]:
-    """The rest without all that would bring an address into use whose verdict is not recorded."""
+    """The rest without all that would bring an address into use whose typing is not recorded."""
     stopped = {
         action.key
         for action in rest

@@ -84,7 +84,7 @@ def classify(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
-    """Verdicts, before there is anything that they are about."""
+    """Typings, before there is anything that they are about."""
     yield from _puts(tables.SPANS, desired, observed)
     yield from _puts(tables.SOURCES, desired, observed)
     yield from _puts(tables.UPLINKS, desired, observed)
@@ -138,7 +138,7 @@ def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterato
 
 
 def _forget(desired: Projection, observed: Projection, host: HostState) -> Iterator[Action]:
-    """Verdicts on what is gone, and on networks in which nothing of ours is left."""
+    """Typings of what is gone, and of networks in which nothing of ours is left."""
     present = {a.address for a in host.addresses}
     for drop in _drops(tables.SOURCES, desired, observed):
         if drop.key not in present:
@@ -179,7 +179,7 @@ def _choose(key: tuple[AddressType, Family], prefix_ids: tuple[int, ...]) -> Act
 
 
 def refuses(rule: Rule) -> bool:
-    """Rules that refuse are verdicts too: they stand before what they are about, and outlive it."""
+    """Rules that refuse are like typings: they stand before what they are about, and outlive it."""
     return rule.action is RuleAction.PROHIBIT
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from odm_agent.core.host import Address, HostState, Route, Rule
 from odm_agent.core.model import ClassPolicy, Mode, Placement, SocketKind
 from odm_agent.core.projection import CgroupRow, PrefixRow, Projection
-from odm_agent.prefixes import routing, selection, untyped, verdicts
+from odm_agent.prefixes import routing, selection, typings, untyped
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
@@ -46,8 +46,8 @@ def desired(
         addresses=addresses,
         routes=frozenset(routes),
         rules=frozenset(rules),
-        spans=verdicts.spans(table),
-        sources=verdicts.sources(table, addresses, host),
+        spans=typings.spans(table),
+        sources=typings.sources(table, addresses, host),
         prefixes=usable,
         choices=selection.choices(table, usable, host),
         uplinks=dict.fromkeys(

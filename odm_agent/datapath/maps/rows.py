@@ -8,7 +8,7 @@ from odm_agent.datapath import abi
 
 
 def unpack_span(row: abi.Source) -> SpanRow:
-    """The verdict on a network, from its row of odm_spans."""
+    """The typing of a network, from its row of odm_spans."""
     return SpanRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_ANY_IP))
 
 
@@ -19,7 +19,7 @@ def pack_span(row: SpanRow) -> abi.Source:
 
 
 def unpack_source(row: abi.Source) -> SourceRow:
-    """The verdict on an address, from its row of odm_sources."""
+    """The typing of an address, from its row of odm_sources."""
     return SourceRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST))
 
 

@@ -20,7 +20,7 @@ def spans(table: PrefixTable) -> dict[IPNetwork, SpanRow]:
 def sources(
     table: PrefixTable, wanted: frozenset[Address], host: HostState
 ) -> dict[IPAddress, SourceRow]:
-    """The verdict on each address that the namespace has, or is about to get from us.
+    """The typing of each address that the namespace has, or is about to get from us.
 
     What a router or DHCP server gave to this host is the host's own, also in a typed network: no
     neighbour takes away the network of sockets of no class.

@@ -1,9 +1,10 @@
 """How things stand: prefixes, addresses, and what a person should look at."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
-from odm_agent.agent.state import State
+from odm_agent.agent.state import Attachments, State
 from odm_agent.control.answers import AddressState, PrefixState
 from odm_agent.core.errors import OdmError
 from odm_agent.core.model import IPAddress
@@ -59,12 +60,12 @@ def address_states(state: State) -> Iterator[tuple[Row, IPAddress, AddressState]
                 yield row, address, "ready" if ready else "tentative"
 
 
-def alarms(state: State) -> list[str]:
-    """What a person should look at now."""
+def alarms(state: State, attached: Callable[[], Attachments] | None = None) -> list[str]:
+    """What a person should look at now. `attached` is `State.attachments`, or what it answered."""
     found = [
         f"{what} failed, and is tried again: {why}" for what, why in sorted(state.troubles.items())
     ]
-    for part in _PARTS:
+    for part in (partial(_unattached, attached or state.attachments), *_PARTS):
         try:
             found += part(state)
         except OdmError as error:  # no descriptor is left, say: the others are told
@@ -114,8 +115,8 @@ def _lost_creation(state: State) -> list[str]:
     ]
 
 
-def _unattached(state: State) -> Iterator[str]:
-    found = state.attachments()
+def _unattached(attached: Callable[[], Attachments], state: State) -> Iterator[str]:
+    found = attached()
     if found.uncertain:
         yield (
             f"it can't be told whether anything is enforced: neither {state.attached_to} nor the"
@@ -138,7 +139,6 @@ def _unattached(state: State) -> Iterator[str]:
 
 
 _PARTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
-    _unattached,
     _of_engine,
     _lost_creation,
     _unrecorded,

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 from odm_agent import __version__
@@ -29,6 +30,7 @@ def status(state: State) -> Status:
     """`odm-agent status`."""
     engine = state.engine
     pin_dir = state.config.agent.pin_dir
+    attached = cache(state.attachments)  # each look is dozens of system calls
     return Status(
         version=__version__,
         abi=abi.ABI_TAG,
@@ -40,11 +42,11 @@ def status(state: State) -> Status:
         namespace_cookie=state.netns_cookie,
         cgroup=str(state.attached_to),
         pin_dir=pin_dir,
-        programs=len(catalogue.CGROUP) - len(state.attachments().absent),
+        programs=len(catalogue.CGROUP) - len(attached().absent),
         prefixes=len(engine.table.rows),
         addresses=sum(len(row.pool) for row in offered(state).values()),
         classes=len(engine.classes) - 1,
-        alarms=alarms(state),
+        alarms=alarms(state, attached),
     )
 
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 #: For so long a thread that computes keeps the others waiting, seconds. After each system call a
 #: thread waits for its turn, and one answer makes dozens.
-_TURN_S: Final = 0.0005
+_TURN_S: Final = 0.0001
 
 
 class Worker:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import status
-from odm_agent.agent.state import State
+from odm_agent.agent.state import Attachments, State
 from odm_agent.agent.uplinks import Uplinks
 from odm_agent.core.errors import DatapathError, KernelError
 from odm_agent.core.host import HostState
@@ -24,7 +24,10 @@ def raising(error: Exception) -> Any:
 def test_one_that_cannot_be_found_out_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = (raising(DatapathError("no descriptor")), lambda state: ["the uplink is down"])
     monkeypatch.setattr(status, "_PARTS", parts)
-    state: Any = SimpleNamespace(troubles={"counting": "no memory"})
+    attachments = Attachments((), ())
+    state: Any = SimpleNamespace(
+        troubles={"counting": "no memory"}, attachments=lambda: attachments
+    )
     assert status.alarms(state) == [
         "counting failed, and is tried again: no memory",
         "not all alarms can be told: no descriptor",

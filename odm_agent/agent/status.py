@@ -14,6 +14,8 @@ from odm_agent.prefixes import selection
 from odm_agent.prefixes.table import Row
 from odm_agent.text import printable
 
+_Part = Callable[[State], Iterable[str]]
+
 
 def offered(state: State) -> dict[int, PrefixRow]:
     """The prefixes of which hooks hand out addresses now."""
@@ -65,7 +67,8 @@ def alarms(state: State, attached: Callable[[], Attachments] | None = None) -> l
     found = [
         f"{what} failed, and is tried again: {why}" for what, why in sorted(state.troubles.items())
     ]
-    for part in (partial(_unattached, attached or state.attachments), *_PARTS):
+    unattached: _Part = partial(_unattached, attached or state.attachments)
+    for part in (unattached, *_PARTS):
         try:
             found += part(state)
         except OdmError as error:  # no descriptor is left, say: the others are told
@@ -138,7 +141,7 @@ def _unattached(attached: Callable[[], Attachments], state: State) -> Iterator[s
         )
 
 
-_PARTS: Final[tuple[Callable[[State], Iterable[str]], ...]] = (
+_PARTS: Final[tuple[_Part, ...]] = (
     _of_engine,
     _lost_creation,
     _unrecorded,

@@ -15,6 +15,7 @@ from odm_agent.core.effects import (
     Answer,
     Conclude,
     Effect,
+    EndSockets,
     Look,
     Probe,
     Project,
@@ -60,6 +61,9 @@ class Hands(Protocol):
 
     def answer(self, answer: Answer) -> None:
         """Tell who waits, if he still does."""
+
+    def end_sockets(self, ended: EndSockets) -> None:
+        """End the connections of an address."""
 
     def send(self, source: str, message: Send) -> None:
         """Hand a message to a source's transport."""
@@ -123,6 +127,8 @@ class Driver:
                 self._hands.record(effect)
             case Answer():
                 self._hands.answer(effect)
+            case EndSockets():
+                self._hands.end_sockets(effect)
             case Probe(address):
                 self._hands.probe(address)
             case Conclude(address, in_use):

@@ -10,8 +10,9 @@ from odm_agent.agent.journal_work import JournalWork
 from odm_agent.core import trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Record
-from odm_agent.core.grants import Grant, Lifetime
+from odm_agent.core.grants import Grant
 from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.journal import Journal
 
 log = logging.getLogger(__name__)

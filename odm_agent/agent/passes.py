@@ -9,7 +9,7 @@ from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
 from odm_agent.core.clock import Moment
-from odm_agent.core.effects import Answer, Look, Record
+from odm_agent.core.effects import Answer, EndSockets, Look, Record
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Grant
@@ -99,6 +99,10 @@ class Passes:
     def answer(self, answer: Answer) -> None:
         """Tell who waits."""
         self._answer(answer)
+
+    def end_sockets(self, ended: EndSockets) -> None:
+        """No address ends yet."""
+        raise NotImplementedError(f"nothing ends the sockets of {ended}")
 
     def send(self, source: str, message: Send) -> None:
         """No source of this agent has a transport."""

@@ -75,13 +75,24 @@ class Answer:
 class Look:
     """Bring kernel and maps to what should be there; `Offered` says how that ended.
 
-    `ended` are the prefixes of which to say afterwards whether a socket uses them. `resync`: hold
-    the counts of sockets against the sockets that there are, too.
+    `ended` are the prefixes, `ended_leases` the address leases of which to say afterwards whether a
+    socket uses them. `resync`: hold the counts of sockets against the sockets that there are, too.
     """
 
     dirty: Dirty
     ended: frozenset[int] = frozenset()
+    ended_leases: frozenset[int] = frozenset()
     resync: bool = False
 
 
-Effect = Request | Release | Refuse | Record | Project | Probe | Conclude | Answer | Look
+@dataclass(frozen=True, slots=True)
+class EndSockets:
+    """End the connections of an address whose time is over (its prefix's id, its number)."""
+
+    prefix_id: int
+    number: int
+
+
+Effect = (
+    Request | Release | Refuse | Record | Project | Probe | Conclude | Answer | EndSockets | Look
+)

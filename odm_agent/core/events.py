@@ -78,6 +78,8 @@ class Offered:
     waited for. `finished`: nothing could not be done; `own_fault`: by a fault of the agent itself.
     `behind`: it was broken off before it had looked at all cgroups, to let others have their turn.
     `unused` are those lingering prefixes, of those asked about, that no socket uses.
+    `ready_leases` are the ids of address leases whose addresses the kernel holds, ready;
+    `unused_leases` those, of the ones asked about, whose addresses no socket uses.
     """
 
     offers: Mapping[Want, IPAddress] = field(default_factory=dict)
@@ -88,6 +90,8 @@ class Offered:
     behind: bool = False
     to_probe: frozenset[Address] = frozenset()
     unused: frozenset[int] = frozenset()
+    ready_leases: frozenset[int] = frozenset()
+    unused_leases: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +99,34 @@ class Tick:
     """Nothing but time has passed."""
 
 
-Event = Changed | Granted | Withdrawn | Failed | Asked | Cancelled | Probed | Offered | Tick
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """The hooks, or a look at what they counted, say how far the leases of addresses are used up.
+
+    `warned` have reached their warning threshold, `spent` their budget (ids of address leases).
+    """
+
+    warned: frozenset[int] = frozenset()
+    spent: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """Somebody wants other addresses in the place of these (ids of address leases), now."""
+
+    lease_ids: frozenset[int]
+
+
+Event = (
+    Changed
+    | Granted
+    | Withdrawn
+    | Failed
+    | Asked
+    | Cancelled
+    | Probed
+    | Offered
+    | Metered
+    | Rotated
+    | Tick
+)

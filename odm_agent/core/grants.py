@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from odm_agent.core.clock import NEVER
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Family, TypedPrefix
 
 #: What somebody may wait for: an address of a type and an IP version.
@@ -15,17 +15,6 @@ class GrantKey:
 
     source: str
     instance: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """Boot-time seconds: until when sockets are given the prefix, and until when it is ours.
-
-    RFC 4862, section 5.5.4: an address is deprecated first, and invalid later.
-    """
-
-    preferred_until_s: float = NEVER
-    valid_until_s: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)

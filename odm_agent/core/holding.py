@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, Project, Record, Refuse
-from odm_agent.core.grants import Grant, GrantKey, Lifetime, Want
-from odm_agent.core.leases import Lease, Phase
+from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
 
 

@@ -1,29 +1,20 @@
 """A grant that this host holds: held, not derived, so that its end doesn't end connections."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from odm_agent.core.clock import NEVER
-from odm_agent.core.grants import Grant, Lifetime
-
-
-class Phase(Enum):
-    """Where a lease stands on its way."""
-
-    #: Its addresses are being configured and checked.
-    PROBING = "probing"
-    #: Sockets have been offered its addresses.
-    CURRENT = "current"
-    #: No socket is given its addresses anew; those that sockets have, they keep.
-    LINGERING = "lingering"
+from odm_agent.core.grants import Grant
+from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A grant, and its phase."""
+    """A grant, its phase, and what became of its addresses."""
 
     grant: Grant
     phase: Phase = Phase.PROBING
+    #: Those of its addresses, if they end (`Terms.end`).
+    addresses: tuple[AddressLease, ...] = ()
 
     @property
     def lifetime(self) -> Lifetime:

@@ -42,7 +42,7 @@ class Looking:
         dirty = Dirty.ALL if resync else self.dirty
         resync_s = now.boot_s + RESYNC_S if resync else self.resync_s
         looking = replace(self, due_s=resync_s, resync_s=resync_s, dirty=Dirty(0))
-        return looking, [Look(dirty, frozenset(ended), resync)]
+        return looking, [Look(dirty, frozenset(ended), resync=resync)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Looking", list[Effect]]:
         """A look has ended: check the addresses that wait for it, and try again what failed.

@@ -19,8 +19,10 @@ from odm_agent.core.events import (
     Event,
     Failed,
     Granted,
+    Metered,
     Offered,
     Probed,
+    Rotated,
     Tick,
     Withdrawn,
 )
@@ -75,6 +77,8 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             looking, effects = looking.probed(event, now)
         case Offered():
             return _offered(state, event, now)
+        case Metered() | Rotated():
+            pass
         case Tick():
             return _at(state, now)
     return State(looking, holding, asking), effects

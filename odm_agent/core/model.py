@@ -11,6 +11,8 @@ from enum import Enum, IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal
 
+from odm_agent.core.lifetimes import WITHOUT_END, AddressLease, Terms
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -113,6 +115,10 @@ class TypedPrefix:
     net_iface: str = ""
     #: Whether its addresses are given to no socket anew, and stay for those that have them.
     lingering: bool = False
+    #: How long its addresses serve.
+    terms: Terms = WITHOUT_END
+    #: Its addresses, if they end: those that sockets are given, the spare and the lingering ones.
+    addresses: tuple[AddressLease, ...] = ()
 
     @property
     def family(self) -> Family:

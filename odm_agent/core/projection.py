@@ -12,20 +12,40 @@ from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IP
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """The typing of one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's."""
+    """The typing of one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's.
+
+    `lease` is the id of its lease, 0 if it never ends.
+    """
 
     prefix_id: int = 0
     type: AddressType = AddressType.UNSPECIFIED
     broadcast: bool = False
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """The typing of all unconfigured addresses inside a typed network."""
+    """The typing of all unconfigured addresses inside a typed network; they share a lease."""
 
     prefix_id: int
     type: AddressType
     any_ip: bool = False
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """Until when an address serves (boot time, nanoseconds) and for how many bytes; 0: no end.
+
+    `preferred_ns` and `budget` end that sockets are given it, `valid_ns` and a `hard` budget that
+    packets leave from it. At `warn` bytes the hooks tell the agent.
+    """
+
+    preferred_ns: int = 0
+    valid_ns: int = 0
+    budget: int = 0
+    warn: int = 0
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +53,9 @@ class PrefixRow:
     """From what a hook gives a source: `pool[0]` is also the source that the mark selects.
 
     `pool` lists every address that may be handed out; the first `configured` of them exist on
-    an interface, the others only by an any-IP local route (bindable with FREEBIND for IPv6).
+    an interface, the others only by an any-IP local route (bindable with FREEBIND for IPv6). The
+    last `spares` of it are given, in this order, only while the leases of all others are over.
+    `leases` are the ids of their leases, in the order of `pool`; () if none of them ends.
     """
 
     type: AddressType
@@ -42,6 +64,8 @@ class PrefixRow:
     mark: int
     pool: tuple[IPAddress, ...]
     configured: int
+    spares: int = 0
+    leases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +95,7 @@ class Projection:
     addresses: frozenset[Address] = frozenset()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[Rule] = frozenset()
+    leases: dict[int, LeaseRow] = field(default_factory=dict)
     spans: dict[IPNetwork, SpanRow] = field(default_factory=dict)
     sources: dict[IPAddress, SourceRow] = field(default_factory=dict)
     prefixes: dict[int, PrefixRow] = field(default_factory=dict)

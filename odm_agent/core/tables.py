@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
 from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IPNetwork
-from odm_agent.core.projection import CgroupRow, PrefixRow, Projection, SourceRow, SpanRow
+from odm_agent.core.projection import CgroupRow, LeaseRow, PrefixRow, Projection, SourceRow, SpanRow
 
 Key = TypeVar("Key")
 Row = TypeVar("Row")
@@ -55,6 +55,8 @@ class Drop:
     key: Any
 
 
+#: Until when, and for how many bytes, addresses serve, by the ids of their leases.
+LEASES: Final[Table[int, LeaseRow]] = Table("leases")
 #: Typed networks: their sources are denied to whom the type is not allowed.
 SPANS: Final[Table[IPNetwork, SpanRow]] = Table("spans", "typing {}")
 #: The typings of single local addresses.

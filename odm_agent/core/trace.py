@@ -12,15 +12,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import UnionType
 from typing import Any, Final, get_args
 
-from odm_agent.core import demands, events, grants, host, leases, model
+from odm_agent.core import demands, events, grants, host, leases, lifetimes, model
 from odm_agent.core.clock import Moment
 from odm_agent.core.events import Event
 
 _TYPES: Final[tuple[Any, ...]] = (
     *get_args(Event),
-    *(events.Dirty, demands.Demand, grants.Grant, grants.GrantKey, grants.Lifetime, Moment),
+    *(events.Dirty, demands.Demand, grants.Grant, grants.GrantKey, Moment),
     *(model.AddressType, model.Family, model.Placement, model.TypedPrefix, host.Address),
-    *(leases.Lease, leases.Phase),
+    *(leases.Lease, lifetimes.Lifetime, lifetimes.Phase, lifetimes.Terms, lifetimes.AddressLease),
     *(IPv4Address, IPv4Network, IPv6Address, IPv6Network, frozenset, float),
 )
 _NAMES: Final = {type_.__name__: type_ for type_ in _TYPES}

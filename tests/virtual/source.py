@@ -8,7 +8,8 @@ from odm_agent.core import trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Release, Request
 from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
-from odm_agent.core.grants import Grant, GrantKey, Lifetime, Want
+from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.sources.base import Input, Output, Received, Send
 

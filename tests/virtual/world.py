@@ -18,7 +18,7 @@ from odm_agent.core import trace
 from odm_agent.core.actions import KernelAction, RemoveAddress
 from odm_agent.core.clock import Moment
 from odm_agent.core.demands import Demand
-from odm_agent.core.effects import Answer, Effect, Look, Record
+from odm_agent.core.effects import Answer, Effect, EndSockets, Look, Record
 from odm_agent.core.errors import KernelError
 from odm_agent.core.events import (
     Asked,
@@ -31,8 +31,9 @@ from odm_agent.core.events import (
     Probed,
     Withdrawn,
 )
-from odm_agent.core.grants import Grant, Lifetime, Want
+from odm_agent.core.grants import Grant, Want
 from odm_agent.core.host import Address
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import ClassPolicy, IPAddress, TypedPrefix
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.journal import Journal, JournalError
@@ -292,6 +293,10 @@ class World:
             chosen = maps.choices[caller.want]
             assert any(answer.address in maps.prefixes[each].pool for each in chosen)
         assert self.boot_s <= caller.until_s + 1e-6
+
+    def end_sockets(self, ended: EndSockets) -> None:
+        """No address of this world ends yet."""
+        raise NotImplementedError(ended)
 
     def send(self, source: str, message: Send) -> None:
         """The server of the scripted source hears a request."""

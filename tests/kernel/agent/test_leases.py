@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from odm_agent.core import trace
-from odm_agent.core.grants import Grant, GrantKey, Lifetime
+from odm_agent.core.grants import Grant, GrantKey
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.journal import Journal
 from tests.kernel.agent.conftest import eventually

@@ -13,8 +13,9 @@ from odm_agent.core.asking import MOST_DEMANDS, USABLE_S
 from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Record, Release, Request
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import Dirty, Failed, Granted, Offered
-from odm_agent.core.grants import GrantKey, Lifetime
-from odm_agent.core.leases import Lease, Phase
+from odm_agent.core.grants import GrantKey
+from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Lifetime, Phase
 from odm_agent.core.looking import RESYNC_S, RETRY_S
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from tests.virtual.source import APART_S, FIXED6, SENT, SESSION4, SESSION6, Reply, grant

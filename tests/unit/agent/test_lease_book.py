@@ -9,8 +9,9 @@ import pytest
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Record
-from odm_agent.core.grants import Grant, GrantKey, Lifetime
+from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from tests.virtual.world import FullDisk
 

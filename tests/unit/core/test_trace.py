@@ -8,8 +8,9 @@ import pytest
 from odm_agent.core import events, trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.demands import Demand
-from odm_agent.core.grants import Grant, GrantKey, Lifetime
+from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.host import Address
+from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 
 WANT = (AddressType.FIXED, Family.IPV4)
@@ -34,6 +35,8 @@ EVENTS = (
         ready=frozenset({3, 1}),
         to_probe=frozenset({ADDRESS}),
     ),
+    events.Metered(frozenset({1}), frozenset({2})),
+    events.Rotated(frozenset({3})),
     events.Tick(),
 )
 NOW = Moment(12.345678901, 1_700_000_000.123)

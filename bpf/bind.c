@@ -6,18 +6,15 @@ static __always_inline struct odm_decision odm_narrow(const struct odm_call *cal
 						      struct odm_addr *addr)
 {
 	struct odm_decision d = odm_check_want(call);
-	struct odm_prefix *prefix;
-	struct odm_addr *picked;
+	bool any_ip = odm_binds_any_ip(call);
+	struct odm_offer offer;
 
 	if (d.verdict == ODM_REFUSE)
 		return d;
-	prefix = odm_choose_prefix(call->type, call->family, call->sk->bound_dev_if);
-	if (!prefix)
+	offer = odm_offer_for(call, any_ip);
+	if (!offer.prefix)
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, call->type);
-	picked = odm_pick(prefix, odm_binds_any_ip(prefix, call->sock));
-	if (!picked)
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, call->type);
-	*addr = *picked;
+	*addr = odm_offered(call, &offer, any_ip);
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, call->type);
 }
 

@@ -13,7 +13,7 @@ static __always_inline bool odm_stays_free(const struct bpf_sock *sk,
 		return true;
 	if (sk->family == AF_INET && sk->protocol == IPPROTO_TCP)
 		return false;
-	return ODM_POOL_SIZE(odm_pool_of(prefix)) == 1;
+	return odm_current(prefix) == 1;
 }
 
 /* What a socket is to get, or has: decided first, then counted, then given. */
@@ -22,22 +22,35 @@ struct odm_gift {
 	u32 mark;
 };
 
+/* The slot that the mark selects, if the socket may be served by the mark. */
+static __always_inline struct odm_slot *odm_marked_slot(const struct odm_call *call,
+							const struct odm_offer *offer)
+{
+	struct odm_prefix *prefix = offer->prefix;
+	struct odm_slot *slot;
+
+	if (!call->sk->src_port && !odm_stays_free(call->sk, prefix))
+		return NULL;
+	slot = odm_may_mark(call, prefix->mark) ? odm_first(prefix) : NULL;
+	if (slot && offer->index != ODM_POOL_FIRST(odm_pool_of(prefix)) &&
+	    !odm_lease_open(slot->lease))
+		return NULL; /* over, and the agent has not yet led the mark elsewhere */
+	return slot;
+}
+
 /* By bpf_bind where nothing is lost by it, or where the socket has no port yet; else by a mark. */
 static __always_inline struct odm_decision
-odm_choose_gift(const struct odm_call *call, const struct odm_prefix *prefix, struct odm_gift *gift)
+odm_choose_gift(const struct odm_call *call, const struct odm_offer *offer, struct odm_gift *gift)
 {
-	bool by_mark = (call->sk->src_port || odm_stays_free(call->sk, prefix)) &&
-		       odm_may_mark(call, prefix->mark);
-	struct odm_addr *addr;
+	struct odm_slot *marked = odm_marked_slot(call, offer);
 
-	if (call->sk->src_port && !by_mark)
-		return odm_without_address(call, ODM_R_FOREIGN_MARK);
-	addr = by_mark ? odm_first(prefix) : odm_pick(prefix, odm_binds_any_ip(prefix, call->sock));
-	if (!addr)
-		return odm_without_address(call, ODM_R_NOT_LOCAL);
-	gift->addr = *addr;
-	gift->mark = prefix->mark;
-	return ODM_DECIDE(ODM_ASSIGN, by_mark ? ODM_R_MARKED : ODM_R_BOUND, call->type);
+	if (call->sk->src_port && !marked)
+		return odm_without_address(call, odm_may_mark(call, offer->prefix->mark)
+							 ? ODM_R_NO_ADDRESS
+							 : ODM_R_FOREIGN_MARK);
+	gift->addr = marked ? marked->addr : odm_offered(call, offer, odm_binds_any_ip(call));
+	gift->mark = offer->prefix->mark;
+	return ODM_DECIDE(ODM_ASSIGN, marked ? ODM_R_MARKED : ODM_R_BOUND, call->type);
 }
 
 /* A connected UDP socket keeps the source, whatever it is connected to next, and whatever its class. */
@@ -64,11 +77,11 @@ odm_give(const struct odm_call *call, const struct odm_gift *gift, struct odm_de
 
 /*
  * A UDP server connects to the peer that it answers: the prefix and type of the address asked, in
- * `prefix` and `answer`. No hook can bind its socket any more, so the prefix's mark gives the source,
+ * `offer` and `answer`. No hook can bind its socket any more, so the prefix's mark gives the source,
  * its first address. An untyped one can't be chosen at all: that is left to the kernel (ACCEPT).
  */
 static __always_inline struct odm_decision
-odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct odm_prefix **prefix)
+odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct odm_offer *offer)
 {
 	const struct bpf_sock_addr *ctx = answer->ctx;
 	struct odm_addr asked = {};
@@ -80,45 +93,51 @@ odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct 
 	if (!d.type)
 		return ODM_DECIDE(ODM_ACCEPT, ODM_R_ANSWERED, 0);
 	prefix_id = odm_source_of(&asked).prefix_id;
-	*prefix = odm_prefixes.lookup(&prefix_id);
-	if (*prefix)
+	offer->prefix = odm_prefixes.lookup(&prefix_id);
+	if (!offer->prefix)
+		return ODM_LEAVE_ALONE;
+	offer->slot = odm_first(offer->prefix);
+	offer->index = ODM_POOL_FIRST(odm_pool_of(offer->prefix));
+	if (offer->slot)
 		answer->type = d.type;
+	else
+		offer->prefix = NULL;
 	return ODM_LEAVE_ALONE;
 }
 
-/* The prefix of the type that the socket wants; NULL: `d` says what follows. */
-static __always_inline struct odm_prefix *odm_wanted_prefix(const struct odm_call *call,
-							    struct odm_decision *d)
+/* What there is of the type that the socket wants; without a prefix, `d` says what follows. */
+static __always_inline struct odm_offer odm_wanted(const struct odm_call *call,
+						   struct odm_decision *d)
 {
-	struct odm_prefix *prefix;
+	struct odm_offer offer = {};
 
 	*d = call->type ? odm_check_want(call) : odm_untyped(call);
 	if (!call->type || d->verdict == ODM_REFUSE)
-		return NULL;
-	prefix = odm_choose_prefix(call->type, call->family, call->sk->bound_dev_if);
-	if (!prefix)
+		return offer;
+	offer = odm_offer_for(call, odm_binds_any_ip(call));
+	if (!offer.prefix)
 		*d = odm_without_address(call, ODM_R_NO_ADDRESS);
-	return prefix;
+	return offer;
 }
 
 static __always_inline struct odm_decision odm_decide_connect(const struct odm_call *call,
 							      const struct odm_addr *destination,
 							      struct odm_gift *gift)
 {
-	struct odm_prefix *prefix = NULL;
 	struct odm_call wanted = *call;
+	struct odm_offer offer = {};
 	struct odm_decision d;
 
 	if (!odm_is_any(&gift->addr) && !odm_is_exempt(&gift->addr))
 		return odm_check_source(call->class, odm_source_of(&gift->addr), call->asked);
 	if (odm_may_answer(call, &gift->addr)) {
-		d = odm_answer_by_mark(&wanted, destination, &prefix);
+		d = odm_answer_by_mark(&wanted, destination, &offer);
 		if (!d.silent)
 			return d;
 	}
-	if (!prefix)
-		prefix = odm_wanted_prefix(call, &d);
-	return prefix ? odm_choose_gift(&wanted, prefix, gift) : d;
+	if (!offer.prefix)
+		offer = odm_wanted(call, &d);
+	return offer.prefix ? odm_choose_gift(&wanted, &offer, gift) : d;
 }
 
 /*

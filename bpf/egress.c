@@ -80,6 +80,8 @@ static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *s
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
 	} else if (odm_strays(skb, source)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, source.type);
+	} else if (!odm_lease_valid(source.lease)) {
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type);
 	}
 	return ODM_LEAVE_ALONE;
 }
@@ -139,27 +141,6 @@ static __always_inline bool odm_answer_stays(struct __sk_buff *skb,
 	return !odm_source_of_inline(source).type && odm_may_be_held(skb, class_id);
 }
 
-/* Both addresses of a packet. Read in place where the header lies there, as it does but for odd packets. */
-static __always_inline bool odm_packet_ends(struct __sk_buff *skb, struct odm_addr *source,
-					    struct odm_addr *destination)
-{
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__be32 *v4 = data + 12, *v6 = data + 8;
-
-	if (skb->protocol == bpf_htons(ETH_P_IP) && data + 20 <= end) {
-		*source = odm_addr4(v4[0]);
-		*destination = odm_addr4(v4[1]);
-		return true;
-	}
-	if (skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end) {
-		*source = ODM_ADDR6(v6);
-		v6 += 4;
-		*destination = ODM_ADDR6(v6);
-		return true;
-	}
-	return odm_packet_source(skb, source) && odm_packet_destination(skb, destination);
-}
-
 /*
  * A datagram to a group, over `lo` since IPv4 takes a source there for the wish to send there: it would be
  * lost without an error. Who has bound the socket to `lo` wants it so.
@@ -216,6 +197,25 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	return d.verdict != ODM_REFUSE;
 }
 
+/* Count what leaves from a typed address; false: it may not, since the address's hard budget is used up. */
+static __always_inline bool odm_account(struct __sk_buff *skb, u16 class_id,
+					struct odm_source source)
+{
+	u32 index = odm_usage_index(class_id, source.type), weight = odm_packet_weight(skb);
+	struct odm_traffic *traffic;
+
+	if (source.lease && !odm_lease_spend(source.lease, weight, class_id, source.type)) {
+		odm_count(class_id, ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type), ODM_H_EGRESS);
+		return false;
+	}
+	traffic = odm_traffic.lookup(&index);
+	if (traffic) { /* atomic: softirq may interrupt on this CPU */
+		__sync_fetch_and_add(&traffic->bytes, weight);
+		__sync_fetch_and_add(&traffic->packets, 1);
+	}
+	return true;
+}
+
 /* cgroup_skb/egress: an untyped source costs one lookup. */
 int odm_egress(struct __sk_buff *skb)
 {
@@ -229,7 +229,7 @@ int odm_egress(struct __sk_buff *skb)
 
 	if (skb->ifindex == LOOPBACK_IFINDEX)
 		return odm_egress_local(skb);
-	if (!odm_packet_source(skb, &addr))
+	if (!odm_packet_ends(skb, &addr, &destination))
 		return 1; /* neither IPv4 nor IPv6: no type has it */
 	source = odm_source_of_inline(&addr);
 	settings = odm_settings_get();
@@ -240,8 +240,8 @@ int odm_egress(struct __sk_buff *skb)
 		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type) {
-		if (!cgroup.class_id || !odm_packet_destination(skb, &destination) ||
-		    odm_is_exempt_inline(&addr) || odm_leaves_alone(settings, &destination))
+		if (!cgroup.class_id || odm_is_exempt_inline(&addr) ||
+		    odm_leaves_alone(settings, &destination))
 			return 1; /* untyped to a class, or left alone */
 	}
 	class = odm_class_row(cgroup.class_id);
@@ -250,9 +250,15 @@ int odm_egress(struct __sk_buff *skb)
 	d = odm_decide_egress(skb, class, cgroup, source, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
 		d = odm_reserve_for_datagram(skb, class, cgroup.class_id, &addr, source.type);
-	if (d.silent || odm_is_outsider(skb))
-		return 1; /* as it should be, or not ours to judge */
-	d = odm_soften(d, class->mode);
-	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
-	return d.verdict != ODM_REFUSE;
+	if (!d.silent) {
+		if (odm_is_outsider(skb))
+			return 1; /* not ours to judge */
+		d = odm_soften(d, class->mode);
+		odm_count(cgroup.class_id, d, ODM_H_EGRESS);
+		if (d.verdict == ODM_REFUSE)
+			return 0;
+	}
+	if (!source.type || odm_is_exempt_inline(&destination))
+		return 1; /* what is counted is what leaves the link from a typed address */
+	return odm_account(skb, cgroup.class_id, source);
 }

@@ -14,6 +14,8 @@ static __always_inline struct odm_decision odm_decide_syn(const struct odm_class
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 	} else if (!odm_may(class, destination.type) && !odm_kept(cgroup, destination.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, destination.type);
+	} else if (!odm_lease_valid(destination.lease)) {
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, destination.type);
 	} else if (class->flags & ODM_CLASS_CAPPED &&
 		   odm_at_cap(cgroup.class_id, destination.type)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CAP_SOCKETS, destination.type);

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 5
+#define ODM_ABI_TAG 6
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -24,6 +24,8 @@
 #define ODM_MAX_CHOICES 8     /* prefixes that serve one type of one family */
 #define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
 #define ODM_MAX_SPANS 4096
+#define ODM_MAX_LEASES 16384
+#define ODM_MAX_EVENTS 262144 /* bytes of events that are not read yet */
 #define ODM_MAX_CGROUPS 16384
 #define ODM_MAX_DEPTH 32     /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_ASKED 131072 /* questions to UDP servers; each class has its share */
@@ -103,7 +105,8 @@ enum odm_reason {
 	ODM_R_CAP_REQUESTS = 20,    /* REFUSE: the class asks for the type too often */
 	ODM_R_UPLINK = 21,          /* REFUSE: on its way out by another uplink than its own */
 	ODM_R_UNDECIDED = 22, /* REFUSE: only the agent can tell the cgroup's class, and hasn't */
-	ODM_REASONS = 23,
+	ODM_R_ENDED = 23,     /* REFUSE: the address's time, or its hard budget, is over */
+	ODM_REASONS = 24,
 };
 
 enum odm_hook {
@@ -124,7 +127,8 @@ enum odm_loss {
 	ODM_LOST_SOCKET = 1,  /* no storage: a socket of a class with caps is not counted */
 	ODM_LOST_ADDRESS = 2, /* a socket is counted by class and type, not by its address */
 	ODM_LOST_CGROUP = 3,  /* a new cgroup waits for the agent to be classified */
-	ODM_LOSSES = 4,
+	ODM_LOST_EVENT = 4,   /* odm_events was full: the agent finds out later, by looking */
+	ODM_LOSSES = 5,
 };
 
 /* An address in network order; IPv4 as ::ffff:a.b.c.d. */
@@ -308,7 +312,7 @@ struct odm_source {
 	__u16 prefix_id; /* 0: untyped */
 	__u8 type;
 	__u8 flags;
-	__u32 pad;
+	__u32 lease; /* 0: none, it never ends */
 };
 _Static_assert(sizeof(struct odm_source) == 8, "odm_source");
 
@@ -318,8 +322,71 @@ struct odm_span_key {
 };
 _Static_assert(sizeof(struct odm_span_key) == 20, "odm_span_key");
 
+#define ODM_LEASE_HARD 0x01 /* a packet after the budget does not leave */
+
 /*
- * A pool is odm_pools[first .. first + size - 1]; size 0: nothing to hand out. The first
+ * odm_leases[lease id]: until when an address serves (boot time, suspend included), and for how many bytes; a 0
+ * is no end. That it is over is worked out at each use and noted nowhere: nobody has to be alive for that.
+ */
+struct odm_lease {
+	__u64 preferred_ns; /* until then, sockets are given it */
+	__u64 valid_ns;     /* until then, packets leave from it */
+	__u64 budget;       /* with so many bytes sent, sockets are given it no more */
+	__u64 warn;         /* with so many, the agent is told */
+	__u32 flags;
+	__u32 pad;
+	__u64 room;
+};
+_Static_assert(sizeof(struct odm_lease) == 48, "odm_lease");
+
+/* odm_meters[lease id]: what was sent by it (odm_packet_weight). */
+struct odm_meter {
+	struct bpf_spin_lock lock; /* for hard budgets */
+	__u32 told;                /* bit N: an event of kind N was sent */
+	__u64 bytes;
+	__u64 packets;
+	__u64 room;
+};
+_Static_assert(sizeof(struct odm_meter) == 32, "odm_meter");
+
+/* odm_traffic[class id * ODM_TYPES + type]: what was sent, by each CPU. */
+struct odm_traffic {
+	__u64 bytes;
+	__u64 packets;
+};
+_Static_assert(sizeof(struct odm_traffic) == 16, "odm_traffic");
+
+enum odm_event_kind {
+	ODM_E_WARN = 0,    /* a lease has reached its `warn` */
+	ODM_E_SPENT = 1,   /* a lease has reached its budget */
+	ODM_E_REFUSED = 2, /* something was refused; not each time */
+	ODM_EVENTS = 3,
+};
+
+/* What stands in odm_events. */
+struct odm_event {
+	__u64 boot_ns;
+	__u64 cgroup; /* of REFUSED: whose it was, if known */
+	__u32 lease;
+	__u16 class_id;
+	__u8 kind;
+	__u8 type;
+	__u8 reason;
+	__u8 hook;
+	__u16 pad;
+	__u32 pad2;
+};
+_Static_assert(sizeof(struct odm_event) == 32, "odm_event");
+
+/* odm_slots[slot]: an address of a pool. */
+struct odm_slot {
+	struct odm_addr addr;
+	__u32 lease;
+};
+_Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
+
+/*
+ * A pool is odm_slots[first .. first + size - 1]; size 0: nothing to hand out. The first
  * `configured` addresses exist on an interface, the rest need FREEBIND (IPv6).
  */
 #define ODM_POOL_FIRST(pool) ((__u32)(pool))
@@ -330,12 +397,13 @@ _Static_assert(sizeof(struct odm_span_key) == 20, "odm_span_key");
 struct odm_prefix {
 	__u8 type;
 	__u8 family;
-	__u16 pad;
+	__u16 spares; /* how many of the pool, its last ones, wait until the others' leases are over */
 	__u32 ifindex; /* the uplink; kept while there is nothing to hand out */
 	__u32 mark;    /* 0: none */
 	__u32 pad2;
-	__u64 pool; /* ODM_POOL_*: one word, so that a change of pool is seen whole */
-	__u64 room[3];
+	__u64 pool;     /* ODM_POOL_*: one word, so that a change of pool is seen whole */
+	__u64 fresh[2]; /* the key of odm_fresh.h; 0: sockets share addresses */
+	__u64 room;
 };
 _Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
 

@@ -72,6 +72,40 @@ static __always_inline __u8 odm_why_not(__u16 class_id)
 	return class_id == ODM_UNDECIDED_CLASS ? ODM_R_UNDECIDED : ODM_R_CLASS;
 }
 
+/* Can the caller's socket be bound to addresses that no interface has? */
+static __always_inline bool odm_binds_any_ip(const struct odm_call *call)
+{
+	return call->family == ODM_IPV4 || (call->sock && call->sock->flags & ODM_SOCKET_FREEBIND);
+}
+
+/* What there is of the type that the socket wants. */
+static __always_inline struct odm_offer odm_offer_for(const struct odm_call *call, bool any_ip)
+{
+	struct odm_wish wish = {
+		.ifindex = call->sk->bound_dev_if,
+		.type = call->type,
+		.family = call->family,
+		.any_ip = any_ip,
+	};
+
+	return odm_offer_of(&wish);
+}
+
+/* The address that is offered: that of the slot, or one of the socket's own (`any_ip`: it may have one). */
+static __always_inline struct odm_addr odm_offered(const struct odm_call *call,
+						   const struct odm_offer *offer, bool any_ip)
+{
+	struct odm_addr addr = offer->slot->addr;
+	u64 key[2] = { offer->prefix->fresh[0], offer->prefix->fresh[1] }, id;
+
+	if (!key[0] || !any_ip || call->family != ODM_IPV6)
+		return addr;
+	id = odm_fresh_id(key, odm_cookie(call->ctx));
+	addr.w[2] = bpf_htonl(id >> 32);
+	addr.w[3] = bpf_htonl(id);
+	return addr;
+}
+
 /*
  * A group of multicast beyond the link, from a socket that has its type by default and is bound to no
  * device: as without us. Which interface a group is meant for is said by IP_MULTICAST_IF, a control

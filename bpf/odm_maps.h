@@ -60,8 +60,17 @@ ODM_MAP("array", u32, struct odm_prefix, odm_prefixes, ODM_MAX_PREFIXES, 0);
 /* interface that is an uplink -> 1. Full: the agent says so; packets may stray by those left out. */
 ODM_MAP("hash", u32, u32, odm_uplinks, ODM_MAX_UPLINKS, BPF_F_NO_PREALLOC);
 
-/* index -> an address of some prefix's pool. */
-ODM_MAP("array", u32, struct odm_addr, odm_pools, ODM_MAX_POOL, 0);
+/* slot -> an address of some prefix's pool. */
+ODM_MAP("array", u32, struct odm_slot, odm_slots, ODM_MAX_POOL, 0);
+
+/* lease id -> until when, and for how many bytes, an address serves. */
+ODM_MAP("array", u32, struct odm_lease, odm_leases, ODM_MAX_LEASES, 0);
+
+/* lease id -> what was sent. Hooks write; the agent sets it when the lease begins. */
+ODM_MAP("array", u32, struct odm_meter, odm_meters, ODM_MAX_LEASES, 0);
+
+/* class and type -> what was sent. Hooks write; agent reads. */
+ODM_MAP("percpu_array", u32, struct odm_traffic, odm_traffic, ODM_MAX_CLASSES *ODM_TYPES, 0);
 
 /* type and family -> prefixes, the best first. */
 ODM_MAP("array", u32, struct odm_choice, odm_choices, ODM_TYPES *ODM_FAMILIES, 0);
@@ -95,6 +104,21 @@ ODM_MAP("array", u32, struct odm_usage, odm_usage, ODM_MAX_CLASSES *ODM_TYPES, 0
  * nothing is taken back later.
  */
 ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREALLOC);
+
+/*
+ * Events for the agent, in their order. Hooks write; agent reads. Full: lost, and counted as that. A ring buffer
+ * has no keys; BCC has no macro for a pinned one.
+ */
+struct odm_events_table {
+	int key;
+	u32 leaf;
+	void *(*ringbuf_reserve)(u64 size);
+	void (*ringbuf_submit)(void *event, u64 flags);
+	u32 max_entries;
+};
+__attribute__((section(
+	"maps/ringbuf:" ODM_PINS
+	"/odm_events"))) struct odm_events_table odm_events = { .max_entries = ODM_MAX_EVENTS };
 
 /* enum odm_loss -> how often. Hooks write; agent reads. */
 ODM_MAP("percpu_array", u32, u64, odm_missed, ODM_MISSED, 0);

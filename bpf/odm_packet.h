@@ -33,6 +33,27 @@ static __always_inline bool odm_packet_destination(struct __sk_buff *skb, struct
 	return true;
 }
 
+/* Both addresses of a packet. Read in place where the header lies there, as it does but for odd packets. */
+static __always_inline bool odm_packet_ends(struct __sk_buff *skb, struct odm_addr *source,
+					    struct odm_addr *destination)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__be32 *v4 = data + 12, *v6 = data + 8;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP) && data + 20 <= end) {
+		*source = odm_addr4(v4[0]);
+		*destination = odm_addr4(v4[1]);
+		return true;
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end) {
+		*source = ODM_ADDR6(v6);
+		v6 += 4;
+		*destination = ODM_ADDR6(v6);
+		return true;
+	}
+	return odm_packet_source(skb, source) && odm_packet_destination(skb, destination);
+}
+
 /*
  * Skip hop-by-hop, routing, fragment, destination options and AH, which may stand before the
  * transport. A fragment header is still there only where one fragment is the whole (RFC 6946).
@@ -73,6 +94,26 @@ static __always_inline int odm_transport(struct __sk_buff *skb, u32 *offset)
 		next = head[0];
 	}
 	return -1;
+}
+
+/*
+ * How many IP bytes a packet is on the wire: one that is still to be cut into segments has its headers in each of
+ * them. Too few only for UDP that IP cuts into fragments later, and for more headers than we read.
+ */
+static __always_inline u32 odm_packet_weight(struct __sk_buff *skb)
+{
+	u32 segments = skb->gso_segs, headers = 0;
+	int protocol;
+	__u8 offset;
+
+	if (segments <= 1)
+		return skb->len;
+	protocol = odm_transport(skb, &headers);
+	if (protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, headers + 12, &offset, 1))
+		headers += (offset >> 4) * 4;
+	else if (protocol == IPPROTO_UDP)
+		headers += 8;
+	return skb->len + (segments - 1) * headers;
 }
 
 /*

@@ -97,6 +97,8 @@ static __always_inline struct odm_decision odm_check_source(const struct odm_cla
 	}
 	if (!odm_may(class, source.type))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+	if (!odm_lease_valid(source.lease))
+		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type);
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ALLOWED, source.type);
 }
 

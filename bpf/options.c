@@ -81,8 +81,9 @@ static __always_inline bool odm_store_type(struct bpf_sock *sk, u8 type, u16 cla
 static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
 	u32 *optval = ctx->optval, flags = value & ODM_FLAGS_MASK;
-	struct odm_prefix *prefix;
+	struct odm_wish wish = { .family = ODM_IPV6, .any_ip = true };
 	struct odm_socket *sock;
+	struct odm_offer offer;
 	u64 pool;
 
 	if (!odm_kernel_has_option(sk) || (void *)(optval + 1) > ctx->optval_end) {
@@ -93,10 +94,12 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 		*optval = flags;
 		return;
 	}
-	prefix = odm_choose_prefix((value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT, ODM_IPV6, 0);
+	wish.type = (value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT;
+	offer = odm_offer_of(&wish);
 	sock = odm_sockets.sk_storage_get(sk, 0, 0);
-	pool = prefix ? odm_pool_of(prefix) : 0;
-	if (!sock || ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool)) {
+	pool = offer.prefix ? odm_pool_of(offer.prefix) : 0;
+	if (!sock || !offer.prefix ||
+	    (ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) && !offer.prefix->fresh[0])) {
 		ctx->optlen = -1;
 		return;
 	}

@@ -5,16 +5,11 @@
 static __always_inline struct odm_decision odm_send_from_type(const struct odm_call *call,
 							      struct odm_addr *source)
 {
-	struct odm_prefix *prefix =
-		odm_choose_prefix(call->type, call->family, call->sk->bound_dev_if);
-	struct odm_addr *picked;
+	struct odm_offer offer = odm_offer_for(call, call->asked);
 
-	if (!prefix)
+	if (!offer.prefix)
 		return odm_without_address(call, ODM_R_NO_ADDRESS);
-	picked = odm_pick(prefix, call->asked);
-	if (!picked)
-		return odm_without_address(call, ODM_R_NO_ADDRESS);
-	*source = *picked;
+	*source = odm_offered(call, &offer, call->asked);
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, call->type);
 }
 

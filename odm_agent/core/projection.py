@@ -55,7 +55,9 @@ class PrefixRow:
     `pool` lists every address that may be handed out; the first `configured` of them exist on
     an interface, the others only by an any-IP local route (bindable with FREEBIND for IPv6). The
     last `spares` of it are given, in this order, only while the leases of all others are over.
-    `leases` are the ids of their leases, in the order of `pool`; () if none of them ends.
+    `leases` are the ids of their leases, in the order of `pool`; () if none of them ends. `fresh`
+    is the key (16 bytes) of the hash that makes an address of its own for each IPv6 socket; b"":
+    they share those of the pool.
     """
 
     type: AddressType
@@ -66,6 +68,7 @@ class PrefixRow:
     configured: int
     spares: int = 0
     leases: tuple[int, ...] = ()
+    fresh: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,5 +73,5 @@ CGROUPS: Final[Table[int, CgroupRow]] = Table("cgroups", "classifying cgroup num
 UPLINKS: Final[Table[int, None]] = Table("uplinks")
 
 ALL: Final[tuple[Table[Any, Any], ...]] = (
-    *(SPANS, SOURCES, PREFIXES, CHOICES, CLASSES, CGROUPS, UPLINKS),
+    *(LEASES, SPANS, SOURCES, PREFIXES, CHOICES, CLASSES, CGROUPS, UPLINKS),
 )

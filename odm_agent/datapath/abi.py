@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 5
+ABI_TAG: Final = 6
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -20,6 +20,8 @@ MAX_POOL: Final = 65536
 MAX_CHOICES: Final = 8
 MAX_SOURCES: Final = 16384
 MAX_SPANS: Final = 4096
+MAX_LEASES: Final = 16384
+MAX_EVENTS: Final = 262144
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_ASKED: Final = 131072
@@ -65,6 +67,7 @@ FOLDER_TRUSTED: Final = 0x01
 FOLDER_GLOBS: Final = 0x02
 SOURCE_BROADCAST: Final = 0x01
 SOURCE_ANY_IP: Final = 0x02
+LEASE_HARD: Final = 0x01
 SOCKET_FOREIGN: Final = 0x01
 SOCKET_RAW: Final = 0x02
 SOCKET_FREEBIND: Final = 0x04
@@ -115,6 +118,7 @@ class Reason(IntEnum):
     CAP_REQUESTS = 20
     UPLINK = 21
     UNDECIDED = 22
+    ENDED = 23
 
 
 class Hook(IntEnum):
@@ -137,6 +141,15 @@ class Loss(IntEnum):
     SOCKET = 1
     ADDRESS = 2
     CGROUP = 3
+    EVENT = 4
+
+
+class EventKind(IntEnum):
+    """enum odm_event_kind."""
+
+    WARN = 0
+    SPENT = 1
+    REFUSED = 2
 
 
 class ByteKind(IntEnum):
@@ -332,7 +345,7 @@ class Source(ct.Structure):
         ("prefix_id", ct.c_uint16),
         ("type", ct.c_uint8),
         ("flags", ct.c_uint8),
-        ("pad", ct.c_uint32),
+        ("lease", ct.c_uint32),
     )
 
 
@@ -342,18 +355,74 @@ class SpanKey(ct.Structure):
     _fields_ = (("prefix_length", ct.c_uint32), ("addr", Addr))
 
 
+class Lease(ct.Structure):
+    """struct odm_lease."""
+
+    _fields_ = (
+        ("preferred_ns", ct.c_uint64),
+        ("valid_ns", ct.c_uint64),
+        ("budget", ct.c_uint64),
+        ("warn", ct.c_uint64),
+        ("flags", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("room", ct.c_uint64),
+    )
+
+
+class Meter(ct.Structure):
+    """struct odm_meter."""
+
+    _fields_ = (
+        ("lock", ct.c_uint32),
+        ("told", ct.c_uint32),
+        ("bytes", ct.c_uint64),
+        ("packets", ct.c_uint64),
+        ("room", ct.c_uint64),
+    )
+
+
+class Traffic(ct.Structure):
+    """struct odm_traffic."""
+
+    _fields_ = (("bytes", ct.c_uint64), ("packets", ct.c_uint64))
+
+
+class Event(ct.Structure):
+    """struct odm_event."""
+
+    _fields_ = (
+        ("boot_ns", ct.c_uint64),
+        ("cgroup", ct.c_uint64),
+        ("lease", ct.c_uint32),
+        ("class_id", ct.c_uint16),
+        ("kind", ct.c_uint8),
+        ("type", ct.c_uint8),
+        ("reason", ct.c_uint8),
+        ("hook", ct.c_uint8),
+        ("pad", ct.c_uint16),
+        ("pad2", ct.c_uint32),
+    )
+
+
+class Slot(ct.Structure):
+    """struct odm_slot."""
+
+    _fields_ = (("addr", Addr), ("lease", ct.c_uint32))
+
+
 class Prefix(ct.Structure):
     """struct odm_prefix; `pool` is packed by `pack_pool`."""
 
     _fields_ = (
         ("type", ct.c_uint8),
         ("family", ct.c_uint8),
-        ("pad", ct.c_uint16),
+        ("spares", ct.c_uint16),
         ("ifindex", ct.c_uint32),
         ("mark", ct.c_uint32),
         ("pad2", ct.c_uint32),
         ("pool", ct.c_uint64),
-        ("room", ct.c_uint64 * 3),
+        ("fresh", ct.c_uint64 * 2),
+        ("room", ct.c_uint64),
     )
 
 
@@ -475,7 +544,17 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_asked": Asked,
     "odm_asked_slot": AskedSlot,
     "odm_asked_turn": AskedTurn,
+    "odm_lease": Lease,
+    "odm_meter": Meter,
+    "odm_traffic": Traffic,
+    "odm_event": Event,
+    "odm_slot": Slot,
 }
+
+
+def pack_key(key: bytes) -> ct.Array[ct.c_uint64]:
+    """A key of 16 bytes as the programs hold it; b"" is none."""
+    return (ct.c_uint64 * 2).from_buffer_copy(key or bytes(16))
 
 
 def pack_types(types: Collection[AddressType]) -> int:

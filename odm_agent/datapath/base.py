@@ -34,6 +34,17 @@ class LiveKey:
     type: AddressType
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What left the host: IP bytes (headers included, after segmentation) and packets.
+
+    A packet that the interface cuts into segments is one.
+    """
+
+    bytes: int
+    packets: int
+
+
 def unconfigured(family: Family) -> IPAddress:
     """What stands for all addresses of a family that are not configured."""
     return IPv6Address(0) if family is Family.IPV6 else IPv4Address(0)

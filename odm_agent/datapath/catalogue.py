@@ -69,7 +69,7 @@ ALL: Final = CGROUP | ELSEWHERE | TRACEPOINTS
 BY_KERNEL_NAME: Final = {name.removeprefix("bpf_iter__")[:15]: name for name in ALL}
 
 #: bpf_map_type and map flags of the kernel's UAPI.
-_HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE = 1, 2, 5, 6, 9, 11
+_HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE, _RINGBUF = 1, 2, 5, 6, 9, 11, 27
 _NO_PREALLOC, _CLONE = 0x1, 0x200
 
 STORAGE: Final = "odm_sockets"
@@ -104,6 +104,7 @@ class Shape:
 
 
 _U32, _U64 = ct.c_uint32, ct.c_uint64
+_NOTHING = ct.c_char * 0
 MAPS: Final[dict[str, Shape]] = {
     IDENTITY: Shape(_ARRAY, _U32, abi.Identity, 1, 0, "loader"),
     "odm_settings": Shape(_ARRAY, _U32, abi.Settings, 1, 0, "loader"),
@@ -119,7 +120,10 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
     "odm_prefixes": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
     "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
-    "odm_pools": Shape(_ARRAY, _U32, abi.Addr, abi.MAX_POOL, 0, "agent"),
+    "odm_slots": Shape(_ARRAY, _U32, abi.Slot, abi.MAX_POOL, 0, "agent"),
+    "odm_leases": Shape(_ARRAY, _U32, abi.Lease, abi.MAX_LEASES, 0, "agent"),
+    "odm_meters": Shape(_ARRAY, _U32, abi.Meter, abi.MAX_LEASES, 0, "hooks"),
+    "odm_traffic": Shape(_PERCPU_ARRAY, _U32, abi.Traffic, abi.USAGES, 0, "hooks"),
     "odm_choices": Shape(_ARRAY, _U32, abi.Choice, abi.CHOICES, 0, "agent"),
     "odm_verdicts": Shape(
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
@@ -133,6 +137,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
     "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
     "odm_missed": Shape(_PERCPU_ARRAY, _U32, _U64, abi.MISSED, 0, "hooks"),
+    "odm_events": Shape(_RINGBUF, _NOTHING, _NOTHING, abi.MAX_EVENTS, 0, "hooks"),
     STORAGE: Shape(
         libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
     ),
@@ -143,7 +148,8 @@ OF_STORAGE: Final = ("odm_usage", "odm_live")
 
 #: Maps whose rows point into one another: both are shared with the programs in force, or neither.
 TOGETHER: Final = (
-    ("odm_prefixes", "odm_pools"),
+    ("odm_prefixes", "odm_slots"),
+    ("odm_leases", "odm_meters"),
     ("odm_classes", "odm_caps"),
     ("odm_settings", "odm_resolved"),
     ("odm_globs", "odm_steps", "odm_folders"),

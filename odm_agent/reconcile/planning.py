@@ -84,7 +84,8 @@ def classify(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 
 def _record(desired: Projection, observed: Projection) -> Iterator[Action]:
-    """Typings, before there is anything that they are about."""
+    """What ends of addresses, and typings, before there is anything that they are about."""
+    yield from _puts(tables.LEASES, desired, observed)
     yield from _puts(tables.SPANS, desired, observed)
     yield from _puts(tables.SOURCES, desired, observed)
     yield from _puts(tables.UPLINKS, desired, observed)
@@ -140,14 +141,22 @@ def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterato
 def _forget(desired: Projection, observed: Projection, host: HostState) -> Iterator[Action]:
     """Typings of what is gone, and of networks in which nothing of ours is left."""
     present = {a.address for a in host.addresses}
+    named = set()  # a source that stays may not be left without its end
     for drop in _drops(tables.SOURCES, desired, observed):
         if drop.key not in present:
             yield drop
+        else:
+            named.add(observed.sources[drop.key].lease)
     ours = {a.address for a in host.addresses if a.ours}
     leaving = _Lying(ours - desired.sources.keys())
     any_ip = {r.destination for r in host.routes if r.kind is RouteKind.LOCAL}
     for drop in _drops(tables.SPANS, desired, observed):
         if not leaving.inside(drop.key) and drop.key not in any_ip:
+            yield drop
+        else:
+            named.add(observed.spans[drop.key].lease)
+    for drop in _drops(tables.LEASES, desired, observed):
+        if drop.key not in named:
             yield drop
     yield from _drops(tables.UPLINKS, desired, observed)
     unwanted = _Lying(ours - {a.address for a in desired.addresses})

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from odm_agent.core.model import AddressType
 from odm_agent.datapath import abi, census, libbpf
-from odm_agent.datapath.base import LiveKey, VerdictKey
+from odm_agent.datapath.base import LiveKey, Sent, VerdictKey
 from odm_agent.datapath.catalogue import MAPS
 from odm_agent.datapath.trust import require_trust
 
@@ -22,6 +22,8 @@ _OPENED: Final = (
     "odm_live",
     "odm_missed",
     "odm_members",
+    "odm_meters",
+    "odm_traffic",
     "odm_sockets",
 )
 
@@ -105,6 +107,30 @@ class MapReader:
         return {
             LiveKey(abi.unpack_addr(key.addr), key.class_id, AddressType(key.type)): count
             for key, count in self._items("odm_live")
+        }
+
+    def meters(self) -> dict[int, Sent]:
+        """What was sent by each lease, by the ids of those that there are."""
+        return {
+            key: Sent(meter.bytes, meter.packets)
+            for key, lease in self._items("odm_leases")
+            if any(bytes(lease)) and (meter := self._maps["odm_meters"].get(key)) is not None
+        }
+
+    def set_meter(self, lease_id: int, sent: Sent) -> None:
+        """Begin a lease's count with what was sent before; nothing may send from it meanwhile."""
+        self._maps["odm_meters"].put(lease_id, abi.Meter(bytes=sent.bytes, packets=sent.packets))
+
+    def traffic(self) -> dict[tuple[int, AddressType], Sent]:
+        """What was sent since the maps were made, by class id and type; none is left out."""
+        sums = (
+            (key, sum(each.bytes for each in values), sum(each.packets for each in values))
+            for key, values in self._items("odm_traffic")
+        )
+        return {
+            (key // len(AddressType), AddressType(key % len(AddressType))): Sent(bytes_, packets)
+            for key, bytes_, packets in sums
+            if packets
         }
 
     def correct_usage(self, class_id: int, type_: AddressType, live: int) -> None:

@@ -2,31 +2,35 @@
 
 from collections.abc import Sequence
 
-from odm_agent.core.model import AddressType, IPAddress
-from odm_agent.core.projection import CgroupRow, PrefixRow, SourceRow, SpanRow
+from odm_agent.core.model import AddressType
+from odm_agent.core.projection import CgroupRow, LeaseRow, PrefixRow, SourceRow, SpanRow
 from odm_agent.datapath import abi
 
 
 def unpack_span(row: abi.Source) -> SpanRow:
     """The typing of a network, from its row of odm_spans."""
-    return SpanRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_ANY_IP))
+    return SpanRow(
+        row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_ANY_IP), row.lease
+    )
 
 
 def pack_span(row: SpanRow) -> abi.Source:
     """The row of odm_spans."""
     flags = abi.SOURCE_ANY_IP if row.any_ip else 0
-    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags, lease=row.lease)
 
 
 def unpack_source(row: abi.Source) -> SourceRow:
     """The typing of an address, from its row of odm_sources."""
-    return SourceRow(row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST))
+    return SourceRow(
+        row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST), row.lease
+    )
 
 
 def pack_source(row: SourceRow) -> abi.Source:
     """The row of odm_sources."""
     flags = abi.SOURCE_BROADCAST if row.broadcast else 0
-    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags)
+    return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags, lease=row.lease)
 
 
 def unpack_cgroup(row: abi.Cgroup) -> CgroupRow:
@@ -45,21 +49,59 @@ def pack_cgroup(row: CgroupRow) -> abi.Cgroup:
     return abi.Cgroup(class_id=row.class_id, default_type=default, kept=abi.pack_types(row.kept))
 
 
-def unpack_prefix(row: abi.Prefix, pool: tuple[IPAddress, ...]) -> PrefixRow:
-    """What a row of odm_prefixes says, with the addresses of the pool that it points to."""
+def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
+    """What a row of odm_prefixes says, with the slots of the pool that it points to."""
     _, _, configured = abi.unpack_pool(row.pool)
-    family = abi.family_of(row.family)
-    return PrefixRow(AddressType(row.type), family, row.ifindex, row.mark, pool, configured)
+    leases = tuple(slot.lease for slot in slots)
+    return PrefixRow(
+        AddressType(row.type),
+        abi.family_of(row.family),
+        row.ifindex,
+        row.mark,
+        tuple(abi.unpack_addr(slot.addr) for slot in slots),
+        configured,
+        row.spares,
+        leases if any(leases) else (),
+        bytes(row.fresh) if any(row.fresh) else b"",
+    )
 
 
 def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
-    """The row of odm_prefixes, for a pool that begins at the slot `first` of odm_pools."""
+    """The row of odm_prefixes, for a pool that begins at the slot `first` of odm_slots."""
     return abi.Prefix(
         type=row.type,
         family=abi.family_index(row.family),
+        spares=row.spares,
         ifindex=row.ifindex,
         mark=row.mark,
         pool=abi.pack_pool(first, len(row.pool), row.configured),
+        fresh=abi.pack_key(row.fresh),
+    )
+
+
+def pack_slots(row: PrefixRow) -> list[abi.Slot]:
+    """The slots of odm_slots that a pool takes."""
+    leases = row.leases or (0,) * len(row.pool)
+    return [
+        abi.Slot(addr=abi.pack_addr(address), lease=lease)
+        for address, lease in zip(row.pool, leases, strict=True)
+    ]
+
+
+def unpack_lease(row: abi.Lease) -> LeaseRow:
+    """When an address ends, from its row of odm_leases."""
+    hard = bool(row.flags & abi.LEASE_HARD)
+    return LeaseRow(row.preferred_ns, row.valid_ns, row.budget, row.warn, hard)
+
+
+def pack_lease(row: LeaseRow) -> abi.Lease:
+    """The row of odm_leases."""
+    return abi.Lease(
+        preferred_ns=row.preferred_ns,
+        valid_ns=row.valid_ns,
+        budget=row.budget,
+        warn=row.warn,
+        flags=abi.LEASE_HARD if row.hard else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where each prefix's pool lies in the array odm_pools."""
+"""Where each prefix's pool lies in the array odm_slots."""
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.abi import MAX_POOL

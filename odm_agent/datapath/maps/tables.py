@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 from odm_agent.core import tables
 from odm_agent.core.errors import DatapathError
 from odm_agent.core.model import ClassPolicy
-from odm_agent.core.projection import PrefixRow
+from odm_agent.core.projection import LeaseRow, PrefixRow
 from odm_agent.core.tables import Table
 from odm_agent.datapath import abi, libbpf
 from odm_agent.datapath.maps import classes, rows
@@ -103,28 +103,27 @@ class Plain(Written[Key, Row]):
 
 
 class Prefixes(Written[int, PrefixRow]):
-    """Prefixes with their pools, which lie in slots of odm_pools."""
+    """Prefixes with their pools, which lie in odm_slots."""
 
     def __init__(self, maps: Maps) -> None:
         self._slots = Slots()
-        super().__init__(maps, "odm_prefixes", "odm_pools")
+        super().__init__(maps, "odm_prefixes", "odm_slots")
 
     def _found(self) -> Iterator[tuple[int, PrefixRow]]:
         for key, row in self._map.items():
             first, size, _ = abi.unpack_pool(row.pool)
             if size:
                 self._slots.mark_used(key, first, size)
-                slots = (self._maps["odm_pools"].get(first + offset) for offset in range(size))
-                pool = tuple(abi.unpack_addr(slot) for slot in slots if slot is not None)
-                yield key, rows.unpack_prefix(row, pool)
+                found = (self._maps["odm_slots"].get(first + offset) for offset in range(size))
+                yield key, rows.unpack_prefix(row, [slot for slot in found if slot is not None])
 
     def _write(self, key: int, row: PrefixRow) -> None:
         """The pool first, in slots that nobody reads, then the one word that points to it."""
         if not 0 < key < abi.MAX_PREFIXES:
             raise DatapathError(f"the maps have no room for a prefix with the number {key}")
         first = self._slots.take(len(row.pool))
-        for offset, address in enumerate(row.pool):
-            self._maps["odm_pools"].put(first + offset, abi.pack_addr(address))
+        for offset, slot in enumerate(rows.pack_slots(row)):
+            self._maps["odm_slots"].put(first + offset, slot)
         self._map.put(key, rows.pack_prefix(row, first))
         self._slots.assign(key, first, len(row.pool))
 
@@ -134,6 +133,29 @@ class Prefixes(Written[int, PrefixRow]):
         assert isinstance(known, abi.Prefix)  # an array has all its rows
         self._map.put(key, abi.Prefix(ifindex=known.ifindex))
         self._slots.release(key)
+
+
+class Leases(Written[int, LeaseRow]):
+    """What ends of addresses, with the meters of what was sent."""
+
+    def __init__(self, maps: Maps) -> None:
+        super().__init__(maps, "odm_leases", "odm_meters")
+
+    def _found(self) -> Iterator[tuple[int, LeaseRow]]:
+        for key, row in self._map.items():
+            if any(bytes(row)):
+                yield key, rows.unpack_lease(row)
+
+    def _write(self, key: int, row: LeaseRow) -> None:
+        """The meter of a lease that begins, which hooks don't look at until there is the lease."""
+        if not 0 < key < abi.MAX_LEASES:
+            raise DatapathError(f"the maps have no room for a lease with the number {key}")
+        if key not in self.rows:
+            self._maps["odm_meters"].put(key, abi.Meter(), locked=True)
+        self._map.put(key, rows.pack_lease(row))
+
+    def _erase(self, key: int) -> None:
+        self._map.delete(key)
 
 
 class Classes(Written[int, ClassPolicy]):
@@ -164,4 +186,8 @@ def opened(maps: Maps) -> dict[Table[Any, Any], Written[Any, Any]]:
     plain: dict[Table[Any, Any], Written[Any, Any]] = {
         packing.table: Plain(maps, packing) for packing in PACKINGS
     }
-    return plain | {tables.PREFIXES: Prefixes(maps), tables.CLASSES: Classes(maps)}
+    return plain | {
+        tables.LEASES: Leases(maps),
+        tables.PREFIXES: Prefixes(maps),
+        tables.CLASSES: Classes(maps),
+    }

@@ -14,6 +14,7 @@ from tests.lab.world import World
 def test_table_names_the_maps_of_the_source() -> None:
     text = (c_text.folder() / "odm_maps.h").read_text()
     declared = re.findall(r'^ODM_MAP\("\w+",[^,]+,[^,]+,\s*(odm_\w+)', text, re.MULTILINE)
+    declared += re.findall(r'"maps/ringbuf:" ODM_PINS\s+"/(\w+)"', text)
     assert set(declared) == set(MAPS)
 
 
@@ -27,6 +28,6 @@ def test_table_has_the_shape_of_every_compiled_map(world: World) -> None:
 
 
 def test_all_that_the_agent_writes_can_be_filled_before_a_switch() -> None:
-    filled = {f"odm_{table.name}" for table in tables.ALL} | {"odm_pools", "odm_caps"}
+    filled = {f"odm_{table.name}" for table in tables.ALL} | {"odm_slots", "odm_caps"}
     assert {n for n, shape in MAPS.items() if shape.maker == "agent"} == filled | FOLLOWED
     assert {name for group in TOGETHER for name in group} <= MAPS.keys()

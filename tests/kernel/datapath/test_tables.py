@@ -13,7 +13,7 @@ import pytest
 
 from odm_agent.core import tables
 from odm_agent.core.model import AddressType, Cap, ClassPolicy, Family, SocketKind
-from odm_agent.core.projection import CgroupRow, PrefixRow, Projection, SourceRow, SpanRow
+from odm_agent.core.projection import CgroupRow, LeaseRow, PrefixRow, Projection, SourceRow, SpanRow
 from odm_agent.core.tables import Table
 from odm_agent.datapath import abi, libbpf
 from odm_agent.datapath.catalogue import MAPS, Shape
@@ -27,12 +27,21 @@ _FIXED: Final = AddressType.FIXED
 _POOL: Final = tuple(IPv6Address("2001:db8:77::") + number for number in range(3))
 #: A row of each table that no configuration of the standard world has, and another one for its key.
 _ROWS: Final[dict[Table[Any, Any], tuple[Any, Any, Any]]] = {
-    tables.SPANS: (IPv6Network("2001:db8:77::/48"), SpanRow(9, _FIXED), SpanRow(9, _FIXED, True)),
-    tables.SOURCES: (IPv4Address("192.0.2.77"), SourceRow(9, _FIXED), SourceRow(broadcast=True)),
+    tables.LEASES: (9, LeaseRow(1, 2, 3, 4), LeaseRow(budget=5, hard=True)),
+    tables.SPANS: (
+        IPv6Network("2001:db8:77::/48"),
+        SpanRow(9, _FIXED),
+        SpanRow(9, _FIXED, True, 5),
+    ),
+    tables.SOURCES: (
+        IPv4Address("192.0.2.77"),
+        SourceRow(9, _FIXED),
+        SourceRow(9, _FIXED, lease=3),
+    ),
     tables.PREFIXES: (
         900,
         PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL, 2),
-        PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL[1:], 1),
+        PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL[1:], 1, 1, (8, 9), b"k" * 16),
     ),
     tables.CHOICES: ((AddressType.UNSPECIFIED, Family.IPV4), (900, 3), (900,)),
     tables.CLASSES: (

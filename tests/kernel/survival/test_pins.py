@@ -176,7 +176,7 @@ def test_single_pins_that_were_removed_come_back(own: World) -> None:
     own.place("fixed").do(lambda: call(Kind.TCP6))
     counted = counters.check()
     own.agent.sigkill()
-    for name in ("odm_verdicts", "odm_identities", "odm_pools", "links/odm_egress"):
+    for name in ("odm_verdicts", "odm_identities", "odm_slots", "links/odm_egress"):
         (own.agent.pins / name).unlink()
     own.agent.start()
     after = link_ids(own)

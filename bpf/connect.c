@@ -98,7 +98,7 @@ odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct 
 		return ODM_LEAVE_ALONE;
 	offer->slot = odm_first(offer->prefix);
 	offer->index = ODM_POOL_FIRST(odm_pool_of(offer->prefix));
-	if (offer->slot)
+	if (offer->slot && odm_lease_valid(offer->slot->lease))
 		answer->type = d.type;
 	else
 		offer->prefix = NULL;

@@ -201,7 +201,7 @@ struct odm_usage {
 	struct bpf_spin_lock lock;
 	__u32 live;    /* tracked sockets that hold an address of the type */
 	__u64 next_ns; /* boot time at which the next request would be in time */
-	__u64 room;
+	__u64 told_ns; /* boot time of the last refusal that was told (ODM_E_REFUSED) */
 };
 _Static_assert(sizeof(struct odm_usage) == 24, "odm_usage");
 
@@ -363,20 +363,22 @@ enum odm_event_kind {
 	ODM_EVENTS = 3,
 };
 
+/* How long after a refusal the next one of the same class and type is not told (REFUSED). */
+#define ODM_REFUSED_NS 100000000
+
 /* What stands in odm_events. */
 struct odm_event {
 	__u64 boot_ns;
-	__u64 cgroup; /* of REFUSED: whose it was, if known */
-	__u32 lease;
+	__u32 lease; /* of WARN and SPENT */
 	__u16 class_id;
-	__u8 kind;
+	__u8 kind; /* enum odm_event_kind */
 	__u8 type;
-	__u8 reason;
+	__u8 reason; /* of REFUSED, as is `hook` */
 	__u8 hook;
 	__u16 pad;
 	__u32 pad2;
 };
-_Static_assert(sizeof(struct odm_event) == 32, "odm_event");
+_Static_assert(sizeof(struct odm_event) == 24, "odm_event");
 
 /* odm_slots[slot]: an address of a pool. */
 struct odm_slot {

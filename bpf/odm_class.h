@@ -15,6 +15,12 @@ static __always_inline struct odm_class *odm_class_row(u32 class_id)
 	return odm_classes.lookup(&class_id);
 }
 
+/* Where what is kept by class and type has its row. */
+static __always_inline u32 odm_usage_index(u16 class_id, u8 type)
+{
+	return (u32)class_id * ODM_TYPES + type;
+}
+
 /* Of no class, but once of one that allowed the type: what its sockets have by then, they keep. */
 static __always_inline bool odm_kept(struct odm_cgroup cgroup, __u8 type)
 {

@@ -20,11 +20,6 @@ struct odm_reservation {
 	__u8 holds; /* ODM_HELD_*; 0: nothing is reserved */
 };
 
-static __always_inline u32 odm_usage_index(u16 class_id, u8 type)
-{
-	return (u32)class_id * ODM_TYPES + type;
-}
-
 /*
  * GCRA: `next_ns` is when the next request conforms; one that comes earlier by more than the burst does
  * not. The row's lock is held.

@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the agent is told as it happens. Nothing depends on it: all of it can be found out by looking, and hooks
- * go on when nobody reads. The reader is woken only for what it has to do something about.
+ * What the agent is told as it happens, and what could not be noted. Nothing depends on it: all of it can be found
+ * out by looking, and hooks go on when nobody reads. The reader is woken only for what it has to do something about.
  */
 #ifndef ODM_EVENT_H
 #define ODM_EVENT_H
 
-/* How long after one refusal of a class and type the next one is not told (they are counted all the same). */
-#define ODM_REFUSED_NS 100000000ULL
+/* Something could not be noted; nothing is refused for that by itself. */
+static __always_inline void odm_lost(u32 what)
+{
+	u64 *count = odm_missed.lookup(&what);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
 
 static __always_inline void odm_tell(const struct odm_event *what, u64 flags)
 {
@@ -34,6 +40,29 @@ static __always_inline void odm_tell_lease(struct odm_meter *meter, u32 lease, u
 	meter->told |= 1u << kind;
 	event.boot_ns = bpf_ktime_get_boot_ns();
 	odm_tell(&event, BPF_RB_FORCE_WAKEUP);
+}
+
+/*
+ * Tell of a refusal, unless the class had one of this type a moment ago: all are counted, and who is refused in a
+ * loop fills no ring. Nobody is woken for that. Two CPUs that refuse at once may both tell.
+ */
+static __always_inline void odm_tell_refused(const struct odm_verdict_key *key)
+{
+	struct odm_event event = {
+		.class_id = key->class_id,
+		.kind = ODM_E_REFUSED,
+		.type = key->type,
+		.reason = key->reason,
+		.hook = key->hook,
+	};
+	u32 index = odm_usage_index(key->class_id, key->type);
+	struct odm_usage *usage = odm_usage.lookup(&index);
+
+	event.boot_ns = bpf_ktime_get_boot_ns();
+	if (!usage || event.boot_ns < usage->told_ns + ODM_REFUSED_NS)
+		return;
+	usage->told_ns = event.boot_ns;
+	odm_tell(&event, BPF_RB_NO_WAKEUP);
 }
 
 #endif

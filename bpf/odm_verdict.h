@@ -33,16 +33,7 @@ static __always_inline int odm_fail(__u8 reason)
 	return 0;
 }
 
-/* Something could not be noted; nothing is refused for that by itself. */
-static __always_inline void odm_lost(u32 what)
-{
-	u64 *count = odm_missed.lookup(&what);
-
-	if (count)
-		__sync_fetch_and_add(count, 1);
-}
-
-/* A row of odm_verdicts more. */
+/* Count a verdict by its row of odm_verdicts, and tell of a refusal. */
 ODM_FUNCTION(3, int, odm_count_key, struct odm_verdict_key);
 int odm_count_key_body(const struct odm_verdict_key *key)
 {
@@ -61,6 +52,8 @@ int odm_count_key_body(const struct odm_verdict_key *key)
 		__sync_fetch_and_add(count, 1);
 	else
 		odm_lost(ODM_LOST_VERDICT);
+	if (row.verdict == ODM_REFUSE)
+		odm_tell_refused(&row);
 	return 0;
 }
 

@@ -22,6 +22,7 @@ MAX_SOURCES: Final = 16384
 MAX_SPANS: Final = 4096
 MAX_LEASES: Final = 16384
 MAX_EVENTS: Final = 262144
+REFUSED_NS: Final = 100_000_000
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_ASKED: Final = 131072
@@ -248,7 +249,7 @@ class Usage(ct.Structure):
         ("lock", ct.c_uint32),
         ("live", ct.c_uint32),
         ("next_ns", ct.c_uint64),
-        ("room", ct.c_uint64),
+        ("told_ns", ct.c_uint64),
     )
 
 
@@ -392,7 +393,6 @@ class Event(ct.Structure):
 
     _fields_ = (
         ("boot_ns", ct.c_uint64),
-        ("cgroup", ct.c_uint64),
         ("lease", ct.c_uint32),
         ("class_id", ct.c_uint16),
         ("kind", ct.c_uint8),

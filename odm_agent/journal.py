@@ -113,6 +113,7 @@ class Journal:
             )
         try:
             with self._told():
+                self._check()
                 self._migrate()
                 self._db.execute(f"PRAGMA busy_timeout = {_BUSY_LATER_MS}")
         except JournalError:
@@ -276,6 +277,12 @@ class Journal:
                 f"DELETE FROM changed_sysctls WHERE {_OWNED} AND path = ?", (*self._owner, path)
             )
 
+    def _check(self) -> None:
+        """Look at every page: what is damaged must not be found when it is needed, later."""
+        found = [str(row[0]) for row in self._db.execute("PRAGMA quick_check(3)")]
+        if found != ["ok"]:
+            raise self._damaged("; ".join(" ".join(each.split()) for each in found))
+
     def _migrate(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         # A number must not be given twice because the power failed.
@@ -311,8 +318,8 @@ class Journal:
             " folder that root may write, with free space, and that no other process uses it"
         )
 
-    def _damaged(self, error: Exception) -> JournalError:
+    def _damaged(self, reason: object) -> JournalError:
         return JournalError(
-            f"{self.path}: the state there is damaged: {error}; put a copy in its place, or move it"
-            " away (fixed addresses then change), and start the agent again"
+            f"{self.path}: the state there is damaged: {reason}; put a copy in its place, or move"
+            " it away (fixed addresses then change), and start the agent again"
         )

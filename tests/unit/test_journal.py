@@ -231,6 +231,24 @@ def test_a_damaged_state_is_said_so_with_what_to_do(tmp_path: Path) -> None:
         journal.addresses()
 
 
+def test_damage_where_nobody_reads_is_found_when_it_is_opened(tmp_path: Path) -> None:
+    """An index that lost entries of its table: reading goes well, a name would get two numbers."""
+    with open_journal(tmp_path) as journal:
+        path = journal.path
+        for number in range(200):
+            journal.give_number("class", f"name {number}", number)
+        journal._db.executescript("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = journal._db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_ids_2'"
+        ).fetchone()
+        (size,) = journal._db.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\x0a\0\0\0\0" + size.to_bytes(2, "big") + b"\0")  # a leaf without cells
+    with pytest.raises(JournalError, match=r"damaged: .*put a copy in its place"):
+        open_journal(tmp_path)
+
+
 def test_an_address_that_is_none_is_damage(tmp_path: Path) -> None:
     with open_journal(tmp_path) as journal:
         journal._db.execute("INSERT INTO addresses VALUES ('nonsense', 1, 0)")

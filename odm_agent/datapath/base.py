@@ -45,6 +45,22 @@ class Sent:
     packets: int
 
 
+@dataclass(frozen=True, slots=True)
+class KernelEvent:
+    """What a program told: `kind` is warn, spent or refused; words as in metrics.
+
+    Of warn and spent only `lease` counts, of refused all but that.
+    """
+
+    boot_s: float
+    kind: str
+    lease: int
+    class_id: int
+    type: AddressType
+    reason: str
+    hook: str
+
+
 def unconfigured(family: Family) -> IPAddress:
     """What stands for all addresses of a family that are not configured."""
     return IPv6Address(0) if family is Family.IPV6 else IPv4Address(0)

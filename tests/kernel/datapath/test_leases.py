@@ -3,29 +3,27 @@
 The tests write the rows as an agent would, with dates that are over or far away: nothing waits.
 """
 
+import mmap
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from odm_agent.core import tables
 from odm_agent.core.model import Family
-from odm_agent.core.projection import LeaseRow, PrefixRow
-from odm_agent.core.tables import Table
-from odm_agent.datapath.base import Sent, VerdictKey
-from odm_agent.datapath.maps.writer import MapWriter
+from odm_agent.core.projection import LeaseRow
+from odm_agent.datapath.base import Sent
 from tests.lab.capture import Capture
 from tests.lab.cases import each_kind
 from tests.lab.client import PORT, Kind, ask, call, exchange, outcome, source_cmsg
 from tests.lab.host import CORRESPONDENT, FIXED, prefix_of
-from tests.lab.netns import address as configure
-from tests.lab.world import World
+from tests.lab.limits import Limits
 
 #: Long ago, and never in a test's life: boot time in nanoseconds.
 _OVER: Final = 1
@@ -35,100 +33,11 @@ _FAMILIES: Final = (Family.IPV6, Family.IPV4)
 _OPEN: Final = LeaseRow(preferred_ns=_FAR, valid_ns=_FAR)
 _DEPRECATED: Final = LeaseRow(preferred_ns=_OVER, valid_ns=_FAR)
 _ENDED: Final = LeaseRow(preferred_ns=_OVER, valid_ns=_OVER)
-#: The tables that tests change beside LEASES, in the order in which rows are put back.
-_CHANGED: Final[tuple[Table[Any, Any], ...]] = (
-    *(tables.PREFIXES, tables.CHOICES, tables.SPANS, tables.SOURCES),
-)
 #: Socket options (IP_FREEBIND, IP_TRANSPARENT) that let a bind pass which finds no such address.
 _FREEBIND: Final = {Family.IPV6: 78, Family.IPV4: 15}
 _TRANSPARENT: Final = {Family.IPV6: 75, Family.IPV4: 19}
 #: What a datagram of 20 bytes weighs.
 _WEIGHT: Final = {Family.IPV6: 68, Family.IPV4: 48}
-
-
-@dataclass
-class Maps:
-    """The maps of a world without an agent; what a test changed is taken back."""
-
-    world: World
-    writer: MapWriter
-
-    def prefix(self, family: Family) -> tuple[int, PrefixRow]:
-        """The number and row of the fixed prefix of a family."""
-        [number] = self.writer.choices()[FIXED, family]
-        return number, self.writer.prefixes()[number]
-
-    def limit(self, family: Family, *leases: LeaseRow, spares: int = 0) -> list[str]:
-        """Give the fixed prefix as many addresses as there are leases; what they are."""
-        number, row = self.prefix(family)
-        interface = prefix_of(FIXED, family).interface
-        pool = tuple(row.pool[0] + index for index in range(len(leases)))
-        bits = pool[0].max_prefixlen
-        configure(self.world.site.host, interface, *(f"{each}/{bits}" for each in pool[1:]))
-        source = self.writer.read().sources[pool[0]]
-        for index, (each, lease) in enumerate(zip(pool, leases, strict=True)):
-            self.writer.apply(tables.LEASES.drop(1 + index))
-            self.writer.apply(tables.LEASES.put(1 + index, lease))
-            self.writer.apply(tables.SOURCES.put(each, replace(source, lease=1 + index)))
-        self.writer.apply(
-            tables.PREFIXES.put(
-                number,
-                replace(
-                    row,
-                    pool=pool,
-                    configured=len(pool),
-                    spares=spares,
-                    leases=tuple(range(1, 1 + len(pool))),
-                ),
-            )
-        )
-        return [str(each) for each in pool]
-
-    def set(self, lease: int, row: LeaseRow) -> None:
-        """Change a lease; its meter goes on."""
-        self.writer.apply(tables.LEASES.put(lease, row))
-
-    def ended(self, hook: str) -> int:
-        """How often a hook of the class `every` has refused what has ended."""
-        return sum(
-            count
-            for key, count in self.writer.verdicts().items()
-            if _is_ended(key) and key.hook == hook
-        )
-
-
-def _is_ended(key: VerdictKey) -> bool:
-    return (key.verdict, key.reason, key.type) == ("refuse", "ended", FIXED)
-
-
-@pytest.fixture(scope="module")
-def agentless(world: World) -> Iterator[World]:
-    """The world of this folder while no agent runs."""
-    world.agent.stop()
-    yield world
-    world.agent.start()
-
-
-@pytest.fixture
-def maps(agentless: World) -> Iterator[Maps]:
-    """Its maps, and the host's addresses, as they were when the test has ended."""
-    with MapWriter(agentless.agent.pins) as writer:
-        before = writer.read()
-        yield Maps(agentless, writer)
-        for table in _CHANGED:
-            for key in set(table.of(writer.read())) - set(table.of(before)):
-                writer.apply(table.drop(key))
-                if table is tables.SOURCES:
-                    _forget(agentless, str(key))
-            for key, row in table.of(before).items():
-                writer.apply(table.put(key, row))
-        for lease in set(writer.read().leases) - set(before.leases):
-            writer.apply(tables.LEASES.drop(lease))
-
-
-def _forget(world: World, address: str) -> None:
-    bits = ip_address(address).max_prefixlen
-    world.site.host.ip("address", "del", f"{address}/{bits}", "dev", "w0")
 
 
 def _af(family: Family) -> socket.AddressFamily:
@@ -150,12 +59,14 @@ def _asks(kind: Kind) -> Callable[[], str]:
 
 
 @each_kind(*_KINDS, Kind.TCP_MAPPED, Kind.UDP_MAPPED, Kind.SENDTO_MAPPED)
-def test_sockets_are_given_an_address_while_it_is_preferred_only(maps: Maps, kind: Kind) -> None:
-    place = maps.world.place("every")
-    [address] = maps.limit(kind.family, _OPEN)
+def test_sockets_are_given_an_address_while_it_is_preferred_only(
+    limits: Limits, kind: Kind
+) -> None:
+    place = limits.world.place("every")
+    [address] = limits.limit(kind.family, _OPEN)
     assert place.do(_asks(kind)) == address
     for over in (_DEPRECATED, _ENDED):
-        maps.set(1, over)
+        limits.set(1, over)
         assert place.do(_asks(kind)) == "EADDRNOTAVAIL"
 
 
@@ -164,19 +75,19 @@ def test_sockets_are_given_an_address_while_it_is_preferred_only(maps: Maps, kin
     ("lease", "fails"), [(_DEPRECATED, False), (_ENDED, True)], ids=["deprecated", "ended"]
 )
 def test_who_names_an_address_may_have_it_while_it_is_valid(
-    maps: Maps, kind: Kind, lease: LeaseRow, fails: bool
+    limits: Limits, kind: Kind, lease: LeaseRow, fails: bool
 ) -> None:
     """RFC 4862, 5.5.4: a deprecated address stands to whoever asks for just that one."""
-    [address] = maps.limit(kind.family, lease)
-    before = maps.ended("bind")
+    [address] = limits.limit(kind.family, lease)
+    before = limits.ended("bind")
 
     def application() -> str:
         seen: list[str] = []
         said = outcome(lambda: seen.append(call(kind, bind=(address, 0)).seen))
         return seen[0] if seen else said
 
-    assert maps.world.place("every").do(application) == ("EADDRNOTAVAIL" if fails else address)
-    assert maps.ended("bind") - before == fails
+    assert limits.world.place("every").do(application) == ("EADDRNOTAVAIL" if fails else address)
+    assert limits.ended("bind") - before == fails
 
 
 @each_kind(Kind.SENDTO6, Kind.SENDTO4)
@@ -184,22 +95,22 @@ def test_who_names_an_address_may_have_it_while_it_is_valid(
     ("lease", "told"), [(_DEPRECATED, "ok"), (_ENDED, "EADDRNOTAVAIL")], ids=["deprecated", "ended"]
 )
 def test_so_may_who_names_it_in_a_control_message(
-    maps: Maps, kind: Kind, lease: LeaseRow, told: str
+    limits: Limits, kind: Kind, lease: LeaseRow, told: str
 ) -> None:
-    [address] = maps.limit(kind.family, lease)
+    [address] = limits.limit(kind.family, lease)
 
     def application() -> str:
         with kind.open() as sock:
             control = source_cmsg(address)
             return outcome(lambda: sock.sendmsg([b"x"], control, 0, kind.destination))
 
-    assert maps.world.place("every").do(application) == told
+    assert limits.world.place("every").do(application) == told
 
 
 @each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
-def test_nothing_leaves_from_an_address_that_is_valid_no_more(maps: Maps, kind: Kind) -> None:
-    [address] = maps.limit(kind.family, _OPEN)
-    before = maps.ended("egress")
+def test_nothing_leaves_from_an_address_that_is_valid_no_more(limits: Limits, kind: Kind) -> None:
+    [address] = limits.limit(kind.family, _OPEN)
+    before = limits.ended("egress")
     waits, goes = os.pipe()
 
     def application(ready: Callable[[object], None]) -> None:
@@ -213,21 +124,23 @@ def test_nothing_leaves_from_an_address_that_is_valid_no_more(maps: Maps, kind: 
     with (
         os.fdopen(goes, "wb", buffering=0) as go,
         os.fdopen(waits, "rb"),
-        Capture(maps.world.site.a, "to-host") as wire,
-        maps.world.place("every").conversation(application) as talk,
+        Capture(limits.world.site.a, "to-host") as wire,
+        limits.world.place("every").conversation(application) as talk,
     ):
         assert talk.hear() == address
-        maps.set(1, _ENDED)
+        limits.set(1, _ENDED)
         wire.packets()
         go.write(b"x")
         assert talk.hear() == ("ok" if kind.stream else "EPERM")
         assert not [each for each in wire.packets() if str(each.source) == address]
-        assert maps.ended("egress") > before
+        assert limits.ended("egress") > before
 
 
 @pytest.mark.parametrize("family", _FAMILIES, ids=lambda family: family.name)
-def test_a_listener_is_asked_at_an_address_while_it_is_valid(maps: Maps, family: Family) -> None:
-    [address] = maps.limit(family, _DEPRECATED)
+def test_a_listener_is_asked_at_an_address_while_it_is_valid(
+    limits: Limits, family: Family
+) -> None:
+    [address] = limits.limit(family, _DEPRECATED)
 
     def listen(ready: Callable[[object], None]) -> None:
         with socket.create_server((address, 0), family=_af(family)) as server:
@@ -236,21 +149,21 @@ def test_a_listener_is_asked_at_an_address_while_it_is_valid(maps: Maps, family:
                 with server.accept()[0] as accepted:
                     accepted.sendall(b"hello")
 
-    with maps.world.place("every").background(listen) as port:
-        assert maps.world.peer.dial("tcp", address, port)["answer"] == "hello"
-        maps.set(1, _ENDED)
-        before = maps.ended("ingress")
-        assert "error" in maps.world.peer.dial("tcp", address, port, timeout_s=0.5)
-        assert maps.ended("ingress") > before
+    with limits.world.place("every").background(listen) as port:
+        assert limits.world.peer.dial("tcp", address, port)["answer"] == "hello"
+        limits.set(1, _ENDED)
+        before = limits.ended("ingress")
+        assert "error" in limits.world.peer.dial("tcp", address, port, timeout_s=0.5)
+        assert limits.ended("ingress") > before
 
 
 @pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4], ids=lambda kind: kind.name)
-def test_addresses_that_nobody_configures_are_no_way_around(maps: Maps, kind: Kind) -> None:
+def test_addresses_that_nobody_configures_are_no_way_around(limits: Limits, kind: Kind) -> None:
     """A span whose lease is over: what is not configured inside it is valid for nobody."""
     prefix = prefix_of(FIXED, kind.family)
-    maps.limit(kind.family, _OPEN, _ENDED)
-    span = maps.writer.read().spans[prefix.network]
-    maps.writer.apply(tables.SPANS.put(prefix.network, replace(span, lease=2)))
+    limits.limit(kind.family, _OPEN, _ENDED)
+    span = limits.writer.read().spans[prefix.network]
+    limits.writer.apply(tables.SPANS.put(prefix.network, replace(span, lease=2)))
     unused = str(prefix.unused())
 
     def application() -> tuple[str, str]:
@@ -262,50 +175,52 @@ def test_addresses_that_nobody_configures_are_no_way_around(maps: Maps, kind: Ki
             sock.setsockopt(level, _TRANSPARENT[kind.family], 1)
             return bound, outcome(lambda: sock.bind((unused, 0)))
 
-    assert maps.world.place("every").do(application) == ("EADDRNOTAVAIL", "EADDRNOTAVAIL")
+    assert limits.world.place("every").do(application) == ("EADDRNOTAVAIL", "EADDRNOTAVAIL")
 
 
 # --- which address -------------------------------------------------------------------------------
 
 
 @each_kind(*_KINDS)
-def test_a_spare_steps_in_when_all_others_are_over_and_not_before(maps: Maps, kind: Kind) -> None:
-    place = maps.world.place("every")
-    first, second, spare, last = maps.limit(kind.family, *[_OPEN] * 4, spares=2)
+def test_a_spare_steps_in_when_all_others_are_over_and_not_before(
+    limits: Limits, kind: Kind
+) -> None:
+    place = limits.world.place("every")
+    first, second, spare, last = limits.limit(kind.family, *[_OPEN] * 4, spares=2)
 
     def ten() -> set[str]:
         return {_asks(kind)() for _ in range(10)}
 
     assert place.do(ten) <= {first, second}
-    maps.set(1, _DEPRECATED)
+    limits.set(1, _DEPRECATED)
     assert place.do(ten) <= {second}
-    maps.set(2, _DEPRECATED)
+    limits.set(2, _DEPRECATED)
     assert place.do(ten) == {spare}
-    maps.set(3, _DEPRECATED)
+    limits.set(3, _DEPRECATED)
     assert place.do(ten) == {last}
-    maps.set(4, _DEPRECATED)
+    limits.set(4, _DEPRECATED)
     assert place.do(ten) == {"EADDRNOTAVAIL"}
 
 
 @each_kind(*_KINDS)
-def test_then_the_next_prefix_of_the_choice_serves(maps: Maps, kind: Kind) -> None:
-    first, second = maps.limit(kind.family, _OPEN, _OPEN)
-    number, row = maps.prefix(kind.family)
+def test_then_the_next_prefix_of_the_choice_serves(limits: Limits, kind: Kind) -> None:
+    first, second = limits.limit(kind.family, _OPEN, _OPEN)
+    number, row = limits.prefix(kind.family)
     one = replace(row, pool=row.pool[:1], configured=1, leases=(1,))
     other = replace(row, pool=row.pool[1:], configured=1, leases=(2,), mark=0)
-    maps.writer.apply(tables.PREFIXES.put(number, one))
-    maps.writer.apply(tables.PREFIXES.put(900, other))
-    maps.writer.apply(tables.CHOICES.put((FIXED, kind.family), (number, 900)))
-    place = maps.world.place("every")
+    limits.writer.apply(tables.PREFIXES.put(number, one))
+    limits.writer.apply(tables.PREFIXES.put(900, other))
+    limits.writer.apply(tables.CHOICES.put((FIXED, kind.family), (number, 900)))
+    place = limits.world.place("every")
     assert place.do(_asks(kind)) == first
-    maps.set(1, _DEPRECATED)
+    limits.set(1, _DEPRECATED)
     assert place.do(_asks(kind)) == second
 
 
 @pytest.mark.parametrize("kind", [Kind.UDP6, Kind.UDP4], ids=lambda kind: kind.name)
-def test_a_mark_gives_no_address_that_is_over(maps: Maps, kind: Kind) -> None:
+def test_a_mark_gives_no_address_that_is_over(limits: Limits, kind: Kind) -> None:
     """A socket that has its port can be given a source by the mark only, which is slot 0."""
-    first, _ = maps.limit(kind.family, _OPEN, _OPEN, spares=1)
+    first, _ = limits.limit(kind.family, _OPEN, _OPEN, spares=1)
 
     def application() -> str:
         with kind.open() as sock:
@@ -315,9 +230,9 @@ def test_a_mark_gives_no_address_that_is_over(maps: Maps, kind: Kind) -> None:
             said = outcome(lambda: seen.append(exchange(sock, kind).seen))
             return seen[0] if seen else said
 
-    place = maps.world.place("every")
+    place = limits.world.place("every")
     assert place.do(application) == first
-    maps.set(1, _DEPRECATED)
+    limits.set(1, _DEPRECATED)
     assert place.do(application) == "EADDRNOTAVAIL"
 
 
@@ -340,37 +255,77 @@ def _nobody(kind: Kind) -> tuple[str, int]:
 
 @pytest.mark.parametrize("kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda kind: kind.name)
 def test_the_packet_that_reaches_a_hard_budget_is_the_last_one_whoever_else_sends(
-    maps: Maps, kind: Kind
+    limits: Limits, kind: Kind
 ) -> None:
     weight = _WEIGHT[kind.family]
     budget = 1000 * weight - 1
-    [address] = maps.limit(kind.family, LeaseRow(budget=budget, hard=True))
+    [address] = limits.limit(kind.family, LeaseRow(budget=budget, hard=True))
 
     def send(cpu: int, ready: Callable[[object], None]) -> None:
         os.sched_setaffinity(0, {cpu})
         ready(_send(kind, address, 2000))
 
-    with ExitStack() as stack, Capture(maps.world.site.a, "to-host") as wire:
+    with ExitStack() as stack, Capture(limits.world.site.a, "to-host") as wire:
         talks = [
-            stack.enter_context(maps.world.place("every").conversation(partial(send, cpu)))
+            stack.enter_context(limits.world.place("every").conversation(partial(send, cpu)))
             for cpu in sorted(os.sched_getaffinity(0))
         ]
         assert sum(talk.hear() for talk in talks) == 1000
         assert len([each for each in wire.packets() if str(each.source) == address]) == 1000
-    assert maps.writer.meters()[1] == Sent(1000 * weight, 1000)
+    assert limits.writer.meters()[1] == Sent(1000 * weight, 1000)
+
+
+def test_two_cpus_that_send_the_last_packet_at_once_send_one(limits: Limits) -> None:
+    """Round after round, both wait for the same moment: the budget is one packet."""
+    rounds, kind = 3000, Kind.SENDTO6
+    [address] = limits.limit(kind.family, LeaseRow(budget=1, hard=True))
+    # The round that has begun, and in which one each process has sent its packet.
+    shared = mmap.mmap(-1, 3 * 8)
+    numbers = memoryview(shared).cast("Q")
+
+    def send(mine: int, ready: Callable[[object], None]) -> None:
+        os.sched_setaffinity(0, {cpus[mine]})
+        left = 0
+        with kind.open() as sock:
+            sock.bind((address, 0))
+            for turn in range(1, 1 + rounds):
+                while numbers[0] < turn:
+                    pass
+                left += outcome(lambda: sock.sendto(bytes(20), _nobody(kind))) == "ok"
+                numbers[1 + mine] = turn
+                while min(numbers[1], numbers[2]) < turn:
+                    pass
+                if not mine:
+                    limits.writer.apply(tables.LEASES.drop(1))
+                    limits.set(1, LeaseRow(budget=1, hard=True))
+                    numbers[0] = turn + 1
+        ready(left)
+
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    if len(cpus) < 2:
+        pytest.skip("there is one CPU only")
+    place = limits.world.place("every")
+    with (
+        place.conversation(partial(send, 0)) as one,
+        place.conversation(partial(send, 1)) as other,
+    ):
+        numbers[0] = 1
+        assert one.hear(60) + other.hear(60) == rounds
 
 
 @pytest.mark.parametrize("kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda kind: kind.name)
-def test_a_soft_budget_ends_what_is_given_but_nothing_that_has_it(maps: Maps, kind: Kind) -> None:
+def test_a_soft_budget_ends_what_is_given_but_nothing_that_has_it(
+    limits: Limits, kind: Kind
+) -> None:
     weight = _WEIGHT[kind.family]
-    first, second = maps.limit(kind.family, LeaseRow(budget=10 * weight), _OPEN, spares=1)
-    place = maps.world.place("every")
+    first, second = limits.limit(kind.family, LeaseRow(budget=10 * weight), _OPEN, spares=1)
+    place = limits.world.place("every")
     assert place.do(lambda: _send(kind, first, 9)) == 9
     assert place.do(lambda: _given(kind)) == first
     assert place.do(lambda: _send(kind, first, 1)) == 1
     assert place.do(lambda: _given(kind)) == second
     assert place.do(lambda: _send(kind, first, 5)) == 5
-    assert maps.writer.meters()[1] == Sent(15 * weight, 15)
+    assert limits.writer.meters()[1] == Sent(15 * weight, 15)
 
 
 def _given(kind: Kind) -> str:
@@ -383,19 +338,19 @@ def _given(kind: Kind) -> str:
 
 @pytest.mark.parametrize("kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda kind: kind.name)
 def test_classes_and_types_are_counted_too_and_a_lease_that_begins_anew_begins_at_0(
-    maps: Maps, kind: Kind
+    limits: Limits, kind: Kind
 ) -> None:
-    [address] = maps.limit(kind.family, _OPEN)
-    place = maps.world.place("fixed")
+    [address] = limits.limit(kind.family, _OPEN)
+    place = limits.world.place("fixed")
 
-    before = maps.writer.traffic()
+    before = limits.writer.traffic()
     assert place.do(lambda: _send(kind, address, 3)) == 3
-    assert maps.writer.meters()[1] == Sent(3 * _WEIGHT[kind.family], 3)
-    [(key, after)] = set(maps.writer.traffic().items()) - set(before.items())
+    assert limits.writer.meters()[1] == Sent(3 * _WEIGHT[kind.family], 3)
+    [(key, after)] = set(limits.writer.traffic().items()) - set(before.items())
     assert key[1] is FIXED
     assert after.bytes - before.get(key, Sent(0, 0)).bytes == 3 * _WEIGHT[kind.family]
     assert after.packets - before.get(key, Sent(0, 0)).packets == 3
-    maps.writer.apply(tables.LEASES.drop(1))
-    assert 1 not in maps.writer.meters()
-    maps.set(1, _OPEN)
-    assert maps.writer.meters()[1] == Sent(0, 0)
+    limits.writer.apply(tables.LEASES.drop(1))
+    assert 1 not in limits.writer.meters()
+    limits.set(1, _OPEN)
+    assert limits.writer.meters()[1] == Sent(0, 0)

@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from odm_agent.datapath.base import VerdictKey
+from odm_agent.core.model import AddressType
+from odm_agent.datapath.base import Sent, VerdictKey
 from odm_agent.datapath.install import pins
 from odm_agent.datapath.maps.writer import MapWriter
 from tests.lab.host import PREFIXES
@@ -38,19 +39,23 @@ def program_ids(world: World) -> dict[str, int]:
 
 
 class Counters:
-    """The verdicts, read again and again: none ever goes back or is lost."""
+    """Verdicts and what was sent, read again and again: none ever goes back or is lost."""
 
     def __init__(self, world: World) -> None:
         self._pins = world.agent.pins
         self._last: dict[VerdictKey, int] = {}
+        self._sent: dict[tuple[int, AddressType], Sent] = {}
 
     def check(self) -> int:
-        """The sum of all, now."""
+        """The sum of all verdicts, now."""
         with MapWriter(self._pins) as datapath:
-            now = datapath.verdicts()
+            now, sent = datapath.verdicts(), datapath.traffic()
         for key, count in self._last.items():
             assert now.get(key, 0) >= count, f"{key} went back from {count} to {now.get(key, 0)}"
-        self._last = now
+        for class_and_type, before in self._sent.items():
+            after = sent[class_and_type]
+            assert (after.bytes, after.packets) >= (before.bytes, before.packets), class_and_type
+        self._last, self._sent = now, sent
         return sum(now.values())
 
 

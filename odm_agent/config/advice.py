@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from odm_agent.config.check_prefixes import edges_of
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config
-from odm_agent.config.values import gateway_of, spans_of
+from odm_agent.config.values import edges_of, gateway_of, spans_of
 from odm_agent.core.host import HostState, RouteKind
 from odm_agent.core.model import Family, IPAddress, IPNetwork
 

@@ -1,12 +1,13 @@
 """Whether the typed prefixes of a configuration are prefixes that can be typed."""
 
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, TypeVar
 
+from odm_agent.config.check_terms import check_terms
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
-from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
+from odm_agent.config.values import edges_of, gateway_of, network_of, range_of, room, spans_of
 from odm_agent.core.model import IPAddress, IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
@@ -145,7 +146,6 @@ def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iter
             yield Problem(
                 (*at, "range"), "a range is for IPv4; IPv6 addresses are made up, leave it out"
             )
-        room = _ipv6_room(network)
     else:
         range_, problem = _try(lambda: range_of(prefix))
         if problem:
@@ -162,31 +162,15 @@ def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iter
         if range_ is not None and not (range_[0] in network and range_[1] in network):
             yield Problem((*at, "range"), f"{prefix.range} is not within {network}; correct one")
             return
-        room = _ipv4_room(prefix, network)
-    if room < prefix.pool:
+    if room(prefix, network) < prefix.pool:
         what = f"the range {prefix.range}" if prefix.range else str(network)
         yield Problem(
             (*at, "pool"),
-            f"{what} has room for {room} addresses, not for {prefix.pool}; use a smaller pool",
+            f"{what} has room for {room(prefix, network)} addresses, not for {prefix.pool}; use a"
+            " smaller pool",
         )
-
-
-def _ipv4_room(prefix: PrefixConfig, network: IPv4Network) -> int:
-    first, last = range_of(prefix) or (network.network_address, network.broadcast_address)
-    return int(last) - int(first) + 1 - sum(first <= edge <= last for edge in edges_of(network))
-
-
-def edges_of(network: IPNetwork) -> frozenset[IPv4Address]:
-    """The addresses of an IPv4 network that no host of it has: its own, and the broadcast one."""
-    if isinstance(network, IPv6Network) or network.prefixlen >= 31:  # RFC 3021
-        return frozenset()
-    return frozenset((network.network_address, network.broadcast_address))
-
-
-def _ipv6_room(network: IPv6Network) -> int:
-    """Usable addresses: not the subnet-router anycast one, nor the 128 reserved ones (RFC 2526)."""
-    reserved = 0 if network.prefixlen >= 127 else 1 if network.prefixlen >= 120 else 129
-    return network.num_addresses - reserved
+    else:
+        yield from check_terms(at, prefix, network)
 
 
 def _gateways_of_our_own(config: Config) -> Iterator[Problem]:

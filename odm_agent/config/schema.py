@@ -82,6 +82,24 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     pool: int = 1
     preference: int = 0
     untyped: Literal["refuse", "allow"] = "refuse"
+    #: How long an address is given to sockets, and how long packets leave from it; e.g. "12h".
+    preferred: str | None = None
+    valid: str | None = None
+    #: How often another address takes its place; "never". None: once a day for the types that are
+    #: renewed without being asked.
+    rotate: str | None = None
+    #: IP bytes after which it is given to no socket any more; e.g. "10GB".
+    budget: str | None = None
+    #: The part of the budget at which its successor is made.
+    warn: str = "80%"
+    #: Whether the budget also ends what is sent from it.
+    hard: bool = False
+    #: How many former addresses stay for the sockets that have them.
+    linger: int = 32
+    #: How long an IPv4 address rests before it serves again.
+    reuse: str | None = None
+    #: Whether sockets share addresses, or each gets its own.
+    sharing: Literal["host", "socket"] = "host"
     #: Packets from the prefix that others made (containers, hosts behind this one).
     forwarded: Literal["refuse", "allow"] = "refuse"
 

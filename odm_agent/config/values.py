@@ -3,6 +3,7 @@
 from ipaddress import (
     IPv4Address,
     IPv4Network,
+    IPv6Network,
     ip_address,
     ip_network,
     summarize_address_range,
@@ -54,3 +55,20 @@ def spans_of(prefix: PrefixConfig) -> tuple[IPNetwork, ...]:
 def numbers_of(agent: AgentConfig) -> Numbers:
     """What the agent uses in the kernel, as `[agent]` says."""
     return Numbers(agent.table_base, agent.rule_priority, agent.mark_mask, agent.protocol)
+
+
+def room(prefix: PrefixConfig, network: IPNetwork) -> int:
+    """How many addresses the prefix can give to this host."""
+    if isinstance(network, IPv6Network):
+        # Not the subnet-router anycast address, nor the 128 reserved ones (RFC 2526).
+        reserved = 0 if network.prefixlen >= 127 else 1 if network.prefixlen >= 120 else 129
+        return network.num_addresses - reserved
+    first, last = range_of(prefix) or (network.network_address, network.broadcast_address)
+    return int(last) - int(first) + 1 - sum(first <= edge <= last for edge in edges_of(network))
+
+
+def edges_of(network: IPNetwork) -> frozenset[IPv4Address]:
+    """The addresses of an IPv4 network that no host of it has: its own, and the broadcast one."""
+    if isinstance(network, IPv6Network) or network.prefixlen >= 31:  # RFC 3021
+        return frozenset()
+    return frozenset((network.network_address, network.broadcast_address))

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Sequence
 
 from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.terms import terms_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
-from odm_agent.sources.base import Configured, Input, Output
+from odm_agent.sources.base import Configured, Input, Output, Resumed
 
 
 class StaticSource:
@@ -31,6 +32,9 @@ class StaticSource:
                     *(Withdrawn(key) for key in gone),
                     *(Granted(Grant(self._given[p.name], p)) for p in prefixes),
                 ]
+            case Resumed(leases):
+                self._given = {each.grant.prefix.name: each.grant.key for each in leases}
+                return []
             case Request(want):
                 return [Failed(want, f"no IPv{want[1]} prefix for {want[0].word} is configured")]
             case _:
@@ -77,4 +81,6 @@ def _typed(
         forwarded=prefix.forwarded == "allow",
         order=order,
         net_iface=prefix.interface if by_interface else "",
+        terms=terms_of(prefix),
+        per_socket=prefix.sharing == "socket",
     )

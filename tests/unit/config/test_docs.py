@@ -70,7 +70,9 @@ def test_every_word_of_a_choice_is_described(title: str) -> None:
 
 
 def test_the_example_is_a_configuration_that_would_be_taken() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.S)
+    example, *others = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(), re.S)
+    for each in others:
+        parse(each, Path("example.toml"))
     config = parse(example, Path("example.toml"))
     assert set(config.prefixes) == {"home6", "home4", "visit", "lan"}
     assert set(config.classes) == {"ssh", "browsing"}

@@ -6,6 +6,7 @@ from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Granted, Withdrawn
 from odm_agent.core.grants import GrantKey
+from odm_agent.core.lifetimes import Terms
 from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.sources.base import Configured
 from odm_agent.sources.static import StaticSource, typed_prefixes
@@ -62,6 +63,7 @@ def test_sections_become_typed_prefixes() -> None:
             spans=(IPv4Network("192.0.2.16/30"), IPv4Network("192.0.2.20/32")),
             range=(IPv4Address("192.0.2.16"), IPv4Address("192.0.2.20")),
             order=1,
+            terms=Terms(rotate_s=86400, linger=3),  # renewed without being asked
         ),
     )
 

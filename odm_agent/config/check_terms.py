@@ -1,0 +1,118 @@
+"""Whether a prefix's addresses can end as its entry in the configuration says."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from odm_agent.config.problems import Problem
+from odm_agent.config.quantities import number_of_bytes, percent, seconds
+from odm_agent.config.schema import PrefixConfig
+from odm_agent.config.terms import NEVER, has_successor, is_one_lease
+from odm_agent.core.model import IPNetwork
+
+#: A successor is configured, and checked for conflicts, before it serves.
+SHORTEST_S: Final = 5
+#: The largest packet that may reach a budget: a budget below that is over at once.
+SMALLEST_BUDGET: Final = 65_575
+MOST_LINGERING: Final = 1024
+#: The keys by which an address ends.
+_ENDS: Final = ("preferred", "valid", "rotate", "budget")
+
+
+def check_terms(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    """All problems of one entry's terms; `network` is its prefix."""
+    lengths: dict[str, int] = {}
+    for key in ("preferred", "valid", "rotate", "reuse"):
+        text = getattr(prefix, key)
+        if text is None or (key == "rotate" and text == NEVER):
+            continue
+        try:
+            lengths[key] = seconds(text)
+        except ValueError as error:
+            yield Problem((*at, key), str(error))
+    yield from _lengths(at, lengths)
+    yield from _budget(at, prefix)
+    yield from _sharing(at, prefix, network)
+    if not 1 <= prefix.linger <= MOST_LINGERING:
+        yield Problem(
+            (*at, "linger"), f"{prefix.linger} is out of range; use 1 to {MOST_LINGERING}"
+        )
+    ends = [key for key in _ENDS if getattr(prefix, key) not in (None, NEVER)]
+    if ends and prefix.type == "fixed":
+        yield Problem(
+            (*at, ends[0]),
+            "a fixed address is for ever (RFC 8653, section 3.2); leave this out, or use another"
+            " type",
+        )
+    elif lengths.get("rotate") and is_one_lease(prefix):
+        yield Problem(
+            (*at, "rotate"),
+            "the addresses of a prefix that is local as a whole don't rotate; use a pool of at most"
+            ' 16, or sharing = "socket", which gives each socket an address of its own',
+        )
+    elif ends and not is_one_lease(prefix) and not has_successor(prefix):
+        yield Problem(
+            (*at, ends[0]),
+            f"no other address could take the place of one that ends: {prefix.range or network} has"
+            f" only the {prefix.pool} of the pool; use a smaller pool or a larger range",
+        )
+
+
+def _lengths(at: tuple[str, ...], lengths: dict[str, int]) -> Iterator[Problem]:
+    for key in ("preferred", "rotate"):
+        if lengths.get(key, SHORTEST_S) < SHORTEST_S:
+            yield Problem(
+                (*at, key),
+                f"{lengths[key]} s is shorter than it takes to make another address; use at least"
+                f" {SHORTEST_S}s",
+            )
+    for key in ("preferred", "rotate"):
+        if key in lengths and lengths.get("valid", lengths[key]) < lengths[key]:
+            yield Problem(
+                (*at, "valid"),
+                f"it is shorter than {key}: an address would be given that may not be sent from;"
+                f" use at least {lengths[key]}s",
+            )
+
+
+def _budget(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+    try:
+        percent(prefix.warn)
+    except ValueError as error:
+        yield Problem((*at, "warn"), str(error))
+    if prefix.budget is None:
+        if prefix.hard:
+            yield Problem(
+                (*at, "hard"), "there is no budget that could be hard; add budget, or leave it out"
+            )
+        return
+    try:
+        budget = number_of_bytes(prefix.budget)
+    except ValueError as error:
+        yield Problem((*at, "budget"), str(error))
+        return
+    if budget < SMALLEST_BUDGET:
+        yield Problem(
+            (*at, "budget"),
+            f"one packet may be as large as {SMALLEST_BUDGET} bytes; use at least"
+            f' "{SMALLEST_BUDGET}B"',
+        )
+
+
+def _sharing(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    if prefix.sharing != "socket":
+        return
+    where = (*at, "sharing")
+    if prefix.type == "fixed":
+        yield Problem(
+            where, 'sockets with addresses of their own have no fixed one; use sharing = "host"'
+        )
+    if prefix.placement != "delegated":
+        yield Problem(
+            where,
+            "on a link every address is announced; addresses for each socket need a delegated"
+            " prefix",
+        )
+    if network.version == 6 and network.prefixlen > 64:
+        yield Problem(
+            where, f"{network} has too few addresses to give each socket its own; use a /64"
+        )

@@ -1,0 +1,52 @@
+"""How long a prefix's addresses serve, as its entry in the configuration says."""
+
+from typing import Final
+
+from odm_agent.config.quantities import number_of_bytes, percent, seconds
+from odm_agent.config.schema import PrefixConfig
+from odm_agent.config.values import network_of, room
+from odm_agent.core.lifetimes import Terms
+from odm_agent.core.model import CONFIGURED_AT_MOST
+
+#: Types that are renewed without being asked (RFC 8653, section 5), and how often: as long as a
+#: temporary address is preferred by default (RFC 8981, section 3.8).
+RENEWED: Final = ("nonpersistent", "graceful-replacement")
+RENEWED_S: Final = 86400
+NEVER: Final = "never"
+
+
+def is_one_lease(prefix: PrefixConfig) -> bool:
+    """Whether the addresses of a prefix, local as a whole, end together, with no successor."""
+    return prefix.placement == "delegated" and (
+        prefix.pool > CONFIGURED_AT_MOST or prefix.sharing == "socket"
+    )
+
+
+def has_successor(prefix: PrefixConfig) -> bool:
+    """Whether the prefix can give another address while its pool is in use."""
+    return not is_one_lease(prefix) and room(prefix, network_of(prefix)) > prefix.pool
+
+
+def terms_of(prefix: PrefixConfig) -> Terms:
+    """The terms of a checked entry; ValueError says what is wrong with one that is not."""
+    rotate_s: int | None = None
+    if prefix.rotate is not None:
+        rotate_s = None if prefix.rotate == NEVER else seconds(prefix.rotate)
+    elif prefix.type in RENEWED and has_successor(prefix):
+        rotate_s = RENEWED_S
+    budget = None if prefix.budget is None else number_of_bytes(prefix.budget)
+    free = room(prefix, network_of(prefix)) - prefix.pool - 1
+    return Terms(
+        preferred_s=_or_none(prefix.preferred),
+        valid_s=_or_none(prefix.valid),
+        rotate_s=rotate_s,
+        budget=budget,
+        warn=None if budget is None else max(1, budget * percent(prefix.warn) // 100),
+        hard=prefix.hard,
+        linger=max(1, min(prefix.linger, free)),
+        reuse_s=_or_none(prefix.reuse) or 0,
+    )
+
+
+def _or_none(duration: str | None) -> int | None:
+    return None if duration is None else seconds(duration)

@@ -1,13 +1,15 @@
 """The part of the machine that holds leases, by the ids of their prefixes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from odm_agent.core import rotation
 from odm_agent.core.clock import NEVER, Moment
-from odm_agent.core.effects import Effect, Project, Record, Refuse
+from odm_agent.core.effects import Effect, EndSockets, Project, Record, Refuse
+from odm_agent.core.events import Offered
 from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import Lifetime, Phase
+from odm_agent.core.lifetimes import OVER, Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
 
 
@@ -17,6 +19,8 @@ class Holding:
 
     leases: Mapping[int, Lease] = field(default_factory=dict)
     changed: bool = False
+    #: From which id on the next lease of an address gets one.
+    next_id: int = 1
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -38,11 +42,15 @@ class Holding:
                     return self, [Refuse(grant.key, cause)]
                 del leases[other]  # the configuration has the last word
                 effects.append(Record(other, None))
-        current = id_ in leases and leases[id_].phase is Phase.CURRENT
-        leases[id_] = Lease(grant, Phase.CURRENT if current else Phase.PROBING)
-        if not grant.is_configured:
-            effects.append(Record(id_, leases[id_]))
-        return Holding(leases, changed=True), effects
+        before = leases.get(id_)
+        current = before is not None and before.phase is Phase.CURRENT
+        lease = replace(before or Lease(grant), grant=grant)
+        ids = Ids(self.next_id, leases.values())
+        lease = replace(lease, phase=Phase.CURRENT if current else Phase.PROBING)
+        leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
+        if (not grant.is_configured or lease.addresses) and lease != before:
+            effects.append(Record(id_, lease))
+        return Holding(leases, changed=True, next_id=ids.next), effects
 
     def without_grant(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect]]:
         """A source took back what it gave under `key`."""
@@ -50,33 +58,62 @@ class Holding:
         for id_, held in self.leases.items():
             if held.grant.key == key:
                 _end(leases, id_, now, effects)
-        return Holding(leases, changed=True), effects
+        return replace(self, leases=leases, changed=True), effects
 
     def at(self, now: Moment) -> tuple["Holding", list[Effect]]:
         """What time has made of it; the table is told of what is another than it knows."""
-        aged = {
-            id_: replace(lease, phase=Phase.LINGERING) if lease.next_s <= now.boot_s else lease
-            for id_, lease in self.leases.items()
-        }
-        if aged == self.leases and not self.changed:
+        ids = Ids(self.next_id, self.leases.values())
+        turned: dict[int, Lease] = {}
+        effects: list[Effect] = []
+        for id_, lease in self.leases.items():
+            if lease.next_s <= now.boot_s:
+                lease = replace(lease, phase=Phase.LINGERING)
+            turn = rotation.at(lease, now.boot_s, ids)
+            turned[id_] = turn.lease
+            effects += (EndSockets(id_, number) for number in turn.retired)
+            if turn.lease != lease:
+                effects.append(Record(id_, turn.lease))
+        if turned == self.leases and not self.changed:
             return self, []
-        holding = Holding(aged)
-        return holding, [Project(holding.prefixes())]
+        holding = Holding(turned, next_id=ids.next)
+        return holding, [*effects, Project(holding.prefixes())]
 
-    def offered(
-        self, ready: frozenset[int], unused: frozenset[int], now: Moment
-    ) -> tuple["Holding", list[Effect]]:
-        """Sockets are given addresses of `ready`; what is over and `unused` is let go."""
-        gone = {id_ for id_ in self.over(now) if id_ in unused}
-        leases = {
-            id_: replace(lease, phase=Phase.CURRENT)
-            if id_ in ready and lease.phase is Phase.PROBING
-            else lease
-            for id_, lease in self.leases.items()
-            if id_ not in gone
-        }
-        forgotten: list[Effect] = [Record(id_, None) for id_ in sorted(gone)]
-        return Holding(leases, self.changed or bool(gone)), forgotten
+    def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
+        """Sockets are given addresses of what is ready; what is over and unused is let go."""
+        gone = {id_ for id_ in self.over(now) if id_ in offered.unused}
+        effects: list[Effect] = [Record(id_, None) for id_ in sorted(gone)]
+        leases: dict[int, Lease] = {}
+        changed = self.changed or bool(gone)
+        for id_, before in self.leases.items():
+            if id_ in gone:
+                continue
+            lease = before
+            if id_ in offered.ready and lease.phase is Phase.PROBING:
+                lease = replace(lease, phase=Phase.CURRENT)
+            aged = rotation.ready(lease, offered.ready_leases)
+            aged = rotation.unused(aged, offered.unused_leases, now.boot_s)
+            if aged != lease:
+                changed = True
+                effects.append(Record(id_, aged))
+            leases[id_] = aged
+        return replace(self, leases=leases, changed=changed), effects
+
+    def each(self, change: Callable[[Lease], Lease]) -> tuple["Holding", list[Effect]]:
+        """Leases with changes of their addresses, which are written down."""
+        leases = {id_: change(lease) for id_, lease in self.leases.items()}
+        effects: list[Effect] = [
+            Record(id_, lease) for id_, lease in leases.items() if lease != self.leases[id_]
+        ]
+        return replace(self, leases=leases), effects
+
+    def lingering(self) -> frozenset[int]:
+        """The ids of the leases of addresses that go when no socket uses them any more."""
+        return frozenset(
+            each.id
+            for lease in self.leases.values()
+            for each in lease.addresses
+            if each.phase is Phase.LINGERING
+        )
 
     def over(self, now: Moment) -> frozenset[int]:
         """The prefixes that go when no socket uses them any more."""
@@ -85,7 +122,12 @@ class Holding:
     def prefixes(self) -> tuple[TypedPrefix, ...]:
         """What the typed prefix table consists of."""
         return tuple(
-            replace(lease.grant.prefix, lingering=lease.phase is Phase.LINGERING)
+            replace(
+                lease.grant.prefix,
+                lingering=lease.phase is Phase.LINGERING,
+                addresses=lease.addresses,
+                resting=lease.resting_numbers,
+            )
             for lease in self.leases.values()
         )
 
@@ -99,7 +141,28 @@ class Holding:
         """When time changes something, or the table is to be told (boot-time seconds)."""
         if self.changed:
             return 0.0
-        return min((lease.next_s for lease in self.leases.values()), default=NEVER)
+        due = (min(each.next_s, rotation.deadline(each)) for each in self.leases.values())
+        return min(due, default=NEVER)
+
+
+class Ids:
+    """Gives ids of leases of addresses: the next one that is free, so that none returns soon."""
+
+    def __init__(self, next_id: int, leases: Iterable[Lease]) -> None:
+        self.next = next_id
+        self._leases = leases
+        self._taken: set[int] | None = None
+
+    def __call__(self) -> int | None:
+        """An id that no lease has; None: all are taken."""
+        if self._taken is None:  # looked at only where there is something to give
+            self._taken = {each.id for lease in self._leases for each in lease.addresses}
+        if len(self._taken) >= OVER - 1:
+            return None
+        while self.next in self._taken or not 0 < self.next < OVER:
+            self.next = self.next + 1 if self.next < OVER else 1
+        self._taken.add(self.next)
+        return self.next
 
 
 def _overlap(one: Grant, other: Grant) -> bool:
@@ -115,6 +178,8 @@ def _end(leases: dict[int, Lease], id_: int, now: Moment, effects: list[Effect])
     lease = leases[id_]
     if lease.grant.is_configured:
         del leases[id_]
+        if lease.addresses:
+            effects.append(Record(id_, None))
     elif lease.lifetime.valid_until_s > now.boot_s:
         until = Lifetime(min(lease.lifetime.preferred_until_s, now.boot_s), now.boot_s)
         leases[id_] = replace(lease, grant=replace(lease.grant, lifetime=until))

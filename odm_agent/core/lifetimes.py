@@ -62,14 +62,19 @@ class Phase(Enum):
     LINGERING = "lingering"
 
 
+#: The lease of what may serve nobody: it is always over.
+OVER: Final = 16383
+
+
 @dataclass(frozen=True, slots=True)
 class AddressLease:
     """An address of a prefix whose addresses end.
 
     `number` tells the prefix's addresses apart, of all times; `id` is that of the kernel's row, in
     which the hooks look up dates and budget. `preferred_until_s` and `valid_until_s` of `lifetime`
-    are what the kernel goes by; `rotate_at_s` is for the agent. `warned`, `spent`: what the hooks
-    said of its bytes.
+    are what the kernel goes by; `rotate_at_s` is for the agent. They count from `born_s`: when it
+    was made, and again when it took another one's place. `warned`, `spent`: what the hooks said of
+    its bytes.
     """
 
     number: int
@@ -80,3 +85,5 @@ class AddressLease:
     rotate_at_s: float = NEVER
     warned: bool = False
     spent: bool = False
+    #: Whether its successor is there, or is being made.
+    succeeded: bool = False

@@ -34,15 +34,24 @@ class Looking:
         """It may have changed: look at it soon."""
         return replace(self, dirty=self.dirty | what, due_s=min(self.due_s, now.boot_s + within_s))
 
-    def at(self, ended: Set[int], now: Moment) -> tuple["Looking", list[Effect]]:
-        """Look, if it is time. Nothing is due then until `offered`."""
+    def at(
+        self, ended: Set[int], lingering: Set[int], turned: bool, now: Moment
+    ) -> tuple["Looking", list[Effect]]:
+        """Look, if it is time. Nothing is due then until `offered`.
+
+        `lingering` are address leases: whether a socket uses them is asked once a minute only, and
+        where the table has `turned` to others, as it takes a look at all sockets.
+        """
         if now.boot_s < self.due_s:
             return self, []
         resync = now.boot_s >= self.resync_s
+        asked = resync or turned
         dirty = Dirty.ALL if resync else self.dirty
         resync_s = now.boot_s + RESYNC_S if resync else self.resync_s
         looking = replace(self, due_s=resync_s, resync_s=resync_s, dirty=Dirty(0))
-        return looking, [Look(dirty, frozenset(ended), resync=resync)]
+        return looking, [
+            Look(dirty, frozenset(ended), frozenset(lingering) if asked else frozenset(), resync)
+        ]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Looking", list[Effect]]:
         """A look has ended: check the addresses that wait for it, and try again what failed.

@@ -8,6 +8,7 @@ happens together (a reload) is seen together; its `Look` comes last, and `Offere
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from odm_agent.core import rotation
 from odm_agent.core.asking import Asking
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, Refuse
@@ -44,7 +45,8 @@ def begun(leases: Iterable[Lease], now: Moment) -> State:
     """The state of an agent that starts and goes on with these leases."""
     held = {lease.grant.prefix.id: lease for lease in leases}
     looking = Looking(now.boot_s, now.boot_s + RESYNC_S, Dirty.ALL)
-    return State(looking, Holding(held, changed=True))
+    taken = (each.id for lease in held.values() for each in lease.addresses)
+    return State(looking, Holding(held, changed=True, next_id=max(taken, default=0) + 1))
 
 
 def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
@@ -77,8 +79,12 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             looking, effects = looking.probed(event, now)
         case Offered():
             return _offered(state, event, now)
-        case Metered() | Rotated():
-            pass
+        case Metered(warned, spent):
+            holding, effects = holding.each(lambda each: rotation.metered(each, warned, spent))
+        case Rotated(lease_ids):
+            holding, effects = holding.each(
+                lambda each: rotation.rotated(each, lease_ids, now.boot_s)
+            )
         case Tick():
             return _at(state, now)
     return State(looking, holding, asking), effects
@@ -96,12 +102,12 @@ def _at(state: State, now: Moment) -> tuple[State, list[Effect]]:
     if projected:
         looking = looking.touched(Dirty.KERNEL, now, 0.0)
     asking, late = state.asking.at(now)
-    looking, look = looking.at(holding.over(now), now)
+    looking, look = looking.at(holding.over(now), holding.lingering(), bool(projected), now)
     return State(looking, holding, asking), [*projected, *late, *look]
 
 
 def _offered(state: State, offered: Offered, now: Moment) -> tuple[State, list[Effect]]:
-    holding, forgotten = state.holding.offered(offered.ready, offered.unused, now)
+    holding, forgotten = state.holding.offered(offered, now)
     asking, answers = state.asking.offered(offered, holding.wants())
     looking, probes = state.looking.offered(offered, now)
     return State(looking, holding, asking), [*forgotten, *answers, *probes]

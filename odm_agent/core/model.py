@@ -16,6 +16,9 @@ from odm_agent.core.lifetimes import WITHOUT_END, AddressLease, Terms
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+#: A delegated pool larger than this is made local by a route: each configured address costs every
+#: untyped IPv6 connect of the namespace a little, since the kernel looks at all of them.
+CONFIGURED_AT_MOST: Final = 16
 #: The id of the class of sockets that belong to no class.
 UNCLASSIFIED: Final = 0
 
@@ -119,6 +122,17 @@ class TypedPrefix:
     terms: Terms = WITHOUT_END
     #: Its addresses, if they end: those that sockets are given, the spare and the lingering ones.
     addresses: tuple[AddressLease, ...] = ()
+    #: Numbers of former addresses that no other one may be given yet.
+    resting: frozenset[int] = frozenset()
+    #: Whether each IPv6 socket is to have an address of its own.
+    per_socket: bool = False
+
+    @property
+    def any_ip(self) -> bool:
+        """Whether the prefix is local as a whole, by a route."""
+        return self.placement is Placement.DELEGATED and (
+            self.pool > CONFIGURED_AT_MOST or self.per_socket
+        )
 
     @property
     def family(self) -> Family:

@@ -1,28 +1,41 @@
 """Which addresses a typed prefix consists of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final
 
+from odm_agent.core.lifetimes import Phase
 from odm_agent.core.model import IPAddress, Placement, TypedPrefix
 from odm_agent.prefixes.memory import Known
 from odm_agent.prefixes.rfc7217 import IDGEN_RETRIES, opaque_address
 
+_ORDER: Final = {Phase.CURRENT: 0, Phase.SPARE: 1, Phase.PROBING: 2, Phase.LINGERING: 3}
+
 
 def addresses(prefix: TypedPrefix, secret: bytes, known: Known) -> dict[int, IPAddress]:
-    """The address of each number of the pool; numbers for which there is none are left out.
+    """The address of each number; numbers for which there is none are left out.
 
     What is known stays. New IPv6 addresses are opaque ones (RFC 7217); after three other tries a
     number is given up. New IPv4 addresses are the first of the range that are free.
     """
-    kept = {n: a for n, a in known.kept.items() if n < prefix.pool}
-    missing = [n for n in range(prefix.pool) if n not in kept]
+    numbers = numbers_of(prefix)
+    kept = {n: known.kept[n] for n in numbers if n in known.kept}
+    missing = [n for n in numbers if n not in kept]
     taken = {*known.kept.values(), *known.conflicts}
     made: Iterator[tuple[int, IPAddress]]
     if isinstance(prefix.network, IPv6Network):
         made = _ipv6(prefix, prefix.network, secret, known, missing, taken)
     else:
         made = zip(missing, _ipv4(prefix, prefix.network, taken), strict=False)
-    return dict(sorted([*kept.items(), *made]))
+    every = dict([*kept.items(), *made])
+    return {n: every[n] for n in numbers if n in every}
+
+
+def numbers_of(prefix: TypedPrefix) -> Sequence[int]:
+    """The numbers of the addresses that the prefix has: those that sockets are given come first."""
+    if prefix.any_ip or not prefix.addresses:
+        return range(prefix.pool)
+    return [each.number for each in sorted(prefix.addresses, key=lambda e: _ORDER[e.phase])]
 
 
 def bounds(prefix: TypedPrefix) -> tuple[IPAddress, IPAddress]:

@@ -13,6 +13,8 @@ from collections.abc import Collection
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
+from odm_agent.core.model import IPNetwork
+
 #: RFC 7217, section 6: how often another identifier is tried after a duplicate.
 IDGEN_RETRIES: Final = 3
 #: How often F is asked again for an identifier that is reserved or taken, before we just count on.
@@ -68,6 +70,12 @@ def opaque_address(
         if _usable(base, candidate, bits, taken):
             return IPv6Address(base + candidate)
     return None
+
+
+def socket_key(network: IPNetwork, secret: bytes) -> bytes:
+    """The key (16 bytes) by which sockets get addresses of their own in a network (RFC 8981)."""
+    key = hashlib.blake2b(str(network).encode(), key=secret[:64], digest_size=16, person=b"socket")
+    return key.digest()
 
 
 def _usable(base: int, identifier: int, bits: int, taken: Collection[IPv6Address]) -> bool:

@@ -5,10 +5,10 @@ from ipaddress import ip_network
 from typing import Final
 
 from odm_agent.core.host import HostState, LocalAddress, Route, RouteKind, Rule, RuleAction
-from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, IPNetwork
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
-from odm_agent.prefixes.table import CONFIGURED_AT_MOST, PrefixTable, Row
+from odm_agent.prefixes.table import PrefixTable, Row
 
 LOCAL_TABLE: Final = 255
 #: The worst metric there is: the last resort of each of our tables.

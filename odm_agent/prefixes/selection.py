@@ -4,16 +4,21 @@ from odm_agent.core.host import HostState
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.core.projection import PrefixRow
 from odm_agent.prefixes.numbers import Numbers
+from odm_agent.prefixes.rfc7217 import socket_key
 from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
 from odm_agent.prefixes.table import PrefixTable, Row
 
 
 def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
-    """The configured addresses of a prefix that the kernel holds, ready, where they belong."""
+    """The configured addresses of a prefix that the kernel holds, ready, where they belong.
+
+    Those that sockets are given now come first, then spares; those that linger are left out.
+    """
     return tuple(
         address
         for address in row.configured
-        if any(each.ready and not each.failed for each in host.at(address, row.holder))
+        if row.serves(address)
+        and any(each.ready and not each.failed for each in host.at(address, row.holder))
     )
 
 
@@ -29,7 +34,7 @@ def absence(row: Row, host: HostState) -> str | None:
     return f"{row.holder} {fault}" if holder and (fault := holder.lacks(family)) else None
 
 
-def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
+def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> PrefixRow | None:
     """The prefix as hooks see it, or None while it must not be used.
 
     Needed: the link (up or not), a ready address, and the rules and the last resort, so that
@@ -43,9 +48,10 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
         return None
     if not host.rules.issuperset(rules_of(row, numbers)):
         return None
-    pool = ready
+    pool, own = ready, False
     if row.any_ip and host.routes.issuperset(any_ip_routes(row)):
         pool += row.addresses[len(row.configured) :]
+        own = row.prefix.per_socket
     return PrefixRow(
         type=row.prefix.type,
         family=row.prefix.family,
@@ -53,6 +59,9 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers) -> PrefixRow | None:
         mark=numbers.mark(row.prefix.id),
         pool=pool,
         configured=len(ready),
+        spares=sum(map(row.is_spare, ready)),
+        leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
+        fresh=socket_key(row.prefix.network, secret) if own else b"",
     )
 
 

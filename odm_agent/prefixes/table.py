@@ -3,18 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
 
-from odm_agent.core.model import Family, IPAddress, Placement, TypedPrefix
-from odm_agent.prefixes.addresses import addresses, bounds
+from odm_agent.core.lifetimes import OVER, AddressLease, Phase
+from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, Placement, TypedPrefix
+from odm_agent.prefixes.addresses import addresses, bounds, numbers_of
 from odm_agent.prefixes.memory import Given, Known, Memory
 
-#: A delegated pool larger than this is made local by a route: each configured address costs every
-#: untyped IPv6 connect of the namespace a little, since the kernel looks at all of them.
-CONFIGURED_AT_MOST: Final = 16
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """A prefix and its addresses, in the order of their numbers; `known` outlives the agent."""
 
@@ -30,9 +26,46 @@ class Row:
     @property
     def any_ip(self) -> bool:
         """Whether the prefix is local as a whole, by a route."""
-        return (
-            self.prefix.placement is Placement.DELEGATED and self.prefix.pool > CONFIGURED_AT_MOST
-        )
+        return self.prefix.any_ip
+
+    @cached_property
+    def leases(self) -> dict[IPAddress, AddressLease]:
+        """The leases of those addresses that end by themselves; all of an any-IP prefix share one,
+        which is not among these."""
+        if self.any_ip:
+            return {}
+        by_number = {each.number: each for each in self.prefix.addresses}
+        return {
+            address: by_number[number]
+            for number, address in self.known.kept.items()
+            if number in by_number and address in self.addresses
+        }
+
+    def serves(self, address: IPAddress) -> bool:
+        """Whether sockets are given an address, or will be when another one is over."""
+        lease = self.leases.get(address)
+        return lease is None or lease.phase is not Phase.LINGERING
+
+    def is_spare(self, address: IPAddress) -> bool:
+        """Whether sockets are given an address only when all current ones are over."""
+        lease = self.leases.get(address)
+        return lease is not None and lease.phase in (Phase.SPARE, Phase.PROBING)
+
+    def lease_id(self, address: IPAddress) -> int:
+        """The id of an address's lease; 0: it never ends."""
+        if self.any_ip:
+            return self.span_lease
+        return self.leases[address].id if address in self.leases else 0
+
+    @property
+    def span_lease(self) -> int:
+        """The id of the lease of what the prefix holds beside its configured addresses; 0: none.
+
+        Where these end, nothing else may be sent from: that would go round their ends.
+        """
+        if not self.prefix.addresses:
+            return 0
+        return self.prefix.addresses[0].id if self.any_ip else OVER
 
     @property
     def configured(self) -> tuple[IPAddress, ...]:
@@ -47,11 +80,12 @@ class Row:
     @property
     def trouble(self) -> str | None:
         """Why the prefix has fewer addresses than it should; None if it has all of them."""
-        missing = self.prefix.pool - len(self.addresses)
+        current = [each for each in self.addresses if self.serves(each) and not self.is_spare(each)]
+        missing = self.prefix.pool - len(current)
         if missing <= 0:
             return None
         used = ", ".join(str(a) for a in sorted(self.conflicts, key=int)) or "none"
-        what = "no address" if not self.addresses else f"{missing} of {self.prefix.pool} missing"
+        what = "no address" if not current else f"{missing} of {self.prefix.pool} missing"
         return f"{what}: addresses found in use by another host: {used}"
 
 
@@ -79,6 +113,7 @@ class PrefixTable:
         memory = self.remembered()
         rows = []
         for prefix in prefixes:
+            memory = memory.without(_past(prefix, memory))
             row = self._row(prefix, memory.between(*bounds(prefix)))
             if retry := _given_up(row):
                 memory = memory.without(retry)
@@ -145,11 +180,18 @@ class PrefixTable:
         return Row(prefix, tuple(made.values()), replace(known, kept={**known.kept, **made}))
 
 
+def _past(prefix: TypedPrefix, memory: Memory) -> set[IPAddress]:
+    """Former addresses of a prefix whose addresses end: they are free again."""
+    if prefix.any_ip or not prefix.addresses:
+        return set()
+    kept = prefix.resting.union(each.number for each in prefix.addresses)
+    known = memory.between(*bounds(prefix)).kept
+    return {address for number, address in known.items() if number not in kept}
+
+
 def _given_up(row: Row) -> set[IPAddress]:
     """The conflicts to which it is due that numbers of the pool have no address."""
-    missing = set(range(row.prefix.pool)) - {
-        number for number in row.known.kept if number < row.prefix.pool
-    }
+    missing = set(numbers_of(row.prefix)) - row.known.kept.keys()
     if row.prefix.family is Family.IPV4:  # any address of the range serves any number
         return set(row.known.conflicts) if missing else set()
     return {address for address, number in row.known.conflicts.items() if number in missing}

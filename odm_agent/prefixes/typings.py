@@ -1,8 +1,10 @@
 """Which type each source address has: whole networks, and every address of the namespace."""
 
+from odm_agent.core.clock import NEVER
 from odm_agent.core.host import Address, HostState
+from odm_agent.core.lifetimes import OVER, AddressLease, Terms
 from odm_agent.core.model import IPAddress, IPNetwork
-from odm_agent.core.projection import SourceRow, SpanRow
+from odm_agent.core.projection import LeaseRow, SourceRow, SpanRow
 from odm_agent.prefixes.table import PrefixTable
 
 _UNTYPED = SourceRow()
@@ -11,7 +13,7 @@ _UNTYPED = SourceRow()
 def spans(table: PrefixTable) -> dict[IPNetwork, SpanRow]:
     """A typed prefix is typed as a whole, whether or not it has an address yet."""
     return {
-        span: SpanRow(row.prefix.id, row.prefix.type, row.any_ip)
+        span: SpanRow(row.prefix.id, row.prefix.type, row.any_ip, row.span_lease)
         for row in table
         for span in row.prefix.spans
     }
@@ -38,7 +40,10 @@ def sources(
         if span is None:
             if local.address not in ours:
                 rows[local.address] = _UNTYPED
-        elif local.address in ours or not (span.prefix.untyped_allowed or local.from_network):
+        elif local.address in ours:  # one that was ours, unless it is found below
+            lease = span.span_lease
+            rows[local.address] = SourceRow(span.prefix.id, span.prefix.type, lease=lease)
+        elif not (span.prefix.untyped_allowed or local.from_network):
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)
         else:
             rows[local.address] = _UNTYPED
@@ -46,5 +51,34 @@ def sources(
     for row in table:
         for address in row.configured:
             if address in known:
-                rows[address] = SourceRow(row.prefix.id, row.prefix.type)
+                rows[address] = SourceRow(
+                    row.prefix.id, row.prefix.type, lease=row.lease_id(address)
+                )
     return rows
+
+
+def leases(table: PrefixTable) -> dict[int, LeaseRow]:
+    """Until when, and for how many bytes, addresses serve, by the ids of their leases."""
+    rows = {
+        lease.id: _lease_row(lease, row.prefix.terms)
+        for row in table
+        for lease in row.prefix.addresses
+    }
+    if any(row.span_lease == OVER for row in table):
+        rows[OVER] = LeaseRow(valid_ns=1)
+    return rows
+
+
+def _lease_row(lease: AddressLease, terms: Terms) -> LeaseRow:
+    return LeaseRow(
+        preferred_ns=_ns(lease.lifetime.preferred_until_s),
+        valid_ns=_ns(lease.lifetime.valid_until_s),
+        budget=terms.budget or 0,
+        warn=terms.warn or 0,
+        hard=terms.hard,
+    )
+
+
+def _ns(boot_s: float) -> int:
+    """Boot-time nanoseconds, 0 for never; rounded down, since no lifetime may be longer."""
+    return 0 if boot_s == NEVER else max(1, int(boot_s * 1e9))

@@ -21,7 +21,7 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.host import Address, HostState, Route, RouteKind, Rule, RuleAction
 from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
-from odm_agent.core.projection import Projection
+from odm_agent.core.projection import PrefixRow, Projection
 from odm_agent.core.tables import Table
 
 _Key = TypeVar("_Key")
@@ -53,10 +53,24 @@ def _kept_rows(desired: Projection, observed: Projection) -> set[int]:
         prefix_id
         for prefix_id, old in observed.prefixes.items()
         if (new := desired.prefixes.get(prefix_id)) is not None
-        # A mark selects pool[0] by a route that has yet to change if that address has.
-        and replace(old, pool=old.pool[:1], configured=0)
-        == replace(new, pool=new.pool[:1], configured=0)
+        and _without_pool(old) == _without_pool(new)
+        and (_same_first(old, new) or _is_held(prefix_id, old, desired))
     }
+
+
+def _without_pool(row: PrefixRow) -> PrefixRow:
+    return replace(row, pool=(), configured=0, spares=0, leases=(), fresh=b"")
+
+
+def _same_first(old: PrefixRow, new: PrefixRow) -> bool:
+    """Whether the mark selects what it did: `pool[0]`, by a route that changes before the row."""
+    return old.pool[:1] == new.pool[:1]
+
+
+def _is_held(prefix_id: int, old: PrefixRow, desired: Projection) -> bool:
+    """Whether all that a row hands out stays with the prefix: it does no harm until it changes."""
+    sources = (desired.sources.get(address) for address in old.pool)
+    return all(source is not None and source.prefix_id == prefix_id for source in sources)
 
 
 def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:
@@ -67,7 +81,7 @@ def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iter
     for prefix_id, row in observed.prefixes.items():
         if prefix_id not in kept:
             yield tables.PREFIXES.drop(prefix_id)
-        elif desired.prefixes[prefix_id] != row:
+        elif desired.prefixes[prefix_id] != row and _same_first(desired.prefixes[prefix_id], row):
             yield tables.PREFIXES.put(prefix_id, desired.prefixes[prefix_id])
 
 
@@ -130,7 +144,7 @@ def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
 def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:
     """Prefix rows, then the choices that name them."""
     for prefix_id, row in desired.prefixes.items():
-        if prefix_id not in kept:
+        if prefix_id not in kept or not _same_first(observed.prefixes[prefix_id], row):
             yield tables.PREFIXES.put(prefix_id, row)
     for key in desired.choices.keys() | observed.choices.keys():
         chosen = desired.choices.get(key, ())

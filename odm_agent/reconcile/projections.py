@@ -38,7 +38,7 @@ def desired(
         ready = selection.ready_addresses(row, host)
         routes.update(routing.routes_of(row, ready[0] if ready else None, mirror, numbers))
         rules.update(routing.rules_of(row, numbers))
-        if seen := selection.prefix_row(row, host, numbers):
+        if seen := selection.prefix_row(row, host, numbers, table.secret):
             usable[row.prefix.id] = seen
     rules.update(routing.exemptions(table, host, numbers))
     return replace(
@@ -46,6 +46,7 @@ def desired(
         addresses=addresses,
         routes=frozenset(routes),
         rules=frozenset(rules),
+        leases=typings.leases(table),
         spans=typings.spans(table),
         sources=typings.sources(table, addresses, host),
         prefixes=usable,

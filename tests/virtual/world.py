@@ -253,7 +253,11 @@ class World:
         trouble = self.addresses.trouble or self.leases.trouble
         finished = self.engine.is_at_rest and trouble is None
         return offered(
-            self.engine, finished=finished, ended=look.ended, in_use=lambda: set(self.sockets)
+            self.engine,
+            finished=finished,
+            ended=look.ended,
+            ended_leases=look.ended_leases,
+            in_use=lambda: set(self.sockets),
         )
 
     def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
@@ -295,8 +299,10 @@ class World:
         assert self.boot_s <= caller.until_s + 1e-6
 
     def end_sockets(self, ended: EndSockets) -> None:
-        """No address of this world ends yet."""
-        raise NotImplementedError(ended)
+        """The sockets of an address are gone."""
+        row = self.engine.table.by_id(ended.prefix_id)
+        address = row.known.kept.get(ended.number) if row else None
+        self.sockets = [each for each in self.sockets if each != address]
 
     def send(self, source: str, message: Send) -> None:
         """The server of the scripted source hears a request."""

@@ -1,0 +1,234 @@
+"""The addresses of one prefix through time, if they end: which there are, and which come next.
+
+New sockets get the current ones. A spare is made ready before one of these is over, and takes its
+place; the former one lingers for the sockets that have it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from odm_agent.core.clock import NEVER
+from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase, Terms
+
+#: A successor is made ready for this part of the time that an address has, within these bounds: its
+#: conflict check takes a second or two, and a socket should not wait for it.
+_AHEAD: Final = 0.1
+_AHEAD_S: Final = (5.0, 600.0)
+#: An address is replaced by this much before the kernel ends it, so that the mark's route follows
+#: in time; at most a twentieth of its time.
+_LEAD_S: Final = 1.0
+#: RFC 8981, section 3.8: so that hosts and prefixes do not rotate all at once.
+_JITTER: Final = 0.1
+
+#: Gives the id of a lease that begins; None: there is none left.
+Ids = Callable[[], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A lease after a step. `retired` are the numbers of addresses that are gone from now on."""
+
+    lease: Lease
+    retired: tuple[int, ...] = ()
+
+
+def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
+    """A lease whose prefix has come, or has come again with other terms.
+
+    Addresses that it has go on, by the new terms, counted from when they began to serve. A prefix
+    whose addresses once ended goes on with leases, though nothing ends them any more.
+    """
+    terms = lease.grant.prefix.terms
+    if not terms.end and not lease.addresses:
+        return lease
+    aged = [_dated(each, lease) for each in lease.addresses]
+    surplus = sum(each.phase is Phase.CURRENT for each in aged) - _size(lease)
+    for at_, each in reversed(list(enumerate(aged))):
+        if surplus > 0 and each.phase is Phase.CURRENT:
+            aged[at_] = replace(each, phase=Phase.LINGERING)
+            surplus -= 1
+    lease = replace(lease, addresses=tuple(aged))
+    for _ in range(-surplus):
+        lease = _with_another(lease, Phase.CURRENT, now_s, ids)
+    return lease
+
+
+def at(lease: Lease, now_s: float, ids: Ids) -> Turn:
+    """What time has made of a lease's addresses."""
+    if not lease.addresses:
+        return Turn(lease)
+    return _retired(_with_spares(_promoted(lease, now_s), now_s, ids), now_s)
+
+
+def ready(lease: Lease, lease_ids: frozenset[int]) -> Lease:
+    """The kernel holds these addresses: they may take another one's place."""
+    return _each(
+        lease,
+        lambda each: each.phase is Phase.PROBING and each.id in lease_ids,
+        lambda each: replace(each, phase=Phase.SPARE),
+    )
+
+
+def metered(lease: Lease, warned: frozenset[int], spent: frozenset[int]) -> Lease:
+    """So much was sent from these addresses."""
+    return _each(
+        lease,
+        lambda each: each.id in warned | spent,
+        lambda each: replace(each, warned=True, spent=each.spent or each.id in spent),
+    )
+
+
+def rotated(lease: Lease, lease_ids: frozenset[int], now_s: float) -> Lease:
+    """Somebody wants other addresses in the place of these, now."""
+    return _each(
+        lease,
+        lambda each: each.id in lease_ids and each.phase is Phase.CURRENT,
+        lambda each: replace(each, rotate_at_s=min(each.rotate_at_s, now_s)),
+    )
+
+
+def unused(lease: Lease, lease_ids: frozenset[int], now_s: float) -> Lease:
+    """No socket uses these addresses: those that linger are let go."""
+    gone = [e for e in lease.addresses if e.phase is Phase.LINGERING and e.id in lease_ids]
+    return _without(lease, gone, now_s) if gone else lease
+
+
+def deadline(lease: Lease) -> float:
+    """When `at` has something to do (boot-time seconds).
+
+    Not when an address is over whose successor is not ready yet: an event says that it is.
+    """
+    due: list[float] = [until_s for _, until_s in lease.resting]
+    has_spare = any(each.phase is Phase.SPARE for each in lease.addresses)
+    for each in lease.addresses:
+        if each.phase is Phase.LINGERING:
+            due.append(each.lifetime.valid_until_s)
+        elif each.phase is Phase.CURRENT and not lease.grant.prefix.any_ip:
+            if has_spare:
+                due.append(_due_s(each))
+            if not each.succeeded:
+                due.append(_spare_s(each))
+    return min(due, default=NEVER)
+
+
+def _promoted(lease: Lease, now_s: float) -> Lease:
+    """Spares in the place of what is over, as many as there are."""
+    addresses = list(lease.addresses)
+    over = [n for n, e in enumerate(addresses) if e.phase is Phase.CURRENT and _due_s(e) <= now_s]
+    spares = [n for n, e in enumerate(addresses) if e.phase is Phase.SPARE]
+    former: list[AddressLease] = []
+    taken: set[int] = set()
+    for old, new in zip(sorted(over, key=lambda n: _due_s(addresses[n])), spares, strict=False):
+        former.append(replace(addresses[old], phase=Phase.LINGERING))
+        promoted = replace(addresses[new], phase=Phase.CURRENT, born_s=now_s)
+        addresses[old] = _dated(promoted, lease)
+        taken.add(new)
+    if not former:
+        return lease
+    rest = [each for n, each in enumerate(addresses) if n not in taken]
+    return replace(lease, addresses=(*rest, *former))
+
+
+def _with_spares(lease: Lease, now_s: float, ids: Ids) -> Lease:
+    """A successor is made for each address that will be over soon."""
+    if lease.grant.prefix.any_ip:
+        return lease
+    for each in lease.addresses:
+        if each.phase is Phase.CURRENT and not each.succeeded and _spare_s(each) <= now_s:
+            lease = _with_another(lease, Phase.PROBING, now_s, ids)
+            lease = _each(lease, each.__eq__, lambda e: replace(e, succeeded=True))
+    return lease
+
+
+def _retired(lease: Lease, now_s: float) -> Turn:
+    """Without those that may not be used any more, nor the oldest of too many."""
+    resting = tuple(each for each in lease.resting if each[1] > now_s)
+    lease = replace(lease, resting=resting) if resting != lease.resting else lease
+    lingering = [each for each in lease.addresses if each.phase is Phase.LINGERING]
+    gone = [each for each in lingering if each.lifetime.valid_until_s <= now_s]
+    left = sorted((each for each in lingering if each not in gone), key=lambda e: e.born_s)
+    gone += left[: max(0, len(left) - lease.grant.prefix.terms.linger)]
+    if not gone:
+        return Turn(lease)
+    return Turn(_without(lease, gone, now_s), tuple(each.number for each in gone))
+
+
+def _without(lease: Lease, gone: Iterable[AddressLease], now_s: float) -> Lease:
+    """Without these, whose addresses rest for a while."""
+    numbers = {each.number for each in gone}
+    rest_s = lease.grant.prefix.terms.reuse_s
+    resting = ((number, now_s + rest_s) for number in sorted(numbers)) if rest_s else ()
+    return replace(
+        lease,
+        addresses=tuple(each for each in lease.addresses if each.number not in numbers),
+        resting=(*lease.resting, *resting),
+    )
+
+
+def _with_another(lease: Lease, phase: Phase, now_s: float, ids: Ids) -> Lease:
+    """With a new address, of a number that none ever had."""
+    if (id_ := ids()) is None:
+        return lease
+    new = AddressLease(lease.numbered, id_, now_s, phase)
+    return replace(
+        lease, addresses=(*lease.addresses, _dated(new, lease)), numbered=lease.numbered + 1
+    )
+
+
+def _each(
+    lease: Lease,
+    which: Callable[[AddressLease], bool],
+    change: Callable[[AddressLease], AddressLease],
+) -> Lease:
+    addresses = tuple(change(each) if which(each) else each for each in lease.addresses)
+    return lease if addresses == lease.addresses else replace(lease, addresses=addresses)
+
+
+def _size(lease: Lease) -> int:
+    """How many addresses at a time are given to sockets, each with a lease of its own."""
+    return 1 if lease.grant.prefix.any_ip else lease.grant.prefix.pool
+
+
+def _dated(each: AddressLease, lease: Lease) -> AddressLease:
+    """The same address, with the dates that the terms give it."""
+    prefix = lease.grant.prefix
+    terms: Terms = prefix.terms
+    return replace(
+        each,
+        lifetime=Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s)),
+        rotate_at_s=_after(
+            each, terms.rotate_s and terms.rotate_s * (1 - _jitter(prefix.id, each.number))
+        ),
+    )
+
+
+def _after(each: AddressLease, seconds: float | None) -> float:
+    return NEVER if seconds is None else each.born_s + seconds
+
+
+def _jitter(prefix_id: int, number: int) -> float:
+    """Up to `_JITTER`, always the same for an address, so that a restart changes no date."""
+    digest = hashlib.sha256(f"{prefix_id} {number}".encode()).digest()
+    return _JITTER * int.from_bytes(digest[:4], "big") / 2**32
+
+
+def _due_s(each: AddressLease) -> float:
+    """When another address is to take its place."""
+    if each.spent:
+        return each.born_s
+    until_s = min(each.lifetime.preferred_until_s, each.lifetime.valid_until_s)
+    lead_s = min(_LEAD_S, (until_s - each.born_s) / 20) if until_s != NEVER else 0.0
+    return min(each.rotate_at_s, until_s - lead_s)
+
+
+def _spare_s(each: AddressLease) -> float:
+    """When its successor is to be made."""
+    due_s = _due_s(each)
+    if each.warned or due_s == NEVER:
+        return each.born_s if each.warned else NEVER
+    least_s, most_s = _AHEAD_S
+    whole_s = due_s - each.born_s
+    return due_s - min(max(_AHEAD * whole_s, least_s), most_s, whole_s / 2)

@@ -29,7 +29,8 @@ static __always_inline struct odm_slot *odm_marked_slot(const struct odm_call *c
 	struct odm_prefix *prefix = offer->prefix;
 	struct odm_slot *slot;
 
-	if (!call->sk->src_port && !odm_stays_free(call->sk, prefix))
+	if (!call->sk->src_port && (odm_has_own(call, prefix, odm_binds_any_ip(call)) ||
+				    !odm_stays_free(call->sk, prefix)))
 		return NULL;
 	slot = odm_may_mark(call, prefix->mark) ? odm_first(prefix) : NULL;
 	if (slot && offer->index != ODM_POOL_FIRST(odm_pool_of(prefix)) &&

@@ -322,7 +322,8 @@ struct odm_span_key {
 };
 _Static_assert(sizeof(struct odm_span_key) == 20, "odm_span_key");
 
-#define ODM_LEASE_HARD 0x01 /* a packet after the budget does not leave */
+#define ODM_LEASE_HARD 0x01  /* a packet after the budget does not leave */
+#define ODM_LEASE_TAKEN 0x02 /* there is a lease, though it may never end */
 
 /*
  * odm_leases[lease id]: until when an address serves (boot time, suspend included), and for how many bytes; a 0

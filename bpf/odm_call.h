@@ -91,14 +91,21 @@ static __always_inline struct odm_offer odm_offer_for(const struct odm_call *cal
 	return odm_offer_of(&wish);
 }
 
-/* The address that is offered: that of the slot, or one of the socket's own (`any_ip`: it may have one). */
+/* Is the socket given an address of its own? `any_ip`: it may have one that no interface has. */
+static __always_inline bool odm_has_own(const struct odm_call *call,
+					const struct odm_prefix *prefix, bool any_ip)
+{
+	return prefix->fresh[0] && any_ip && call->family == ODM_IPV6;
+}
+
+/* The address that is offered: that of the slot, or one of the socket's own. */
 static __always_inline struct odm_addr odm_offered(const struct odm_call *call,
 						   const struct odm_offer *offer, bool any_ip)
 {
-	struct odm_addr addr = offer->slot->addr;
 	u64 key[2] = { offer->prefix->fresh[0], offer->prefix->fresh[1] }, id;
+	struct odm_addr addr = offer->slot->addr;
 
-	if (!key[0] || !any_ip || call->family != ODM_IPV6)
+	if (!odm_has_own(call, offer->prefix, any_ip))
 		return addr;
 	id = odm_fresh_id(key, odm_cookie(call->ctx));
 	addr.w[2] = bpf_htonl(id >> 32);

@@ -81,5 +81,8 @@ class Datapath(Protocol):
     def apply(self, action: DatapathAction) -> None:
         """Write or drop one row; dropping what is not there counts as done."""
 
+    def meters(self) -> dict[int, Sent]:
+        """What was sent by each address lease, by its id."""
+
     def verdicts(self) -> dict[VerdictKey, int]:
         """All verdicts counted since the maps were made."""

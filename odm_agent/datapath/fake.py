@@ -8,7 +8,7 @@ from odm_agent.core.actions import DatapathAction, Guard, Unguard
 from odm_agent.core.model import AddressType, Family
 from odm_agent.core.projection import PrefixRow, Projection
 from odm_agent.core.tables import Drop, Put
-from odm_agent.datapath.base import VerdictKey
+from odm_agent.datapath.base import Sent, VerdictKey
 
 
 class FakeDatapath:
@@ -20,6 +20,7 @@ class FakeDatapath:
         self._guards: frozenset[int] = frozenset()
         #: Called with each action; what it raises is raised instead of carrying it out.
         self.fault: Callable[[DatapathAction], None] = lambda action: None
+        self.sent: dict[int, Sent] = {}
         self.counts: dict[VerdictKey, int] = {}
 
     def read(self) -> Projection:
@@ -47,6 +48,10 @@ class FakeDatapath:
                 self._guards |= {interface}
             case Unguard(interface):
                 self._guards -= {interface}
+
+    def meters(self) -> dict[int, Sent]:
+        """What the test says was sent."""
+        return dict(self.sent)
 
     def verdicts(self) -> dict[VerdictKey, int]:
         """The counts that the test has set."""

@@ -115,6 +115,13 @@ def sockets(storage_map_fd: int | None = None) -> list[SocketInfo]:
         ]
 
 
+def described(wire: Wire, protocol: str) -> Iterator[tuple[SocketInfo, bytes]]:
+    """The sockets of a protocol ("tcp", "udp"), each with the kernel's own description of it."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in _answers(wire, protocol, family, None):
+            yield _parse(protocol, body), body
+
+
 def marks() -> set[int]:
     """The marks of the namespace's TCP, UDP and UDP-Lite sockets, those in TIME_WAIT included.
 

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from pyroute2.netlink import (
     NETLINK_SOCK_DIAG,
+    NLM_F_ACK,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
     NLM_F_REQUEST,
@@ -115,17 +116,29 @@ class Wire:
             "attempts. Try again when fewer sockets come and go."
         )
 
-    def _dump_once(self, request: bytes) -> list[bytes] | None:
-        """One attempt; None if it was interrupted by a change."""
+    def tell(self, kind: int, request: bytes) -> None:
+        """Send a message that is acknowledged; raises RefusedError, KernelError."""
+        self._send(kind, NLM_F_REQUEST | NLM_F_ACK, request)
+        for answered_kind, answered, _, body in self._answers():
+            if answered == self._sequence and answered_kind == NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", body)
+                if code < 0:
+                    raise RefusedError(-code)
+                return
+
+    def _send(self, kind: int, flags: int, request: bytes) -> None:
         self._sequence += 1
-        flags = NLM_F_REQUEST | NLM_F_DUMP
-        header = (len(request) + 16, SOCK_DIAG_BY_FAMILY, flags, self._sequence, 0)
+        header = (len(request) + 16, kind, flags, self._sequence, 0)
         try:
             self._socket.send(_HEADER.pack(*header) + request)
         except OSError as error:
             raise KernelError(
                 f"asking for the list of sockets: {error.strerror or error}. It is tried again."
             ) from error
+
+    def _dump_once(self, request: bytes) -> list[bytes] | None:
+        """One attempt; None if it was interrupted by a change."""
+        self._send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request)
         parts: list[bytes] = []
         interrupted = False
         for kind, answered, flags, body in self._answers():

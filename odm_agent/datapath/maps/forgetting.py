@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
+from odm_agent.core.model import AddressType
 from odm_agent.datapath import abi, libbpf
 
 
 def forget_class(maps: Mapping[str, libbpf.Map], class_id: int) -> None:
-    """Drop the class's verdict counts, and what its UDP servers were asked. Raises DatapathError.
+    """Drop the class's verdict counts, what it sent, and what its UDP servers were asked.
 
-    For a class that no row, cgroup or socket is of: hooks note nothing more of it.
+    Raises DatapathError. For a class that no row, cgroup or socket is of: hooks note nothing more
+    of it.
     """
     _drop(maps["odm_verdicts"], class_id)
     turn = maps["odm_asked_turns"].get(class_id)
@@ -16,6 +18,8 @@ def forget_class(maps: Mapping[str, libbpf.Map], class_id: int) -> None:
         _drop(maps["odm_questions"], class_id)
         maps["odm_asked_turns"].put(class_id, abi.AskedTurn(), locked=True)
     maps["odm_members"].put(class_id, 0)
+    for type_ in AddressType:
+        maps["odm_traffic"].delete(abi.usage_index(class_id, type_))
 
 
 def forget_prefix(maps: Mapping[str, libbpf.Map], prefix_id: int) -> None:

@@ -117,10 +117,6 @@ class MapReader:
             if any(bytes(lease)) and (meter := self._maps["odm_meters"].get(key)) is not None
         }
 
-    def set_meter(self, lease_id: int, sent: Sent) -> None:
-        """Begin a lease's count with what was sent before; nothing may send from it meanwhile."""
-        self._maps["odm_meters"].put(lease_id, abi.Meter(bytes=sent.bytes, packets=sent.packets))
-
     def traffic(self) -> dict[tuple[int, AddressType], Sent]:
         """What was sent since the maps were made, by class id and type; none is left out."""
         sums = (

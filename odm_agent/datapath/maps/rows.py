@@ -101,7 +101,7 @@ def pack_lease(row: LeaseRow) -> abi.Lease:
         valid_ns=row.valid_ns,
         budget=row.budget,
         warn=row.warn,
-        flags=abi.LEASE_HARD if row.hard else 0,
+        flags=abi.LEASE_TAKEN | (abi.LEASE_HARD if row.hard else 0),
     )
 
 

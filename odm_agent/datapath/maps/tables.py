@@ -11,6 +11,7 @@ from odm_agent.core.model import ClassPolicy
 from odm_agent.core.projection import LeaseRow, PrefixRow
 from odm_agent.core.tables import Table
 from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath.base import Sent
 from odm_agent.datapath.maps import classes, rows
 from odm_agent.datapath.maps.slots import Slots
 
@@ -139,6 +140,8 @@ class Leases(Written[int, LeaseRow]):
     """What ends of addresses, with the meters of what was sent."""
 
     def __init__(self, maps: Maps) -> None:
+        #: What leases have sent before their rows are written, once.
+        self.resumed: dict[int, Sent] = {}
         super().__init__(maps, "odm_leases", "odm_meters")
 
     def _found(self) -> Iterator[tuple[int, LeaseRow]]:
@@ -151,7 +154,9 @@ class Leases(Written[int, LeaseRow]):
         if not 0 < key < abi.MAX_LEASES:
             raise DatapathError(f"the maps have no room for a lease with the number {key}")
         if key not in self.rows:
-            self._maps["odm_meters"].put(key, abi.Meter(), locked=True)
+            sent = self.resumed.pop(key, Sent(0, 0))
+            meter = abi.Meter(bytes=sent.bytes, packets=sent.packets)
+            self._maps["odm_meters"].put(key, meter, locked=True)
         self._map.put(key, rows.pack_lease(row))
 
     def _erase(self, key: int) -> None:

@@ -12,10 +12,11 @@ from odm_agent.core.model import AddressType, ClassPolicy, Family, IPNetwork
 from odm_agent.core.numbering import Kind
 from odm_agent.core.projection import CgroupRow, PrefixRow, Projection, SpanRow
 from odm_agent.core.tables import Drop, Put, Table
+from odm_agent.datapath.base import Sent
 from odm_agent.datapath.guards import packet_sockets
 from odm_agent.datapath.maps import classes, following, forgetting, rows
 from odm_agent.datapath.maps.reader import MapReader
-from odm_agent.datapath.maps.tables import opened
+from odm_agent.datapath.maps.tables import Leases, opened
 from odm_agent.policy.automaton import Automaton
 
 #: Those whose rows `follow` writes; `fill` writes those of all others that the agent writes.
@@ -46,6 +47,12 @@ class MapWriter(MapReader):
             self._guards = packet_sockets.guarded(self._pin_dir)
         copies: dict[str, Any] = {t.name: dict(each.rows) for t, each in self._tables.items()}
         return Projection(**copies, guards=self._guards)
+
+    def resume_meters(self, sent: Mapping[int, Sent]) -> None:
+        """What was sent by leases of which there is no row yet: their counts go on from there."""
+        leases = self._tables[tables.LEASES]
+        assert isinstance(leases, Leases)
+        leases.resumed = {key: each for key, each in sent.items() if key not in leases.rows}
 
     def classified(self) -> Mapping[int, CgroupRow]:
         """The rows of cgroups as they are now, those included of cgroups that were let go."""

@@ -1,0 +1,48 @@
+"""Ends the sockets of an address (sock_diag(7), SOCK_DESTROY); their users get ECONNABORTED."""
+
+import errno
+import logging
+import socket
+import struct
+from typing import Final
+
+from odm_agent.core.errors import KernelError
+from odm_agent.core.model import IPAddress
+from odm_agent.kernel.sock_diag import described
+from odm_agent.kernel.wire import RefusedError, Wire
+
+log = logging.getLogger(__name__)
+
+#: linux/sock_diag.h.
+_SOCK_DESTROY: Final = 21
+#: Family, protocol, extensions, states; the socket's identity follows as it was told.
+_REQUEST: Final = struct.Struct("=BBBxI")
+_IDENTITY: Final = slice(4, 52)
+_PROTOCOLS: Final = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+#: It has ended by itself meanwhile.
+_GONE: Final = frozenset({errno.ENOENT})
+
+
+def end_sockets(address: IPAddress) -> int:
+    """End all TCP and UDP sockets that are bound to an address; how many there were.
+
+    It takes CAP_NET_ADMIN. Raises KernelError.
+    """
+    ended = 0
+    with Wire() as wire:
+        for word, protocol in _PROTOCOLS.items():
+            for info, told in described(wire, word):
+                if info.local != address:
+                    continue
+                request = _REQUEST.pack(told[0], protocol, 0, 0xFFFFFFFF) + told[_IDENTITY]
+                try:
+                    wire.tell(_SOCK_DESTROY, request)
+                except RefusedError as refusal:
+                    if refusal.errno in _GONE:
+                        continue
+                    raise KernelError(
+                        f"ending the sockets of {address}: {refusal}. Nothing leaves from there"
+                        " any more; a kernel with CONFIG_INET_DIAG_DESTROY would tell their users."
+                    ) from refusal
+                ended += 1
+    return ended

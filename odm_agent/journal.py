@@ -50,7 +50,30 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (boot, netns, pin_dir)
     );
     """,
+    # `since` is Unix time, of an hour's or a day's beginning. `recorded` are the programs' counters
+    # as far as they are in `sent`, of one boot.
+    """
+    CREATE TABLE sent (
+        class TEXT NOT NULL, type INTEGER NOT NULL, since INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, packets INTEGER NOT NULL, PRIMARY KEY (class, type, since)
+    );
+    CREATE TABLE recorded (
+        boot TEXT NOT NULL, class_id INTEGER NOT NULL, type INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, packets INTEGER NOT NULL, PRIMARY KEY (class_id, type)
+    );
+    CREATE TABLE meters (
+        lease INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, packets INTEGER NOT NULL
+    );
+    """,
 )
+
+#: How long totals are kept by the hour, and at all.
+_HOURLY_S: Final = 8 * 86400
+_KEPT_S: Final = 400 * 86400
+#: Class or class id, and type.
+Sender = tuple[str, int]
+#: Bytes and packets.
+Counted = tuple[int, int]
 
 
 class Owner(NamedTuple):
@@ -123,6 +146,11 @@ class Journal:
     def close(self) -> None:
         """Close the database; closing twice is harmless."""
         self._db.close()
+
+    @property
+    def boot(self) -> str:
+        """Which boot it is of the owner's; "": nobody has said."""
+        return self._owner[0]
 
     @property
     def lost(self) -> str | None:
@@ -253,6 +281,65 @@ class Journal:
             kept = [(id_, text) for id_, text in changed.items() if text is not None]
             self._db.executemany("INSERT INTO leases VALUES (?, ?)", kept)
 
+    def sent(self, since_s: int) -> dict[Sender, Counted]:
+        """What was sent by class and type since then (Unix seconds; a whole hour or day counts)."""
+        rows = self._read(
+            "SELECT class, type, SUM(bytes), SUM(packets) FROM sent WHERE since >= ?"
+            " GROUP BY class, type",
+            since_s,
+        )
+        return {(str(c), int(str(t))): (int(str(b)), int(str(p))) for c, t, b, p in rows}
+
+    def recorded(self) -> dict[tuple[int, int], Counted]:
+        """The programs' counters, by class id and type, as far as `sent` has them."""
+        rows = self._read(
+            "SELECT class_id, type, bytes, packets FROM recorded WHERE boot = ?", self.boot
+        )
+        return {(int(str(c)), int(str(t))): (int(str(b)), int(str(p))) for c, t, b, p in rows}
+
+    def add_sent(
+        self,
+        hour_s: int,
+        more: Mapping[Sender, Counted],
+        recorded: Mapping[tuple[int, int], Counted],
+        meters: Mapping[int, Counted],
+    ) -> None:
+        """Add to the totals of an hour (its beginning, Unix seconds), and note the counters.
+
+        Totals of old hours become those of days, and are forgotten after 400 days.
+        """
+        with self.transaction():
+            self._db.executemany(
+                "INSERT INTO sent VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " bytes = bytes + excluded.bytes, packets = packets + excluded.packets",
+                [(*sender, hour_s, *counted) for sender, counted in more.items()],
+            )
+            self._db.execute("DELETE FROM recorded")
+            self._db.executemany(
+                "INSERT INTO recorded VALUES (?, ?, ?, ?, ?)",
+                [(self.boot, *key, *counted) for key, counted in recorded.items()],
+            )
+            self._db.execute("DELETE FROM meters")
+            self._db.executemany(
+                "INSERT INTO meters VALUES (?, ?, ?)",
+                [(lease, *counted) for lease, counted in meters.items()],
+            )
+            self._db.execute("DELETE FROM sent WHERE since < ?", (hour_s - _KEPT_S,))
+            old = (hour_s - _HOURLY_S,)
+            self._db.execute(
+                "INSERT INTO sent SELECT class, type, since - since % 86400, SUM(bytes),"
+                " SUM(packets) FROM sent WHERE since < ? AND since % 86400 > 0"
+                " GROUP BY class, type, since / 86400 ON CONFLICT DO UPDATE SET"
+                " bytes = bytes + excluded.bytes, packets = packets + excluded.packets",
+                old,
+            )
+            self._db.execute("DELETE FROM sent WHERE since < ? AND since % 86400 > 0", old)
+
+    def meters(self) -> dict[int, Counted]:
+        """What was sent by each address lease, as last noted."""
+        rows = self._read("SELECT lease, bytes, packets FROM meters")
+        return {int(str(lease)): (int(str(b)), int(str(p))) for lease, b, p in rows}
+
     def remember_sysctl(self, path: str, value: str) -> None:
         """Note what a sysctl was before the owner changed it; only the first value counts."""
         with self.transaction():
@@ -297,7 +384,7 @@ class Journal:
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             self._db.executescript(f"BEGIN;{script};PRAGMA user_version = {number};COMMIT;")
 
-    def _read(self, query: str, *arguments: str) -> list[tuple[object, ...]]:
+    def _read(self, query: str, *arguments: str | int) -> list[tuple[object, ...]]:
         with self._told():
             return self._db.execute(query, arguments).fetchall()
 

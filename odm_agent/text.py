@@ -63,3 +63,29 @@ def _escaped(character: str) -> str:
     if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def bar(used: float, whole: float, width: int = 10) -> str:
+    """How much of something is used, e.g. `####------`; never full before it is."""
+    filled = width if used >= whole else int(width * used / whole)
+    return "#" * filled + "-" * (width - filled)
+
+
+def bytes_words(count: int) -> str:
+    """A number of bytes for people, in the units of the configuration: `12.3 MB`."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def duration_words(seconds: float) -> str:
+    """A duration for people, in its two largest units: `1d 4h`, `12m 5s`."""
+    left, words = int(seconds), []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if left >= size:
+            words.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(words[:2]) or "0s"

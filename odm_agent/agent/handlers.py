@@ -1,11 +1,12 @@
 """The verbs of the control socket."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from odm_agent.agent import sockets, views
+from odm_agent.agent import lifetimes, sockets, views
 from odm_agent.agent.state import State
 from odm_agent.control.answers import ReloadResult
 from odm_agent.control.scopes import PARENT
@@ -15,6 +16,11 @@ from odm_agent.core.events import Dirty
 from odm_agent.core.model import Mode
 
 T = TypeVar("T")
+
+#: How long `rotate` waits for a successor (a conflict check takes a second or two), and how often
+#: it looks.
+_ROTATED_S: Final = 10.0
+_LOOK_S: Final = 0.05
 
 
 class Service(Protocol):
@@ -30,6 +36,9 @@ class Service(Protocol):
 
     async def survey(self, job: Callable[[], T]) -> T:
         """Have a job done that looks at every socket or address."""
+
+    def rotate(self, lease_ids: frozenset[int]) -> None:
+        """Have other addresses take the place of these, as soon as they are ready."""
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
@@ -60,6 +69,9 @@ class Handlers:
             "reload": self._reload,
             "classify": self._classify,
             "unclassify": self._unclassify,
+            "lifetimes": self._lifetimes,
+            "rotate": self._rotate,
+            "usage": self._usage,
             "stop": self._stop,
         }
 
@@ -135,9 +147,40 @@ class Handlers:
         await service.change(partial(service.state.converge, Dirty.CGROUPS))
         return None
 
+    async def _lifetimes(self, _: dict[str, Any]) -> Any:
+        return await self._survey(lifetimes.views)
+
+    async def _rotate(self, arguments: dict[str, Any]) -> Any:
+        """Wait until others are in the place of these addresses; which are by then."""
+        service = self._running
+        what = _text(arguments, "what")
+        wanted = await service.survey(partial(lifetimes.named, service.state, what))
+        service.rotate(frozenset(wanted))
+        for _ in range(int(_ROTATED_S / _LOOK_S)):
+            done = await service.survey(partial(lifetimes.succeeded, service.state, wanted))
+            if len(done) == len(wanted):
+                return done
+            await asyncio.sleep(_LOOK_S)
+        raise ControlError(
+            f"no other address is ready in the place of {_words_of(wanted)} after"
+            f" {_ROTATED_S:.0f} s; it follows as soon as there is one, `odm-agent status` may say"
+            " what stands in the way"
+        )
+
+    async def _usage(self, arguments: dict[str, Any]) -> Any:
+        since = arguments.get("since", 0)
+        if not isinstance(since, int | float) or not 0 <= since < 1 << 40:
+            raise ControlError("'since' is no time in Unix seconds")
+        return await self._survey(lambda state: lifetimes.usage(state, since))
+
     async def _stop(self, _: dict[str, Any]) -> Any:
         self._running.stop()
         return None
+
+
+def _words_of(wanted: dict[int, tuple[str, str]]) -> str:
+    """The addresses, for people."""
+    return ", ".join(sorted(address for _, address in wanted.values()))
 
 
 def _path(arguments: dict[str, Any], key: str) -> str:

@@ -1,6 +1,7 @@
 """Writes down the leases, so that an agent that starts anew goes on with them.
 
-The journal has wall time, since boot time starts anew; what never ends has no time.
+Times are boot time, which nobody can set. Since another boot's clock starts anew, the wall clock at
+that moment is written beside them, and which boot it was.
 """
 
 import logging
@@ -11,8 +12,8 @@ from odm_agent.core import trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Record
 from odm_agent.core.grants import Grant
-from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import Lifetime
+from odm_agent.core.leases import Lease, later
+from odm_agent.core.lifetimes import Phase
 from odm_agent.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -35,19 +36,18 @@ class LeaseBook(JournalWork):
         leases = []
         for prefix_id, text in self._journal.leases().items():
             try:
-                grant = trace.value_of(text)
-                if not isinstance(grant, Grant) or grant.prefix.id != prefix_id:
-                    raise ValueError("it is no grant of that prefix")
-                leases.append(Lease(_on_boot_clock(grant, now)))
+                lease = self._read(trace.value_of(text), now)
+                if lease.grant.prefix.id != prefix_id:
+                    raise ValueError("it is of another prefix")
+                leases.append(replace(lease, phase=Phase.PROBING))
             except ValueError as error:
                 log.warning("a lease is lost", extra={"prefix": prefix_id, "error": str(error)})
         return leases
 
     def note(self, record: Record, now: Moment) -> None:
         """Write one down, or that it is gone; what can't be written now is tried by `write`."""
-        lease = record.lease
         self._unwritten[record.prefix_id] = (
-            None if lease is None else trace.spelled(_on_wall_clock(lease.grant, now))
+            None if record.lease is None else trace.spelled((self._journal.boot, now, record.lease))
         )
         self.write()
 
@@ -56,18 +56,12 @@ class LeaseBook(JournalWork):
         if self._unwritten and self.attempt(lambda: self._journal.keep_leases(self._unwritten)):
             self._unwritten = {}
 
-
-def _on_wall_clock(grant: Grant, now: Moment) -> Grant:
-    until = grant.lifetime or Lifetime()
-    return replace(
-        grant,
-        lifetime=Lifetime(now.wall_at(until.preferred_until_s), now.wall_at(until.valid_until_s)),
-    )
-
-
-def _on_boot_clock(grant: Grant, now: Moment) -> Grant:
-    until = grant.lifetime or Lifetime()
-    return replace(
-        grant,
-        lifetime=Lifetime(now.boot_at(until.preferred_until_s), now.boot_at(until.valid_until_s)),
-    )
+    def _read(self, value: object, now: Moment) -> Lease:
+        match value:
+            case (str(boot), Moment() as then, Lease() as lease):
+                if boot and boot == self._journal.boot:
+                    return lease  # its clock runs on, whatever was done to the wall clock
+                return later(lease, now.boot_at(then.wall_s) - then.boot_s)
+            case Grant() as grant:  # on the wall clock: of a version before address leases
+                return later(Lease(grant), now.boot_s - now.wall_s)
+        raise ValueError("it is no lease")

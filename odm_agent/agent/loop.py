@@ -20,6 +20,7 @@ from typing import TypeVar
 from odm_agent.agent.configured import read_config
 from odm_agent.agent.driver import Driver
 from odm_agent.agent.handlers import Handlers
+from odm_agent.agent.meters import metered
 from odm_agent.agent.notify import notify
 from odm_agent.agent.passes import Passes, fault
 from odm_agent.agent.scrape import AgentReadings
@@ -32,7 +33,7 @@ from odm_agent.core.asking import USABLE_S
 from odm_agent.core.demands import Demand
 from odm_agent.core.effects import Answer
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Asked, Cancelled, Changed, Dirty, Event, Probed
+from odm_agent.core.events import Asked, Cancelled, Changed, Dirty, Event, Probed, Rotated
 from odm_agent.core.host import Address
 from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
@@ -110,7 +111,9 @@ class Service:
         self._dirty = Dirty(0)
         self._timer = Timer()
         self._driver = Driver(
-            Passes(state, self._to_probe, self._answered), [StaticSource()], state.held
+            Passes(state, self._to_probe, self._answered, self._from_pass),
+            [StaticSource()],
+            state.held,
         )
         self._tickets = count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -128,6 +131,7 @@ class Service:
         for descriptor, (drain, what) in readers.items():
             loop.add_reader(descriptor, self._on_event, descriptor, drain, what)
         loop.add_reader(self._timer.fileno(), self._on_timer)
+        loop.add_reader(self.state.ring.fileno(), self._on_ring)
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
@@ -146,10 +150,13 @@ class Service:
                 notify("STATUS=stopped; what is in force stays in force")
                 log.info("stopping; what is in force stays in force")
                 driving.cancel()
+                with suppress(OdmError):  # what is not recorded now is so by the next agent
+                    await self._changes.run(self.state.record_usage)
         finally:
             for descriptor in readers:
                 loop.remove_reader(descriptor)
             loop.remove_reader(self._timer.fileno())
+            loop.remove_reader(self.state.ring.fileno())
             self._timer.close()
             if server is not None:
                 server.close()
@@ -174,6 +181,10 @@ class Service:
     async def survey(self, job: Callable[[], T]) -> T:
         """The same of a job that looks at every socket or address."""
         return await self._lists.run(job)
+
+    def rotate(self, lease_ids: frozenset[int]) -> None:
+        """Have other addresses take the place of these, as soon as they are ready."""
+        self._put(Rotated(lease_ids))
 
     def stop(self) -> None:
         """End the agent; enforcement goes on."""
@@ -259,6 +270,11 @@ class Service:
         if not self._stop.is_set():
             self._group.create_task(self._probe(address))
 
+    def _from_pass(self, event: Event) -> None:
+        """Called on the worker's thread."""
+        self._driver.put(event)
+        self._loop.call_soon_threadsafe(self._wake.set)
+
     def _answered(self, answer: Answer) -> None:
         """Called on the worker's thread."""
         self._loop.call_soon_threadsafe(self._deliver, answer)
@@ -296,6 +312,17 @@ class Service:
     def _on_timer(self) -> None:
         self._timer.drain()
         self._wake.set()
+
+    def _on_ring(self) -> None:
+        """What is lost or misread here is found when all meters are looked at."""
+        try:
+            told = self.state.ring.take()
+        except OdmError as error:
+            log.warning("events of the programs were missed", extra={"error": str(error)})
+            self._loop.remove_reader(self.state.ring.fileno())
+            return
+        if marks := metered(told):
+            self._put(marks)
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

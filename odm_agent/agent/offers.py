@@ -1,6 +1,7 @@
 """What sockets are given after a pass, as the machine wants to know it."""
 
 from collections.abc import Callable, Set
+from functools import cache
 
 from odm_agent.agent.engine import Engine
 from odm_agent.core.events import Offered
@@ -16,6 +17,7 @@ def offered(
     behind: bool = False,
     settled: bool = True,
     ended: Set[int] = frozenset(),
+    ended_leases: Set[int] = frozenset(),
     in_use: Callable[[], Set[IPAddress] | None] = frozenset,
 ) -> Offered:
     """What came of the pass that has just ended.
@@ -33,6 +35,7 @@ def offered(
         for prefix_id in prefix_ids:
             if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
                 offers.setdefault(want, first)
+    used = cache(in_use)
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
         offers=offers,
@@ -42,7 +45,14 @@ def offered(
         finished=finished,
         own_fault=own_fault,
         to_probe=frozenset(engine.to_probe),
-        unused=_unused(engine, ended - chosen, in_use),
+        unused=_unused(engine, ended - chosen, used),
+        ready_leases=frozenset(
+            lease.id
+            for row in engine.table
+            for address, lease in row.leases.items()
+            if address in held
+        ),
+        unused_leases=_unused_leases(engine, ended_leases, used),
     )
 
 
@@ -53,3 +63,12 @@ def _unused(
         return frozenset()
     spans = map(engine.table.span_of, addresses)
     return frozenset(prefix_ids - {row.prefix.id for row in spans if row is not None})
+
+
+def _unused_leases(
+    engine: Engine, lease_ids: Set[int], in_use: Callable[[], Set[IPAddress] | None]
+) -> frozenset[int]:
+    if not lease_ids or (used := in_use()) is None:
+        return frozenset()
+    addresses = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
+    return frozenset(each for each in lease_ids if addresses.get(each) not in used)

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.garbage import Garbage
+from odm_agent.agent.meters import found, turned
 from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Answer, EndSockets, Look, Record
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Offered
+from odm_agent.core.events import Event, Offered
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
 from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.kernel import timer
+from odm_agent.kernel.sock_destroy import end_sockets
 from odm_agent.kernel.sock_diag import sockets
 from odm_agent.sources.base import Send
 
@@ -33,10 +35,13 @@ class Passes:
         state: State,
         probe: Callable[[Address], None],
         answer: Callable[[Answer], None],
+        put: Callable[[Event], None],
     ) -> None:
-        """`probe` begins a conflict check, `answer` tells who waits; both return at once."""
+        """`probe` begins a conflict check, `answer` tells who waits, `put` is for what a pass has
+        found out; all return at once.
+        """
         self._state = state
-        self._probe, self._answer = probe, answer
+        self._probe, self._answer, self._put = probe, answer, put
         self._bulletin = Bulletin(state)
         self._garbage = Garbage()
         self._begun = False
@@ -55,6 +60,8 @@ class Passes:
         if look.resync:
             jobs["counting sockets"] = state.correct_counts
             jobs["surveying numbers"] = state.free_numbers
+            jobs["reading meters"] = self._read_meters
+            jobs["recording what was sent"] = state.record_usage
         if self._begun:
             own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:
@@ -70,12 +77,20 @@ class Passes:
             behind=state.is_behind,
             settled=state.is_settled,
             ended=look.ended,
+            ended_leases=look.ended_leases,
             in_use=self._in_use,
         )
 
     def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
         """Make them the table; the pass that follows carries it out."""
-        self._state.engine.table = self._state.engine.table.with_only(prefixes)
+        before = self._state.engine.table
+        self._state.engine.table = table = before.with_only(prefixes)
+        for prefix, old, new in turned(before, table):
+            self._state.rotations[prefix.name, prefix.type] += 1
+            log.info(
+                "another address is given",
+                extra={"prefix": prefix.name, "old": str(old), "new": str(new)},
+            )
 
     def record(self, record: Record) -> None:
         """Write it down; each pass tries again what could not be written."""
@@ -101,8 +116,22 @@ class Passes:
         self._answer(answer)
 
     def end_sockets(self, ended: EndSockets) -> None:
-        """No address ends yet."""
-        raise NotImplementedError(f"nothing ends the sockets of {ended}")
+        """End the connections of an address. Where that can't be done, nothing leaves from it."""
+        row = self._state.engine.table.by_id(ended.prefix_id)
+        address = row.known.kept.get(ended.number) if row else None
+        if address is None:
+            return
+        extra: dict[str, object] = {"address": str(address)}
+        try:
+            extra["sockets"] = end_sockets(address)
+        except OdmError as error:
+            extra["error"] = str(error)
+        log.info("the time of an address is over", extra=extra)
+
+    def _read_meters(self) -> None:
+        state = self._state
+        if marks := found(state.engine.table, state.engine.datapath.meters()):
+            self._put(marks)
 
     def send(self, source: str, message: Send) -> None:
         """No source of this agent has a transport."""
@@ -127,7 +156,7 @@ class Passes:
     def _in_use(self) -> set[IPAddress] | None:
         """The addresses that sockets have; None if they can't be listed now."""
         try:
-            listed = {info.local for info in sockets()}
+            listed = {info.local for info in sockets() if not info.remnant}
             return listed | {
                 key.address for key, live in self._state.datapath.live().items() if live
             }

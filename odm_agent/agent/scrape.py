@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from odm_agent import __version__
-from odm_agent.agent import sockets, status
+from odm_agent.agent import lifetimes, sockets, status
 from odm_agent.agent.state import State
 from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath import abi
-from odm_agent.metrics.readings import Info, Reloads, VerdictLabels
+from odm_agent.metrics.readings import Info, Lifetimes, Reloads, VerdictLabels
 
 
 class AgentReadings:
@@ -49,6 +49,19 @@ class AgentReadings:
     def losses(self) -> Mapping[str, int]:
         """What the programs could not note."""
         return self._state.datapath.losses()
+
+    def sent(self) -> Mapping[tuple[int, AddressType], tuple[int, int]]:
+        """Straight from the map."""
+        traffic = self._state.datapath.traffic()
+        return {key: (each.bytes, each.packets) for key, each in traffic.items()}
+
+    def lifetimes(self) -> Iterable[Lifetimes]:
+        """As `odm-agent lifetimes` has them."""
+        return lifetimes.summary(self._state)
+
+    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
+        """As the table has turned to other addresses."""
+        return self._state.rotations.copy()
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""

@@ -1,8 +1,9 @@
 """Opening all that the agent works with, and putting programs in force."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from odm_agent.agent import privileges
@@ -16,14 +17,19 @@ from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.owner import journal_of
 from odm_agent.agent.state import State
 from odm_agent.agent.uplinks import Uplinks
+from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.config.values import numbers_of
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.holding import Holding
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import TypedPrefix
 from odm_agent.datapath import abi
+from odm_agent.datapath.base import Sent
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import swap, tracepoints
 from odm_agent.datapath.install.deployment import Deployment
+from odm_agent.datapath.maps.ring import Ring
 from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
@@ -75,11 +81,10 @@ def open_state(
         memory = Memory(journal.addresses())
         leases = LeaseBook(journal)
         held = tuple(leases.read(now()))
-        holding, _ = Holding({lease.grant.prefix.id: lease for lease in held}).at(now())
-        table = PrefixTable(journal.secret(), memory=memory)
-        table = table.with_only([*prefixes, *holding.prefixes()])
+        table = PrefixTable(journal.secret(), memory=memory).with_only(_known(prefixes, held))
         for lease in held:
-            numbering.take(lease.grant)
+            if not lease.grant.is_configured:
+                numbering.take(lease.grant)
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
         if not swap.take_over(wanted):
@@ -108,14 +113,23 @@ def open_state(
         opened.callback(kernel.close)
         datapath = MapWriter(wanted.pin_dir)
         opened.callback(datapath.close)
+        resumed = {each.id for lease in held for each in lease.addresses}
+        meters = {n: Sent(*each) for n, each in journal.meters().items() if n in resumed}
+        datapath.resume_meters(meters)
+        usage = UsageBook(journal)
+        usage.begin(datapath.traffic())
+        ring = Ring(wanted.pin_dir)
+        opened.callback(ring.close)
         engine = Engine(kernel, datapath, numbers, table, classes)
         state = State(
             *(path, config, journal, kernel, datapath, engine, cgroups),
             attached_to=wanted.cgroup,
             netns_cookie=wanted.netns_cookie,
             counts=Counts(datapath),
+            ring=ring,
             addresses=AddressBook(journal, memory),
             leases=leases,
+            usage=usage,
             uplinks=Uplinks(journal),
             configured=prefixes,
             held=held,
@@ -128,3 +142,22 @@ def open_state(
         state.attachments()  # their ids, while their pins are there
         opened.pop_all()
         return state
+
+
+def _known(prefixes: Iterable[TypedPrefix], held: Iterable[Lease]) -> list[TypedPrefix]:
+    """What is configured, and what an agent before this one held, with the addresses that it had.
+
+    What was configured and is no more, is gone.
+    """
+    leases = {lease.grant.prefix.id: lease for lease in held}
+    granted = {i: each for i, each in leases.items() if not each.grant.is_configured}
+    others, _ = Holding(granted).at(now())
+    return [
+        *(
+            replace(each, addresses=before.addresses, resting=before.resting_numbers)
+            if (before := leases.get(each.id)) and before.grant.is_configured
+            else each
+            for each in prefixes
+        ),
+        *others.prefixes(),
+    ]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,16 +16,18 @@ from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.uplinks import Uplinks
+from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.core import tables
 from odm_agent.core.errors import ConfigError, DatapathError, KernelError
 from odm_agent.core.events import Dirty
 from odm_agent.core.leases import Lease
-from odm_agent.core.model import ClassPolicy, TypedPrefix
+from odm_agent.core.model import AddressType, ClassPolicy, TypedPrefix
 from odm_agent.core.numbering import NoNumberError
 from odm_agent.datapath import catalogue
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import pins, swap, tracepoints
+from odm_agent.datapath.maps.ring import Ring
 from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.journal import Journal
 from odm_agent.kernel.netlink import NetlinkKernel
@@ -73,8 +76,10 @@ class State:
     attached_to: Path
     netns_cookie: int
     counts: Counts
+    ring: Ring
     addresses: AddressBook
     leases: LeaseBook
+    usage: UsageBook
     uplinks: Uplinks
     #: What the configuration in force names.
     configured: tuple[TypedPrefix, ...]
@@ -105,6 +110,8 @@ class State:
     at_creation: bool = False
     #: What was replaced at the start; None: the programs in force were taken over.
     replaced: swap.Replaced | None = None
+    #: How often an address took another one's place, by the prefix's name and type.
+    rotations: Counter[tuple[str, AddressType]] = field(default_factory=Counter)
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: The programs (name -> id) as they were when their pins were last seen.
@@ -113,6 +120,7 @@ class State:
     def close(self) -> None:
         """Close what is open here; what is in the kernel stays, and goes on enforcing."""
         self.cgroups.close()
+        self.ring.close()
         self.datapath.close()
         self.kernel.close()
         self.journal.close()
@@ -271,6 +279,11 @@ class State:
     def lost_creation(self) -> bool:
         """Whether the program at the creation of sockets was there, and isn't any more."""
         return self.at_creation and not creation.in_force(Path(self.config.agent.pin_dir))
+
+    def record_usage(self) -> None:
+        """Write down what was sent. Raises DatapathError."""
+        datapath = self.datapath
+        self.usage.write(datapath.traffic(), self.class_names, datapath.meters(), time.time())
 
     def correct_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""

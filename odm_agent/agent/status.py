@@ -95,6 +95,8 @@ def _unrecorded(state: State) -> list[str]:
         found.append(f"addresses are not recorded, and may be others after a restart: {trouble}")
     if (trouble := state.leases.trouble) is not None:
         found.append(f"leases are not recorded, and may end with the agent: {trouble}")
+    if (trouble := state.usage.trouble) is not None:
+        found.append(f"what is sent is not recorded, and budgets begin anew at a boot: {trouble}")
     if (trouble := state.uplinks.trouble) is not None:
         found.append(f"interfaces' settings are left as they are: {trouble}")
     return found

@@ -3,7 +3,7 @@
 from typing import Any
 
 from odm_agent.cli.where import locate
-from odm_agent.control.answers import ClassView
+from odm_agent.control.answers import ClassView, LeaseView
 from odm_agent.control.client import ControlClient
 from odm_agent.core.errors import OdmError
 from odm_agent.core.model import TYPES
@@ -30,3 +30,18 @@ def classes(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
         for view in found
         if view.name.startswith(incomplete)
     ]
+
+
+def rotating(ctx: Any, incomplete: str) -> list[tuple[str, str]]:
+    """What `rotate` takes: types, prefixes and addresses that end, from the running agent."""
+    where = locate(ctx.params.get("config"), ctx.params.get("socket"))
+    try:
+        with ControlClient(where.socket, timeout_s=TIMEOUT_S) as client:
+            found = client.ask("lifetimes", list[LeaseView])
+    except OdmError:
+        return []
+    current = [view for view in found if view.phase == "current"]
+    words = {view.type: "all of the type" for view in current}
+    words |= {view.prefix: f"all of the prefix, {view.type}" for view in current}
+    words |= {view.address: f"of {view.prefix}" for view in current}
+    return [(word, help_) for word, help_ in words.items() if word.startswith(incomplete)]

@@ -118,6 +118,45 @@ class ClassView(msgspec.Struct, frozen=True, kw_only=True):
     caps: list[CapView] = []
 
 
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that ends, and how far it is used up; None where it has no such end.
+
+    `phase`: `current` ones are given to sockets, `spare` and `probing` ones come next, `lingering`
+    ones stay for the sockets that have them. All addresses of an any-IP prefix are one.
+    """
+
+    address: str
+    prefix: str
+    type: str
+    phase: Literal["probing", "spare", "current", "lingering"]
+    used_seconds: float
+    preferred_seconds_left: float | None = None
+    valid_seconds_left: float | None = None
+    rotates_in_seconds: float | None = None
+    used_bytes: int
+    used_packets: int
+    budget_bytes: int | None = None
+    warn_bytes: int | None = None
+    hard: bool = False
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
+    """An address, and the one that sockets are given in its place now."""
+
+    prefix: str
+    old: str
+    new: str
+
+
+class UsageView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a class has sent from addresses of a type (IP bytes); no class: unclassified."""
+
+    class_: str | None = msgspec.field(name="class", default=None)
+    type: str
+    bytes: int
+    packets: int
+
+
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """Which class a cgroup is in, and by which classified ancestor (empty: by none)."""
 

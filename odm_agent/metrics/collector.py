@@ -106,7 +106,8 @@ def losses(readings: Readings) -> Iterable[Metric]:
         "odm_lost",
         "What the eBPF programs could not note, as memory or a map was full: a verdict that stood "
         "but was not counted, a socket that is not tracked, a socket that is not counted by its "
-        "address, a new cgroup that waits for the agent to be classified.",
+        "address, a new cgroup that waits for the agent to be classified, an event that the agent "
+        "then finds out by looking.",
         labels=["what"],
     )
     for what, count in sorted(readings.losses().items()):
@@ -117,6 +118,62 @@ def losses(readings: Readings) -> Iterable[Metric]:
         "Counts of sockets that were found to be wrong, and put right, since the agent started.",
         value=readings.corrections(),
     )
+
+
+def sent(readings: Readings) -> Iterable[Metric]:
+    """odm_sent_bytes_total and odm_sent_packets_total."""
+    names = readings.class_names()
+    bytes_ = CounterMetricFamily(
+        "odm_sent_bytes",
+        "IP bytes that sockets of a class have sent from addresses of a type, headers included, "
+        "after segmentation; not over lo.",
+        labels=["class", "type"],
+    )
+    packets = CounterMetricFamily(
+        "odm_sent_packets",
+        "The packets of odm_sent_bytes_total; one that is cut into segments later counts once.",
+        labels=["class", "type"],
+    )
+    for (class_id, type_), (count, packet_count) in sorted(readings.sent().items()):
+        labels = [class_label(names, class_id), type_.word]
+        bytes_.add_metric(labels, count)
+        packets.add_metric(labels, packet_count)
+    yield bytes_
+    yield packets
+
+
+def lifetimes(readings: Readings) -> Iterable[Metric]:
+    """What is left of current addresses, how many linger, and how often they rotated."""
+    seconds = GaugeMetricFamily(
+        "odm_address_lifetime_left_seconds",
+        "Until a current address of the prefix is given to no socket any more, or rotates.",
+        labels=["prefix", "type"],
+    )
+    bytes_ = GaugeMetricFamily(
+        "odm_address_lifetime_left_bytes",
+        "What is left of the budget of a current address of the prefix.",
+        labels=["prefix", "type"],
+    )
+    lingering = GaugeMetricFamily(
+        "odm_lingering_addresses",
+        "Former addresses of the prefix that stay for the sockets that have them.",
+        labels=["prefix", "type"],
+    )
+    for each in readings.lifetimes():
+        labels = [each.prefix, each.type.word]
+        if each.seconds_left is not None:
+            seconds.add_metric(labels, each.seconds_left)
+        if each.bytes_left is not None:
+            bytes_.add_metric(labels, each.bytes_left)
+        lingering.add_metric(labels, each.lingering)
+    rotations = CounterMetricFamily(
+        "odm_rotations",
+        "How often an address of the prefix took another one's place since the agent started.",
+        labels=["prefix", "type"],
+    )
+    for (prefix, type_), count in sorted(readings.rotations().items()):
+        rotations.add_metric([prefix, type_.word], count)
+    yield from (seconds, bytes_, lingering, rotations)
 
 
 def _by_state(
@@ -174,6 +231,8 @@ GROUPS: Final[Mapping[str, Group]] = {
     "sockets": sockets,
     "caps": caps,
     "losses": losses,
+    "sent": sent,
+    "lifetimes": lifetimes,
     "addresses": addresses,
     "prefixes": prefixes,
     "reloads": reloads,

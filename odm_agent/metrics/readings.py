@@ -39,6 +39,18 @@ class Reloads:
     last_success: float
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """What is left of a prefix's current addresses, the least of them (None: no end), and how many
+    former ones linger."""
+
+    prefix: str
+    type: AddressType
+    seconds_left: float | None
+    bytes_left: int | None
+    lingering: int
+
+
 class Readings(Protocol):
     """Read at scrape time, each on its own: one that raises loses only its own metrics.
 
@@ -71,6 +83,15 @@ class Readings(Protocol):
 
     def losses(self) -> Mapping[str, int]:
         """What the programs could not note since their maps were made, by what it was."""
+
+    def sent(self) -> Mapping[tuple[int, AddressType], tuple[int, int]]:
+        """IP bytes and packets sent since the maps were made, by class id and type."""
+
+    def lifetimes(self) -> Iterable[Lifetimes]:
+        """Of all prefixes whose addresses end."""
+
+    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
+        """How often an address took another one's place since the agent started."""
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""

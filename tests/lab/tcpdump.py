@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ _SNAPSHOT: Final = 96
 _ETHERNET: Final = 14
 _RECORD: Final = Struct("<IIII")
 _HEADER: Final = 24
+#: Longer than tcpdump takes from one packet to the next.
+_QUIET_S: Final = 1.0
 
 
 class Witness:
@@ -29,6 +32,7 @@ class Witness:
 
     def count(self) -> tuple[Counter[IPAddress], Counter[IPAddress]]:
         """Bytes and packets of each source; tcpdump must have lost none."""
+        self._await_quiet()
         self._process.terminate()
         self._process.wait(30)
         said = self._log.read_text()
@@ -45,6 +49,12 @@ class Witness:
                 bytes_[source] += length - _ETHERNET
                 packets[source] += 1
         return bytes_, packets
+
+    def _await_quiet(self) -> None:
+        """What has arrived is written a moment later, and lost when tcpdump ends before."""
+        size = -1
+        while size != (size := self._file.stat().st_size):
+            time.sleep(_QUIET_S)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class FakeState:
         self.engine.table = PrefixTable(b"secret")
         self.configured: tuple[TypedPrefix, ...] = ()
         self.held = ()
-        self.cgroups = Source()
+        self.cgroups, self.ring = Source(), Source()
         self.is_behind, self.is_settled = False, True
         self.troubles: dict[str, str] = {}
         self.error: Exception | None = None
@@ -72,6 +72,9 @@ class FakeState:
     @property
     def unfinished(self) -> bool:
         return bool(self.troubles)
+
+    def record_usage(self) -> None:
+        pass
 
     def converge(self, dirty: Dirty = Dirty.ALL) -> None:
         self.passes += 1

@@ -54,6 +54,9 @@ class FakeState:
     def free_numbers(self) -> None:
         self.done.append("numbers")
 
+    def record_usage(self) -> None:
+        self.done.append("usage")
+
 
 @pytest.fixture
 def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
@@ -64,7 +67,7 @@ def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
 
 
 def _passes(state: Any) -> Passes:
-    return Passes(state, lambda address: None, lambda answer: None)
+    return Passes(state, lambda address: None, lambda answer: None, lambda event: None)
 
 
 def test_the_first_pass_must_work_and_later_ones_may_fail(state: FakeState) -> None:
@@ -91,7 +94,7 @@ def test_it_looks_at_what_is_dirty_and_counts_sockets_and_numbers_with_all_else(
     hands.look(Look(Dirty.CGROUPS))
     assert state.done == [Dirty.CGROUPS]
     hands.look(Look(Dirty.ALL, resync=True))
-    assert state.done[1:] == [Dirty.ALL, "counts", "numbers"]
+    assert state.done[1:] == [Dirty.ALL, "counts", "numbers", "usage"]
 
 
 def test_it_says_what_sockets_are_given(state: FakeState) -> None:

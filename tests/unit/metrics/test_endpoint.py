@@ -19,7 +19,7 @@ from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.metrics import endpoint
 from odm_agent.metrics.endpoint import MOST_CONNECTIONS, MetricsError, split_address, start
-from odm_agent.metrics.readings import Info, Readings, Reloads, VerdictLabels
+from odm_agent.metrics.readings import Info, Lifetimes, Readings, Reloads, VerdictLabels
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
 Labels = frozenset[tuple[str, str]]
@@ -68,6 +68,17 @@ class Made:
 
     def corrections(self) -> int:
         return 6
+
+    def sent(self) -> Mapping[tuple[int, AddressType], tuple[int, int]]:
+        self._may("sent")
+        return {(1, FIXED): (1500, 2)}
+
+    def lifetimes(self) -> Iterable[Lifetimes]:
+        self._may("lifetimes")
+        return [Lifetimes("web", SESSION, 60.0, None, 3), Lifetimes("cap", SESSION, None, 700, 0)]
+
+    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
+        return {("web", SESSION): 4}
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
@@ -118,6 +129,13 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_sockets", labels(class_="ssh", type="fixed", family="ipv4", counted="kernel")): 2,
         ("odm_cap_sockets", labels(class_="ssh", type="fixed")): 10,
         ("odm_cap_requests_per_minute", labels(class_="ssh", type="session-lasting")): 60,
+        ("odm_sent_bytes_total", labels(class_="ssh", type="fixed")): 1500,
+        ("odm_sent_packets_total", labels(class_="ssh", type="fixed")): 2,
+        ("odm_address_lifetime_left_seconds", labels(prefix="web", type="session-lasting")): 60,
+        ("odm_address_lifetime_left_bytes", labels(prefix="cap", type="session-lasting")): 700,
+        ("odm_lingering_addresses", labels(prefix="web", type="session-lasting")): 3,
+        ("odm_lingering_addresses", labels(prefix="cap", type="session-lasting")): 0,
+        ("odm_rotations_total", labels(prefix="web", type="session-lasting")): 4,
         ("odm_lost_total", labels(what="verdict")): 0,
         ("odm_lost_total", labels(what="address")): 1,
         ("odm_count_corrections_total", labels()): 6,
@@ -140,6 +158,13 @@ GROUP_METRICS = {
     "sockets": {"odm_sockets"},
     "caps": {"odm_cap_sockets", "odm_cap_requests_per_minute"},
     "losses": {"odm_lost_total", "odm_count_corrections_total"},
+    "sent": {"odm_sent_bytes_total", "odm_sent_packets_total"},
+    "lifetimes": {
+        "odm_address_lifetime_left_seconds",
+        "odm_address_lifetime_left_bytes",
+        "odm_lingering_addresses",
+        "odm_rotations_total",
+    },
     "addresses": {"odm_addresses"},
     "prefixes": {"odm_prefixes"},
     "reloads": {

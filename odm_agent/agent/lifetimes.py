@@ -1,0 +1,133 @@
+"""The addresses that end, and what was sent, as the control socket answers with."""
+
+from odm_agent.agent.state import State
+from odm_agent.control.answers import LeaseView, Rotation, UsageView
+from odm_agent.core.clock import NEVER
+from odm_agent.core.errors import ControlError
+from odm_agent.core.lifetimes import AddressLease, Phase
+from odm_agent.core.model import UNCLASSIFIED
+from odm_agent.datapath.base import Sent
+from odm_agent.kernel.timer import now
+from odm_agent.metrics.readings import Lifetimes
+from odm_agent.prefixes.table import Row
+
+
+def views(state: State) -> list[LeaseView]:
+    """`odm-agent lifetimes`: what ends first comes first."""
+    at_s, meters = now().boot_s, state.datapath.meters()
+    found = [
+        (lease, _view(row, lease, address, meters.get(lease.id, Sent(0, 0)), at_s))
+        for row in state.engine.table
+        for address, lease in _leased(row)
+    ]
+    return [view for _, view in sorted(found, key=lambda each: _next_end(each[0]))]
+
+
+def summary(state: State) -> list[Lifetimes]:
+    """What is left of the current addresses of each prefix whose addresses end."""
+    at_s, meters = now().boot_s, state.datapath.meters()
+    return [
+        Lifetimes(
+            row.prefix.name,
+            row.prefix.type,
+            min(
+                (left for e in current if (left := _left(_next_end(e), at_s)) is not None),
+                default=None,
+            ),
+            None
+            if row.prefix.terms.budget is None
+            else min(
+                (
+                    max(0, row.prefix.terms.budget - meters.get(e.id, Sent(0, 0)).bytes)
+                    for e in current
+                ),
+                default=0,
+            ),
+            sum(each.phase is Phase.LINGERING for each in row.prefix.addresses),
+        )
+        for row in state.engine.table
+        if row.prefix.addresses
+        for current in [[e for e in row.prefix.addresses if e.phase is Phase.CURRENT]]
+    ]
+
+
+def _leased(row: Row) -> list[tuple[str, AddressLease]]:
+    if row.any_ip:
+        return [(str(row.prefix.network), lease) for lease in row.prefix.addresses]
+    return [(str(address), lease) for address, lease in row.leases.items()]
+
+
+def _next_end(lease: AddressLease) -> float:
+    ends = (lease.lifetime.preferred_until_s, lease.rotate_at_s)
+    return lease.lifetime.valid_until_s if lease.phase is Phase.LINGERING else min(ends)
+
+
+def _view(row: Row, lease: AddressLease, address: str, sent: Sent, at_s: float) -> LeaseView:
+    terms = row.prefix.terms
+    lingers = lease.phase is Phase.LINGERING
+    return LeaseView(
+        address=address,
+        prefix=row.prefix.name,
+        type=row.prefix.type.word,
+        phase=lease.phase.value,
+        used_seconds=at_s - lease.born_s,
+        preferred_seconds_left=0.0 if lingers else _left(lease.lifetime.preferred_until_s, at_s),
+        valid_seconds_left=_left(lease.lifetime.valid_until_s, at_s),
+        rotates_in_seconds=None if lingers else _left(lease.rotate_at_s, at_s),
+        used_bytes=sent.bytes,
+        used_packets=sent.packets,
+        budget_bytes=terms.budget,
+        warn_bytes=terms.warn,
+        hard=terms.hard,
+    )
+
+
+def _left(until_s: float, at_s: float) -> float | None:
+    return None if until_s == NEVER else max(0.0, until_s - at_s)
+
+
+def named(state: State, what: str) -> dict[int, tuple[str, str]]:
+    """The current addresses that `what` means, a type, prefix or address: prefix and address by
+    the ids of their leases. ControlError if there is none that could rotate.
+    """
+    rows = [row for row in state.engine.table if what in (row.prefix.name, row.prefix.type.word)]
+    found = {
+        lease.id: (row.prefix.name, str(address))
+        for row in state.engine.table
+        for address, lease in row.leases.items()
+        if lease.phase is Phase.CURRENT and (row in rows or str(address) == what)
+    }
+    if not found:
+        why = "its addresses do not end" if rows else "no type, prefix or current address is that"
+        raise ControlError(
+            f"nothing of {what!r} can rotate: {why}; `odm-agent lifetimes` lists what can"
+        )
+    return found
+
+
+def succeeded(state: State, wanted: dict[int, tuple[str, str]]) -> list[Rotation]:
+    """Of these addresses, those in whose place others are now."""
+    done = []
+    for row in state.engine.table:
+        phases = {lease.id: lease.phase for lease in row.leases.values()}
+        current = [str(address) for address, x in row.leases.items() if x.phase is Phase.CURRENT]
+        for lease_id, (name, old) in wanted.items():
+            if name == row.prefix.name and phases.get(lease_id) is not Phase.CURRENT:
+                new = next((each for each in current if not _is_of(wanted, each)), "")
+                done.append(Rotation(prefix=name, old=old, new=new))
+    return done
+
+
+def _is_of(wanted: dict[int, tuple[str, str]], address: str) -> bool:
+    return any(address == old for _, old in wanted.values())
+
+
+def usage(state: State, since_s: float) -> list[UsageView]:
+    """`odm-agent usage`: what was sent since then (Unix seconds). Raises OdmError."""
+    names = {**state.class_names, UNCLASSIFIED: ""}
+    totals = state.usage.totals(state.datapath.traffic(), names, since_s)
+    return [
+        UsageView(class_=name or None, type=type_.word, bytes=sent.bytes, packets=sent.packets)
+        for (name, type_), sent in sorted(totals.items())
+        if sent.packets
+    ]

@@ -123,7 +123,7 @@ def test_a_prefix_is_in_use_by_sockets_by_counts_and_as_long_as_that_is_not_know
     hands.project((replace(PREFIX, lingering=True),))
     assert hands.look(ended).unused == {3}
     address = ip_address("2001:db8:1::1")
-    monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address)])
+    monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address, remnant=False)])
     assert not hands.look(ended).unused
     monkeypatch.setattr(passes, "sockets", list)
     state.datapath.live = lambda: {LiveKey(address, 1, WANT[0]): 1}

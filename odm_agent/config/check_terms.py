@@ -6,7 +6,15 @@ from typing import Final
 from odm_agent.config.problems import Problem
 from odm_agent.config.quantities import number_of_bytes, percent, seconds
 from odm_agent.config.schema import PrefixConfig
-from odm_agent.config.terms import NEVER, has_successor, is_one_lease
+from odm_agent.config.terms import (
+    NEVER,
+    RENEWED,
+    RENEWED_S,
+    WARNED,
+    has_successor,
+    is_one_lease,
+)
+from odm_agent.config.values import room
 from odm_agent.core.model import IPNetwork
 
 #: A successor is configured, and checked for conflicts, before it serves.
@@ -30,6 +38,7 @@ def check_terms(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -
         except ValueError as error:
             yield Problem((*at, key), str(error))
     yield from _lengths(at, lengths)
+    yield from _reuse(at, prefix, network, lengths)
     yield from _budget(at, prefix)
     yield from _sharing(at, prefix, network)
     if not 1 <= prefix.linger <= MOST_LINGERING:
@@ -58,7 +67,7 @@ def check_terms(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -
 
 
 def _lengths(at: tuple[str, ...], lengths: dict[str, int]) -> Iterator[Problem]:
-    for key in ("preferred", "rotate"):
+    for key in ("preferred", "valid", "rotate"):
         if lengths.get(key, SHORTEST_S) < SHORTEST_S:
             yield Problem(
                 (*at, key),
@@ -74,17 +83,40 @@ def _lengths(at: tuple[str, ...], lengths: dict[str, int]) -> Iterator[Problem]:
             )
 
 
+def _reuse(
+    at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork, lengths: dict[str, int]
+) -> Iterator[Problem]:
+    """Whether an IPv4 range has addresses enough to serve while the former ones rest."""
+    if network.version == 6 or "reuse" not in lengths or is_one_lease(prefix):
+        return
+    ends = [lengths[key] for key in ("preferred", "rotate") if key in lengths]
+    if prefix.type in RENEWED and prefix.rotate is None:
+        ends.append(RENEWED_S)
+    if not ends:
+        return
+    turns = -(-lengths["reuse"] // max(1, min(ends)))
+    needed = prefix.pool * (1 + turns)
+    if room(prefix, network) < needed:
+        yield Problem(
+            (*at, "reuse"),
+            f"{turns} others serve in turn while an address rests: that takes {needed} addresses,"
+            f" {prefix.range or network} has room for {room(prefix, network)}; use a shorter reuse,"
+            " or a larger range",
+        )
+
+
 def _budget(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+    if prefix.budget is None:
+        for key in ("warn", "hard"):
+            if getattr(prefix, key):
+                yield Problem(
+                    (*at, key), "there is no budget that it is about; add budget, or leave it out"
+                )
+        return
     try:
-        percent(prefix.warn)
+        percent(prefix.warn or WARNED)
     except ValueError as error:
         yield Problem((*at, "warn"), str(error))
-    if prefix.budget is None:
-        if prefix.hard:
-            yield Problem(
-                (*at, "hard"), "there is no budget that could be hard; add budget, or leave it out"
-            )
-        return
     try:
         budget = number_of_bytes(prefix.budget)
     except ValueError as error:

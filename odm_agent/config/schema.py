@@ -90,8 +90,8 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     rotate: str | None = None
     #: IP bytes after which it is given to no socket any more; e.g. "10GB".
     budget: str | None = None
-    #: The part of the budget at which its successor is made.
-    warn: str = "80%"
+    #: The part of the budget at which its successor is made; None: "80%".
+    warn: str | None = None
     #: Whether the budget also ends what is sent from it.
     hard: bool = False
     #: How many former addresses stay for the sockets that have them.

@@ -13,6 +13,8 @@ from odm_agent.core.model import CONFIGURED_AT_MOST
 RENEWED: Final = ("nonpersistent", "graceful-replacement")
 RENEWED_S: Final = 86400
 NEVER: Final = "never"
+#: The part of a budget at which a successor is made, where the entry says nothing.
+WARNED: Final = "80%"
 
 
 def is_one_lease(prefix: PrefixConfig) -> bool:
@@ -29,19 +31,20 @@ def has_successor(prefix: PrefixConfig) -> bool:
 
 def terms_of(prefix: PrefixConfig) -> Terms:
     """The terms of a checked entry; ValueError says what is wrong with one that is not."""
+    valid_s = _or_none(prefix.valid)
     rotate_s: int | None = None
     if prefix.rotate is not None:
         rotate_s = None if prefix.rotate == NEVER else seconds(prefix.rotate)
     elif prefix.type in RENEWED and has_successor(prefix):
-        rotate_s = RENEWED_S
+        rotate_s = RENEWED_S if valid_s is None else min(RENEWED_S, valid_s // 2)
     budget = None if prefix.budget is None else number_of_bytes(prefix.budget)
     free = room(prefix, network_of(prefix)) - prefix.pool - 1
     return Terms(
         preferred_s=_or_none(prefix.preferred),
-        valid_s=_or_none(prefix.valid),
+        valid_s=valid_s,
         rotate_s=rotate_s,
         budget=budget,
-        warn=None if budget is None else max(1, budget * percent(prefix.warn) // 100),
+        warn=None if budget is None else max(1, budget * percent(prefix.warn or WARNED) // 100),
         hard=prefix.hard,
         linger=max(1, min(prefix.linger, free)),
         reuse_s=_or_none(prefix.reuse) or 0,

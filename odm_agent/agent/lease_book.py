@@ -61,7 +61,9 @@ class LeaseBook(JournalWork):
             case (str(boot), Moment() as then, Lease() as lease):
                 if boot and boot == self._journal.boot:
                     return lease  # its clock runs on, whatever was done to the wall clock
-                return later(lease, now.boot_at(then.wall_s) - then.boot_s)
+                # A wall clock that went back must not give it more time than it had.
+                was_s = min(now.boot_at(then.wall_s), now.boot_s)
+                return later(lease, was_s - then.boot_s)
             case Grant() as grant:  # on the wall clock: of a version before address leases
                 return later(Lease(grant), now.boot_s - now.wall_s)
         raise ValueError("it is no lease")

@@ -1,18 +1,22 @@
 """What is written down of leases, on the real journal, and what is read of it after a boot."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from ipaddress import IPv6Network
 from pathlib import Path
 
 import pytest
 
 from odm_agent.agent.lease_book import LeaseBook
-from odm_agent.core.clock import Moment
+from odm_agent.core import trace
+from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Record
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import Lifetime
+from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase, Terms
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.journal import Journal, Owner
 from tests.virtual.world import FullDisk
 
 NET = IPv6Network("2001:db8:1::/64")
@@ -73,3 +77,73 @@ def test_what_is_written_is_not_written_again(
     monkeypatch.setattr(journal, "keep_leases", written.append)
     book.write()
     assert not written
+
+
+#: An address that is in use, and one that rests, of a prefix whose addresses end.
+ENDING = Lease(
+    Grant(GrantKey("static", "p"), replace(PREFIX, terms=Terms(preferred_s=60.0, budget=10**6))),
+    addresses=(
+        AddressLease(4, 12, 90.0, Phase.CURRENT, Lifetime(150.0, NEVER), 140.0, warned=True),
+        AddressLease(5, 13, 95.0, Phase.SPARE, Lifetime(155.0, 300.0)),
+    ),
+    numbered=6,
+    resting=((3, 120.0),),
+)
+
+
+def read_in(folder: Path, boot: str, now: Moment) -> Lease:
+    with closing(Journal(folder / "state.db", Owner(boot, 1, "/pins"))) as journal:
+        (lease,) = LeaseBook(journal).read(now)
+    return lease
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    with closing(Journal(tmp_path / "state.db", Owner("this boot", 1, "/pins"))) as journal:
+        LeaseBook(journal).note(Record(9, ENDING), NOW)
+    return tmp_path
+
+
+@pytest.mark.parametrize("wall_s", [0.0, NOW.wall_s, NOW.wall_s + 1e9])
+def test_in_the_same_boot_the_wall_clock_changes_nothing(written: Path, wall_s: float) -> None:
+    assert read_in(written, "this boot", Moment(104.0, wall_s)) == ENDING
+
+
+def test_after_a_boot_as_much_is_left_as_the_wall_clock_says(written: Path) -> None:
+    """4 s have passed, and the clock of this boot shows 3: all is 101 s - 4 s - 3 s less."""
+    lease = read_in(written, "the next", LATER)
+    first, second = lease.addresses
+    assert (first.born_s, first.lifetime, first.rotate_at_s) == (-11.0, Lifetime(49.0), 39.0)
+    assert (second.born_s, second.lifetime) == (-6.0, Lifetime(54.0, 199.0))
+    assert second.rotate_at_s == NEVER
+    assert lease.resting == ((3, 19.0),)
+    back = replace(lease, grant=ENDING.grant, addresses=ENDING.addresses, resting=ENDING.resting)
+    assert back == ENDING, "all else is as it was"
+    assert [(e.number, e.id, e.phase, e.warned) for e in lease.addresses] == [
+        (4, 12, Phase.CURRENT, True),
+        (5, 13, Phase.SPARE, False),
+    ]
+
+
+def test_a_wall_clock_that_went_back_over_a_boot_gives_no_more_time(written: Path) -> None:
+    """A host without a clock of its own that counts while it is off."""
+    lease = read_in(written, "the next", Moment(3.0, NOW.wall_s - 1000.0))
+    assert [e.lifetime.preferred_until_s - 3.0 for e in lease.addresses] == [
+        e.lifetime.preferred_until_s - NOW.boot_s for e in ENDING.addresses
+    ]
+
+
+def test_a_lease_of_the_version_before_is_read(journal: FullDisk) -> None:
+    """It was a grant, on the wall clock."""
+    journal.keep_leases({9: trace.spelled(replace(LEASE.grant, lifetime=Lifetime(5010.0)))})
+    (lease,) = LeaseBook(journal).read(LATER)
+    assert lease == Lease(replace(LEASE.grant, lifetime=Lifetime(9.0)))
+
+
+@pytest.mark.parametrize("value", [(1, 2, 3), ("boot", NOW), ("boot", 5.0, LEASE), LEASE])
+def test_a_row_of_another_shape_is_left_out(
+    journal: FullDisk, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal.keep_leases({9: trace.spelled(value)})
+    assert LeaseBook(journal).read(NOW) == []
+    assert "a lease is lost" in caplog.text

@@ -57,6 +57,7 @@ _MIGRATIONS: Final = (
         class TEXT NOT NULL, type INTEGER NOT NULL, since INTEGER NOT NULL,
         bytes INTEGER NOT NULL, packets INTEGER NOT NULL, PRIMARY KEY (class, type, since)
     );
+    CREATE INDEX sent_since ON sent (since);
     CREATE TABLE recorded (
         boot TEXT NOT NULL, class_id INTEGER NOT NULL, type INTEGER NOT NULL,
         bytes INTEGER NOT NULL, packets INTEGER NOT NULL, PRIMARY KEY (class_id, type)
@@ -67,9 +68,9 @@ _MIGRATIONS: Final = (
     """,
 )
 
-#: How long totals are kept by the hour, and at all.
+#: How long totals are kept by the hour, and of how many hours and days there are any: 13 months.
 _HOURLY_S: Final = 8 * 86400
-_KEPT_S: Final = 400 * 86400
+_KEPT: Final = 8 * 24 + 400
 #: Class or class id, and type.
 Sender = tuple[str, int]
 #: Bytes and packets.
@@ -306,9 +307,10 @@ class Journal:
     ) -> None:
         """Add to the totals of an hour (its beginning, Unix seconds), and note the counters.
 
-        Totals of old hours become those of days, and are forgotten after 400 days.
+        With each new hour those of old hours become totals of days, and the oldest are forgotten.
         """
         with self.transaction():
+            begins = not self._read("SELECT 1 FROM sent WHERE since = ? LIMIT 1", hour_s)
             self._db.executemany(
                 "INSERT INTO sent VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                 " bytes = bytes + excluded.bytes, packets = packets + excluded.packets",
@@ -324,16 +326,8 @@ class Journal:
                 "INSERT INTO meters VALUES (?, ?, ?)",
                 [(lease, *counted) for lease, counted in meters.items()],
             )
-            self._db.execute("DELETE FROM sent WHERE since < ?", (hour_s - _KEPT_S,))
-            old = (hour_s - _HOURLY_S,)
-            self._db.execute(
-                "INSERT INTO sent SELECT class, type, since - since % 86400, SUM(bytes),"
-                " SUM(packets) FROM sent WHERE since < ? AND since % 86400 > 0"
-                " GROUP BY class, type, since / 86400 ON CONFLICT DO UPDATE SET"
-                " bytes = bytes + excluded.bytes, packets = packets + excluded.packets",
-                old,
-            )
-            self._db.execute("DELETE FROM sent WHERE since < ? AND since % 86400 > 0", old)
+            if begins:
+                self._sum_up(hour_s - _HOURLY_S)
 
     def meters(self) -> dict[int, Counted]:
         """What was sent by each address lease, as last noted."""
@@ -363,6 +357,25 @@ class Journal:
             self._db.execute(
                 f"DELETE FROM changed_sysctls WHERE {_OWNED} AND path = ?", (*self._owner, path)
             )
+
+    def _sum_up(self, before_s: int) -> None:
+        """Make totals of days of those of hours before then; forget the oldest.
+
+        It goes by how many there are, not by date: a clock that is wrong for a while costs none.
+        """
+        self._db.execute(
+            "INSERT INTO sent SELECT class, type, since - since % 86400, SUM(bytes), SUM(packets)"
+            " FROM sent WHERE since < ? AND since % 86400 > 0"
+            " GROUP BY class, type, since / 86400 ON CONFLICT DO UPDATE SET"
+            " bytes = bytes + excluded.bytes, packets = packets + excluded.packets",
+            (before_s,),
+        )
+        self._db.execute("DELETE FROM sent WHERE since < ? AND since % 86400 > 0", (before_s,))
+        self._db.execute(
+            "DELETE FROM sent WHERE since < (SELECT MIN(since) FROM"
+            " (SELECT DISTINCT since FROM sent ORDER BY since DESC LIMIT ?))",
+            (_KEPT,),
+        )
 
     def _check(self) -> None:
         """Look at every page: what is damaged must not be found when it is needed, later."""

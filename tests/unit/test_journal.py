@@ -309,3 +309,88 @@ def test_numbers_of_the_version_before_are_still_given(tmp_path: Path) -> None:
         journal.join_numbering()
         assert journal.numbers("class") == {"old": 200}
         assert not journal.numbers_are_shared()
+
+
+HOUR_S, DAY_S = 3600, 86400
+#: The beginning of a day.
+DAY = 20_000 * DAY_S
+
+
+def test_totals_add_up_by_hour_class_and_type(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        for hour in (DAY, DAY, DAY + HOUR_S):
+            journal.add_sent(hour, {("ssh", 1): (100, 1), ("web", 3): (7, 1)}, {}, {})
+        assert journal.sent(DAY) == {("ssh", 1): (300, 3), ("web", 3): (21, 3)}
+        assert journal.sent(DAY + 1) == {("ssh", 1): (100, 1), ("web", 3): (7, 1)}
+    with open_journal(tmp_path) as journal:
+        assert journal.sent(DAY + HOUR_S) == {("ssh", 1): (100, 1), ("web", 3): (7, 1)}
+
+
+def test_old_totals_are_kept_by_the_day_and_no_longer_than_thirteen_months(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        for hour in range(420 * 24):
+            journal.add_sent(DAY + hour * HOUR_S, {("ssh", 1): (1, 1)}, {}, {})
+        last = DAY + 420 * DAY_S - HOUR_S
+        (rows,) = journal._db.execute("SELECT COUNT(*) FROM sent").fetchone()
+        assert rows == 400 + 8 * 24
+        kept, _ = journal.sent(0)["ssh", 1]
+        assert 400 * 24 < kept < 410 * 24, "summed up, not dropped"
+        assert journal.sent(last - 5 * DAY_S)["ssh", 1] == (5 * 24 + 1, 5 * 24 + 1)
+
+
+def test_a_clock_that_is_set_far_ahead_for_a_while_costs_no_totals(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        journal.add_sent(DAY, {("ssh", 1): (100, 1)}, {}, {})
+        journal.add_sent(DAY + 9000 * DAY_S, {("ssh", 1): (1, 1)}, {}, {})
+        journal.add_sent(DAY, {("ssh", 1): (100, 1)}, {}, {})
+        assert journal.sent(DAY)["ssh", 1] == (201, 3)
+
+
+def test_counters_of_another_boot_are_not_told(tmp_path: Path) -> None:
+    path, owner = tmp_path / "state.db", Owner("b1", 1, "/p")
+    with closing(Journal(path, owner)) as journal:
+        journal.add_sent(DAY, {}, {(1, 1): (100, 1)}, {12: (5, 1)})
+        assert journal.recorded() == {(1, 1): (100, 1)}
+    with closing(Journal(path, owner._replace(boot="b2"))) as journal:
+        assert journal.recorded() == {}
+        assert journal.meters() == {12: (5, 1)}, "a budget outlasts a boot"
+
+
+@pytest.mark.parametrize("version", range(1, len(_MIGRATIONS)))
+def test_a_state_of_every_older_version_is_taken_over(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(";".join(_MIGRATIONS[:version]))
+        db.execute("INSERT INTO ids VALUES ('class', 7, 'old')")
+        db.execute("INSERT INTO secret VALUES (?)", (b"s" * 32,))
+        if version > 1:
+            db.execute("INSERT INTO addresses VALUES ('2001:db8::1', 3, 1)")
+        if version > 3:
+            db.execute("INSERT INTO leases VALUES (9, 'a grant')")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    for _ in range(2):
+        with closing(Journal(path)) as journal:
+            assert journal.numbers("class") == {"old": 7}
+            assert journal.secret() == b"s" * 32
+            address = {ip_address("2001:db8::1"): Given(3, conflict=True)}
+            assert journal.addresses() == (address if version > 1 else {})
+            assert journal.leases() == ({9: "a grant"} if version > 3 else {})
+            assert not journal.sent(0) and not journal.meters() and not journal.recorded()
+            (found,) = journal._db.execute("PRAGMA user_version").fetchone()
+            assert found == len(_MIGRATIONS)
+
+
+def test_a_migration_that_fails_leaves_the_version_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_journal(tmp_path) as journal:
+        journal.give_number("class", "old", 7)
+    broken = (*_MIGRATIONS, "CREATE TABLE new (x); INSERT INTO ids VALUES ('class', 8, 'old')")
+    monkeypatch.setattr("odm_agent.journal._MIGRATIONS", broken)
+    with pytest.raises(JournalError, match="UNIQUE"):
+        open_journal(tmp_path)
+    mended = (*_MIGRATIONS, "CREATE TABLE new (x)")
+    monkeypatch.setattr("odm_agent.journal._MIGRATIONS", mended)
+    with open_journal(tmp_path) as journal:
+        assert journal.numbers("class") == {"old": 7}

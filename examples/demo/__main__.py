@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from examples.demo.ending import TERMS, Ending
+from examples.demo.ending import table as ending_table
 from examples.demo.programs import CLASSES, NO_CLASS
 from examples.demo.servers import Dnsmasq, Iperf, Nginx, Server
 from examples.demo.show import Show, table
@@ -36,20 +38,23 @@ def main() -> int:
     console.print(_SCENE, highlight=False)
     try:
         with ExitStack() as stack:
-            outcomes = list(_stage(stack, console).outcomes())
+            show, ending = _stage(stack, console)
+            outcomes, scenes = list(show.outcomes()), list(ending.scenes())
     except KeyboardInterrupt:
         console.print("interrupted; everything is removed")
         return 130
     console.print(table(outcomes))
-    wrong = [each for each in outcomes if each.wrong]
+    console.print(ending_table(scenes))
+    every = [*(each.wrong for each in outcomes), *(each.wrong for each in scenes)]
+    wrong = [each for each in every if each]
     console.print(
-        f"{len(outcomes) - len(wrong)} of {len(outcomes)} as promised,"
+        f"{len(every) - len(wrong)} of {len(every)} as promised,"
         f" everything removed, {time.monotonic() - started:.0f} s."
     )
     return 1 if wrong else 0
 
 
-def _stage(stack: ExitStack, console: Console) -> Show:
+def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending]:
     """Make host, network, servers and agent; the stack removes them in reverse order."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odm-demo-")))
     status = stack.enter_context(console.status("making the network and the servers"))
@@ -62,11 +67,14 @@ def _stage(stack: ExitStack, console: Console) -> Show:
     status.update("starting the agent")
     attached = stack.enter_context(Cgroup("demo"))
     cgroups = {name: attached.child(name) for name in (*CLASSES, NO_CLASS)}
-    settings = Settings(prefixes=PREFIXES, classes=CLASSES)
+    settings = Settings(prefixes=PREFIXES, classes=CLASSES, extra=TERMS)
     agent = Agent(site.host, attached, folder, settings)
     stack.callback(agent.close)  # before the start, which may be interrupted
     agent.start()
-    return Show(site, agent, cgroups, servers, status)
+    return (
+        Show(site, agent, cgroups, servers, status),
+        Ending(site, agent, cgroups, servers["nginx"], status),
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ HTTP_PORT: Final = 8080
 DNS_PORT: Final = 5300
 IPERF_PORT: Final = 5201
 ZONE: Final = "demo.test"
+#: A file that takes some seconds to download.
+LARGE: Final = "large"
+LARGE_BYTES: Final = 300_000_000
 
 _NGINX_CONF: Final = """
 daemon off;
@@ -34,7 +37,13 @@ http {{
     server {{
         listen {port};
         listen [::]:{port};
-        return 200 "hello\\n";
+        location /{large} {{
+            root {folder};
+            limit_rate 30m;
+        }}
+        location / {{
+            return 200 "hello\\n";
+        }}
     }}
 }}
 """
@@ -83,7 +92,9 @@ class Nginx(Server):
     def __init__(self, netns: NetNs, folder: Path) -> None:
         self._access = folder / "access.log"
         configuration = folder / "nginx.conf"
-        configuration.write_text(_NGINX_CONF.format(folder=folder, port=HTTP_PORT))
+        with (folder / LARGE).open("wb") as large:
+            large.truncate(LARGE_BYTES)
+        configuration.write_text(_NGINX_CONF.format(folder=folder, port=HTTP_PORT, large=LARGE))
         command = ["nginx", "-e", str(folder / "nginx-error.log"), "-c", str(configuration)]
         super().__init__(netns, command, HTTP_PORT, folder / "nginx.out")
 

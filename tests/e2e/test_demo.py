@@ -20,10 +20,10 @@ ROOT: Final = Path(__file__).parents[2]
 COMMAND: Final = [sys.executable, "-m", "examples.demo"]
 
 
+@pytest.mark.timeout(240)
 def test_the_demo_shows_all_types_as_promised() -> None:
-    started = time.monotonic()
     done = subprocess.run(
-        COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"\bNO\b", done.stdout)
@@ -32,7 +32,8 @@ def test_the_demo_shows_all_types_as_promised() -> None:
             assert re.search(rf"│ {type.word} +│ {family} ", done.stdout), (type.word, family)
     assert len(re.findall(r"│ \(untyped\) +│ IPv[46] ", done.stdout)) == 4
     assert len(re.findall(r"│ refused +│ IPv[46] .*│ +yes +│", done.stdout)) == 2
-    assert time.monotonic() - started < 60
+    assert len(re.findall(r"│ its budget, .*│ +yes +│", done.stdout)) == 2
+    assert len(re.findall(r"│ time +│ .*│ +yes +│", done.stdout)) == 2
 
 
 @pytest.fixture

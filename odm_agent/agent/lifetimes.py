@@ -106,20 +106,19 @@ def named(state: State, what: str) -> dict[int, tuple[str, str]]:
 
 
 def succeeded(state: State, wanted: dict[int, tuple[str, str]]) -> list[Rotation]:
-    """Of these addresses, those in whose place others are now."""
-    done = []
+    """Of these addresses, those in whose place others are now: the youngest current ones."""
+    done: list[Rotation] = []
     for row in state.engine.table:
-        phases = {lease.id: lease.phase for lease in row.leases.values()}
-        current = [str(address) for address, x in row.leases.items() if x.phase is Phase.CURRENT]
-        for lease_id, (name, old) in wanted.items():
-            if name == row.prefix.name and phases.get(lease_id) is not Phase.CURRENT:
-                new = next((each for each in current if not _is_of(wanted, each)), "")
-                done.append(Rotation(prefix=name, old=old, new=new))
+        current = {e: str(a) for a, e in row.leases.items() if e.phase is Phase.CURRENT}
+        ids = {lease.id for lease in current}
+        name = row.prefix.name
+        gone = [old for id_, (of, old) in wanted.items() if of == name and id_ not in ids]
+        youngest = sorted(current, key=lambda lease: lease.born_s, reverse=True)
+        done += (
+            Rotation(prefix=name, old=old, new=current[lease])
+            for old, lease in zip(gone, youngest, strict=False)
+        )
     return done
-
-
-def _is_of(wanted: dict[int, tuple[str, str]], address: str) -> bool:
-    return any(address == old for _, old in wanted.values())
 
 
 def usage(state: State, since_s: float) -> list[UsageView]:

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odm_agent.text import (
+    bar,
+    bytes_words,
+    duration_words,
     kernel_lines,
     mount_point,
     printable,
@@ -56,3 +59,52 @@ def test_a_line_of_the_kernel_ends_at_a_line_feed_only(tmp_path: Path) -> None:
 
 def test_a_mount_point_is_what_it_stands_for() -> None:
     assert mount_point("/mnt/a\\040b\\134\udcff") == "/mnt/a b\\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("used", "whole", "shown"),
+    [
+        (0, 100, "----------"),
+        (9, 100, "----------"),
+        (10, 100, "#---------"),
+        (99.9, 100, "#########-"),
+        (100, 100, "##########"),
+        (250, 100, "##########"),
+        (0, 0, "##########"),
+    ],
+)
+def test_a_bar_is_full_when_all_is_used_and_not_before(
+    used: float, whole: float, shown: str
+) -> None:
+    assert bar(used, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (12_345_678, "12.3 MB"),
+        (10**9, "1.0 GB"),
+        (10**16, "10000.0 TB"),
+    ],
+)
+def test_bytes_are_told_in_the_units_of_the_configuration(count: int, words: str) -> None:
+    assert bytes_words(count) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.9, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (725, "12m 5s"),
+        (3600, "1h"),
+        (3605, "1h 5s"),
+        (100_000, "1d 3h"),
+    ],
+)
+def test_durations_are_told_in_their_two_largest_units(seconds: float, words: str) -> None:
+    assert duration_words(seconds) == words

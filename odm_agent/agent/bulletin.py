@@ -1,6 +1,7 @@
 """Tells the log and the service manager what has changed, each change once."""
 
 import logging
+import time
 from typing import Final
 
 from odm_agent.agent import status
@@ -32,8 +33,10 @@ class Bulletin:
         now = frozenset(alarm for alarm in alarms if not alarm.startswith(_TOLD_ELSEWHERE))
         for alarm in sorted(now - self._alarms):
             log.warning("alarm: %s", alarm)
+            self._state.events.note("alarm", time.time(), detail=alarm)
         for alarm in sorted(self._alarms - now):
             log.info("no alarm any more: %s", alarm)
+            self._state.events.note("alarm-over", time.time(), detail=alarm)
         self._alarms = now
         self._tell_manager(alarms)
 

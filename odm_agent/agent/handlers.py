@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from odm_agent.agent import lifetimes, sockets, views
 from odm_agent.agent.state import State
-from odm_agent.control.answers import ReloadResult
+from odm_agent.control.answers import Events, ReloadResult
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
 from odm_agent.core.errors import ControlError
@@ -21,6 +21,10 @@ T = TypeVar("T")
 #: it looks.
 _ROTATED_S: Final = 10.0
 _LOOK_S: Final = 0.05
+#: How many callers at a time may wait for events, for how long each, and how often it is looked.
+_FOLLOWERS: Final = 8
+_FOLLOWED_S: Final = 20.0
+_FOLLOW_S: Final = 0.2
 
 
 class Service(Protocol):
@@ -40,6 +44,9 @@ class Service(Protocol):
     def rotate(self, lease_ids: frozenset[int]) -> None:
         """Have other addresses take the place of these, as soon as they are ready."""
 
+    def hear(self) -> None:
+        """Take what the programs have told."""
+
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
 
@@ -52,6 +59,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self._service: Service | None = None
+        self._followers = 0
 
     def attach(self, service: Service) -> None:
         """From now on there is somebody to ask."""
@@ -72,6 +80,7 @@ class Handlers:
             "lifetimes": self._lifetimes,
             "rotate": self._rotate,
             "usage": self._usage,
+            "events": self._events,
             "stop": self._stop,
         }
 
@@ -173,6 +182,33 @@ class Handlers:
             raise ControlError("'since' is no time in Unix seconds")
         return await self._survey(lambda state: lifetimes.usage(state, since))
 
+    async def _events(self, arguments: dict[str, Any]) -> Any:
+        """What happened after an event; `wait`: when there is something, or nothing for a while.
+
+        Nothing is kept for a caller: one that is slow misses events, and is told how many.
+        """
+        service, after = self._running, _number(arguments, "after")
+        log = service.state.events
+        service.hear()
+        if arguments.get("wait"):
+            await self._something(service, after)
+        found = log.after(after)
+        newest = found[-1].number if found else after
+        return Events(newest=newest, lost=newest - after - len(found), events=found)
+
+    async def _something(self, service: Service, after: int) -> None:
+        if self._followers >= _FOLLOWERS:
+            raise ControlError(f"{_FOLLOWERS} callers follow the events already; end one of them")
+        self._followers += 1
+        try:
+            for _ in range(int(_FOLLOWED_S / _FOLLOW_S)):
+                if service.state.events.newest > after:
+                    break
+                await asyncio.sleep(_FOLLOW_S)
+                service.hear()
+        finally:
+            self._followers -= 1
+
     async def _stop(self, _: dict[str, Any]) -> Any:
         self._running.stop()
         return None
@@ -194,6 +230,13 @@ def _cgroup_id(arguments: dict[str, Any]) -> int:
     value = arguments.get("cgroup_id")
     if type(value) is not int or not 0 < value < 1 << 64:
         raise ControlError("the request lacks 'cgroup_id', the number of a cgroup")
+    return value
+
+
+def _number(arguments: dict[str, Any], key: str) -> int:
+    value = arguments.get(key, 0)
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ControlError(f"{key!r} is {value!r}, which is no number of an event")
     return value
 
 

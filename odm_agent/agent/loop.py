@@ -26,6 +26,7 @@ from odm_agent.agent.passes import Passes, fault
 from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
 from odm_agent.agent.state import State
+from odm_agent.agent.tidings import tell_refusals
 from odm_agent.agent.worker import Worker
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
@@ -131,7 +132,7 @@ class Service:
         for descriptor, (drain, what) in readers.items():
             loop.add_reader(descriptor, self._on_event, descriptor, drain, what)
         loop.add_reader(self._timer.fileno(), self._on_timer)
-        loop.add_reader(self.state.ring.fileno(), self._on_ring)
+        loop.add_reader(self.state.ring.fileno(), self.hear)
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
@@ -185,6 +186,23 @@ class Service:
     def rotate(self, lease_ids: frozenset[int]) -> None:
         """Have other addresses take the place of these, as soon as they are ready."""
         self._put(Rotated(lease_ids))
+
+    def hear(self) -> None:
+        """Take what the programs have told. They wake nobody for what can wait.
+
+        What is lost or misread here is found when all meters are looked at.
+        """
+        try:
+            told = self.state.ring.take()
+        except OdmError as error:
+            log.warning("events of the programs were missed", extra={"error": str(error)})
+            self._loop.remove_reader(self.state.ring.fileno())
+            return
+        if not told:
+            return
+        tell_refusals(self.state.events, told, self.state.class_names, timer.now())
+        if marks := metered(told):
+            self._put(marks)
 
     def stop(self) -> None:
         """End the agent; enforcement goes on."""
@@ -250,6 +268,7 @@ class Service:
         if self._dirty:
             self._driver.put(Changed(self._dirty))
             self._dirty = Dirty(0)
+        self.hear()
         await self._changes.run(self._driver.run)
         self._timer.set(self._driver.deadline())
 
@@ -312,17 +331,6 @@ class Service:
     def _on_timer(self) -> None:
         self._timer.drain()
         self._wake.set()
-
-    def _on_ring(self) -> None:
-        """What is lost or misread here is found when all meters are looked at."""
-        try:
-            told = self.state.ring.take()
-        except OdmError as error:
-            log.warning("events of the programs were missed", extra={"error": str(error)})
-            self._loop.remove_reader(self.state.ring.fileno())
-            return
-        if marks := metered(told):
-            self._put(marks)
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.meters import found, turned
 from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
+from odm_agent.agent.tidings import tell_end, tell_turns
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Answer, EndSockets, Look, Record
 from odm_agent.core.errors import OdmError
@@ -85,6 +86,7 @@ class Passes:
         """Make them the table; the pass that follows carries it out."""
         before = self._state.engine.table
         self._state.engine.table = table = before.with_only(prefixes)
+        tell_turns(self._state.events, before, table, self.now().wall_s)
         for prefix, old, new in turned(before, table):
             self._state.rotations[prefix.name, prefix.type] += 1
             log.info(
@@ -119,7 +121,7 @@ class Passes:
         """End the connections of an address. Where that can't be done, nothing leaves from it."""
         row = self._state.engine.table.by_id(ended.prefix_id)
         address = row.known.kept.get(ended.number) if row else None
-        if address is None:
+        if row is None or address is None:
             return
         extra: dict[str, object] = {"address": str(address)}
         try:
@@ -127,6 +129,8 @@ class Passes:
         except OdmError as error:
             extra["error"] = str(error)
         log.info("the time of an address is over", extra=extra)
+        told = "; ".join(f"{what}: {n}" for what, n in extra.items() if what != "address")
+        tell_end(self._state.events, row, str(address), told, self.now().wall_s)
 
     def _read_meters(self) -> None:
         state = self._state

@@ -13,6 +13,7 @@ from odm_agent.agent.cgroups import MOST_PIECES, PIECE, UNDECIDED, Changes, Clas
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.uplinks import Uplinks
@@ -112,6 +113,8 @@ class State:
     replaced: swap.Replaced | None = None
     #: How often an address took another one's place, by the prefix's name and type.
     rotations: Counter[tuple[str, AddressType]] = field(default_factory=Counter)
+    #: What happened lately.
+    events: EventLog = field(default_factory=EventLog)
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: The programs (name -> id) as they were when their pins were last seen.

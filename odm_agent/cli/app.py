@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from odm_agent.cli import check, explain, launch, lifetimes, read, serve
+from odm_agent.cli import check, events, explain, launch, lifetimes, read, serve
 from odm_agent.cli.exits import EPILOG, exit_code
 from odm_agent.cli.output import say
 from odm_agent.core.errors import OdmError
@@ -33,7 +33,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for group in (serve, read, lifetimes, check, explain, launch):
+    for group in (serve, read, lifetimes, events, check, explain, launch):
         group.register(app)
     return app
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 PrefixState = Literal["ready", "waiting", "withdrawn"]
+Happened = Literal["rotated", "ended", "warned", "spent", "refused", "alarm", "alarm-over"]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 
 
@@ -155,6 +156,36 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     bytes: int
     packets: int
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened; None where a field says nothing of it. `time`: RFC 3339, UTC.
+
+    `address` is whose time or bytes it is about; `rotated`: `new` takes its place. `class_` and
+    `type` are those of a socket that was refused, `detail` says why, or what else there is to say.
+    """
+
+    #: Counts events since the agent started.
+    number: int
+    time: str
+    event: Happened
+    prefix: str | None = None
+    type: str | None = None
+    address: str | None = None
+    new: str | None = None
+    class_: str | None = msgspec.field(name="class", default=None)
+    detail: str | None = None
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened after the event that was named; `newest` is the number to ask with next.
+
+    `lost`: how many are kept no more.
+    """
+
+    newest: int
+    lost: int = 0
+    events: list[EventView] = []
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):

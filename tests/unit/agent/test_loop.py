@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import loop, passes
+from odm_agent.agent.event_log import EventLog
 from odm_agent.core import looking
 from odm_agent.core.errors import KernelError, OdmError
 from odm_agent.core.events import Dirty
 from odm_agent.core.host import Address, HostState
-from odm_agent.core.model import TypedPrefix
+from odm_agent.core.model import AddressType, TypedPrefix
+from odm_agent.datapath.base import KernelEvent
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel import conflict
 from odm_agent.prefixes.table import PrefixTable
@@ -48,6 +50,26 @@ class Source:
         return os.read(self.reading, 1) != b""
 
 
+class FakeRing:
+    """A ring in which is what a test puts there; nobody is woken."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.told: list[KernelEvent] = []
+        self.takes = 0
+        self.error: Exception | None = None
+
+    def fileno(self) -> int:
+        return self.reading
+
+    def take(self) -> list[KernelEvent]:
+        self.takes += 1
+        if self.error is not None:
+            raise self.error
+        taken, self.told = self.told, []
+        return taken
+
+
 class FakeState:
     """Of `State` what the loop uses; `error` is raised by each pass."""
 
@@ -60,7 +82,9 @@ class FakeState:
         self.engine.table = PrefixTable(b"secret")
         self.configured: tuple[TypedPrefix, ...] = ()
         self.held = ()
-        self.cgroups, self.ring = Source(), Source()
+        self.cgroups, self.ring = Source(), FakeRing()
+        self.events = EventLog()
+        self.class_names = {1: "ssh"}
         self.is_behind, self.is_settled = False, True
         self.troubles: dict[str, str] = {}
         self.error: Exception | None = None
@@ -105,7 +129,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def state() -> Iterator[FakeState]:
     made = FakeState()
     yield made
-    os.close(made.cgroups.reading)
+    for descriptor in (made.cgroups.reading, made.ring.reading, made.ring.writing):
+        os.close(descriptor)
 
 
 def running(state: FakeState, story: Callable[[loop.Service], Any]) -> None:
@@ -237,5 +262,25 @@ def test_what_a_job_beside_the_driver_leaves_undone_is_tried_again(state: FakeSt
         passes = state.passes
         await service.change(lambda: state.troubles.update(it="failed"))
         await until(lambda: state.passes > passes)
+
+    running(state, story)
+
+
+def test_what_the_programs_tell_is_taken_woken_or_not(state: FakeState) -> None:
+    refused = KernelEvent(1.0, "refused", 0, 1, AddressType.FIXED, "class", "connect6")
+
+    async def story(service: loop.Service) -> None:
+        state.ring.told = [refused]
+        await service._drive()
+        assert [(e.event, e.class_) for e in state.events.after(0)] == [("refused", "ssh")]
+        state.ring.told = [refused]
+        os.write(state.ring.writing, b"x")
+        await until(lambda: state.events.newest == 2)
+        state.ring.error = KernelError("no memory")
+        await asyncio.sleep(0.02)
+        takes = state.ring.takes
+        await asyncio.sleep(0.1)
+        assert state.ring.takes - takes < 10, "not at once again, for ever"
+        await service._drive()
 
     running(state, story)

@@ -9,6 +9,7 @@ import pytest
 
 from odm_agent.agent import passes
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.passes import Passes
 from odm_agent.core.effects import Look
 from odm_agent.core.errors import KernelError
@@ -36,6 +37,7 @@ class FakeState:
         classes = {0: ClassPolicy(0, "unclassified")}
         self.engine = Engine(kernel, FakeDatapath(), NUMBERS, table, classes)
         self.datapath = SimpleNamespace(live=dict)
+        self.events = EventLog()
         self.troubles: dict[str, str] = {}
         self.unfinished = False
         self.is_behind, self.is_settled = False, True

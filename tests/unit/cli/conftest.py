@@ -17,6 +17,7 @@ from odm_agent.cli.app import build
 from odm_agent.control.answers import (
     AddressView,
     ClassView,
+    Events,
     Membership,
     PrefixView,
     ReloadResult,
@@ -163,6 +164,10 @@ def agent() -> Iterator[FakeAgent]:
                 "reload": ReloadResult(config="/etc/odm-agent/odm-agent.toml"),
                 "classify": None,
                 "unclassify": None,
+                "lifetimes": [],
+                "rotate": [],
+                "usage": [],
+                "events": Events(newest=0),
             },
         )
         ready = threading.Event()

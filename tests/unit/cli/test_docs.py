@@ -26,6 +26,10 @@ SHAPES: dict[str, type[msgspec.Struct]] = {
     "addresses": answers.AddressView,
     "sockets": answers.SocketView,
     "classes": answers.ClassView,
+    "lifetimes": answers.LeaseView,
+    "rotate": answers.Rotation,
+    "usage": answers.UsageView,
+    "events": answers.EventView,
     "reload": answers.ReloadResult,
     "upgrade": answers.Upgrade,
     "check": Finding,
@@ -69,7 +73,7 @@ def test_every_option_is_described_and_no_other(command: str) -> None:
     assert described == options - {"-h", "--help"}
 
 
-@pytest.mark.parametrize("command", ["check", "explain", "exec"])
+@pytest.mark.parametrize("command", ["check", "explain", "exec", "rotate"])
 def test_every_argument_is_described(command: str) -> None:
     for each in parameters(command):
         if not each.opts[0].startswith("-"):

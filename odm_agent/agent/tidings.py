@@ -1,0 +1,67 @@
+"""What becomes of addresses and sockets, told as events."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from odm_agent.agent.event_log import EventLog
+from odm_agent.agent.meters import turned
+from odm_agent.control.answers import Happened
+from odm_agent.core.clock import Moment
+from odm_agent.core.model import UNCLASSIFIED
+from odm_agent.datapath.base import KernelEvent
+from odm_agent.prefixes.table import PrefixTable, Row
+
+
+def tell_turns(log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: float) -> None:
+    """Marks that leases have reached, and addresses in whose places others are."""
+    for row in after:
+        if (old := before.by_id(row.prefix.id)) is not None:
+            for event, address in _marks(old, row):
+                log.note(event, wall_s, **_of(row), address=address)
+    for prefix, gone, new in turned(before, after):
+        log.note(
+            "rotated",
+            wall_s,
+            prefix=prefix.name,
+            type=prefix.type.word,
+            address=str(gone),
+            new=str(new),
+        )
+
+
+def tell_end(log: EventLog, row: Row, address: str, ended: str, wall_s: float) -> None:
+    """An address is ours no more; `ended`: what became of its connections."""
+    log.note("ended", wall_s, **_of(row), address=address, detail=ended)
+
+
+def tell_refusals(
+    log: EventLog, told: Iterable[KernelEvent], classes: Mapping[int, str], now: Moment
+) -> None:
+    """What sockets were refused, by what the programs told."""
+    for each in told:
+        if each.kind == "refused":
+            unknown = "unclassified" if each.class_id == UNCLASSIFIED else str(each.class_id)
+            log.note(
+                "refused",
+                now.wall_s - (now.boot_s - each.boot_s),
+                class_=classes.get(each.class_id) or unknown,
+                type=each.type.word,
+                detail=f"{each.reason}, at {each.hook}",
+            )
+
+
+def _marks(old: Row, new: Row) -> Iterator[tuple[Happened, str]]:
+    """The leases that have reached a mark since, by their addresses."""
+    was = {lease.id: lease for lease in old.prefix.addresses}
+    leased = {lease.number: address for address, lease in new.leases.items()}
+    for lease in new.prefix.addresses:
+        if (before := was.get(lease.id)) is None or before.number != lease.number:
+            continue
+        address = str(new.prefix.network if new.any_ip else leased.get(lease.number, ""))
+        if lease.spent and not before.spent:
+            yield "spent", address
+        elif lease.warned and not before.warned:
+            yield "warned", address
+
+
+def _of(row: Row) -> dict[str, str]:
+    return {"prefix": row.prefix.name, "type": row.prefix.type.word}

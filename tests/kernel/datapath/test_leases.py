@@ -3,9 +3,11 @@
 The tests write the rows as an agent would, with dates that are over or far away: nothing waits.
 """
 
+import itertools
 import mmap
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,11 +21,12 @@ from odm_agent.core import tables
 from odm_agent.core.model import Family
 from odm_agent.core.projection import LeaseRow
 from odm_agent.datapath.base import Sent
-from tests.lab.capture import Capture
+from tests.lab.capture import Capture, Packet
 from tests.lab.cases import each_kind
 from tests.lab.client import PORT, Kind, ask, call, exchange, outcome, source_cmsg
 from tests.lab.host import CORRESPONDENT, FIXED, prefix_of
 from tests.lab.limits import Limits
+from tests.lab.process import wait_until
 
 #: Long ago, and never in a test's life: boot time in nanoseconds.
 _OVER: Final = 1
@@ -36,6 +39,9 @@ _ENDED: Final = LeaseRow(preferred_ns=_OVER, valid_ns=_OVER)
 #: Socket options (IP_FREEBIND, IP_TRANSPARENT) that let a bind pass which finds no such address.
 _FREEBIND: Final = {Family.IPV6: 78, Family.IPV4: 15}
 _TRANSPARENT: Final = {Family.IPV6: 75, Family.IPV4: 19}
+#: How long two CPUs race for the last packet, and the round that ends it.
+_RACE_S: Final = 2.0
+_STOP: Final = 1 << 60
 #: What a datagram of 20 bytes weighs.
 _WEIGHT: Final = {Family.IPV6: 68, Family.IPV4: 48}
 
@@ -241,16 +247,27 @@ def test_a_mark_gives_no_address_that_is_over(limits: Limits, kind: Kind) -> Non
 
 def _send(kind: Kind, address: str, count: int) -> int:
     """Send datagrams of 20 bytes from an address; how many of them left."""
-    left = 0
     with kind.open() as sock:
         sock.bind((address, 0))
-        for _ in range(count):
-            left += outcome(lambda: sock.sendto(bytes(20), _nobody(kind))) == "ok"
-    return left
+        return _send_by(sock, kind, count)
+
+
+def _send_by(sock: socket.socket, kind: Kind, count: int) -> int:
+    return sum(outcome(lambda: sock.sendto(bytes(20), _nobody(kind))) == "ok" for _ in range(count))
 
 
 def _nobody(kind: Kind) -> tuple[str, int]:
     return CORRESPONDENT[kind.family], PORT + 90
+
+
+def _changed(turns: memoryview, index: int, before: int) -> int:
+    """What a number is when it is not `before` any more; looks often at first."""
+    for tries in itertools.count():
+        if (now := int(turns[index])) != before:
+            return now
+        if tries > 2000:
+            time.sleep(0.0001)
+    raise AssertionError
 
 
 @pytest.mark.parametrize("kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda kind: kind.name)
@@ -261,56 +278,74 @@ def test_the_packet_that_reaches_a_hard_budget_is_the_last_one_whoever_else_send
     budget = 1000 * weight - 1
     [address] = limits.limit(kind.family, LeaseRow(budget=budget, hard=True))
 
+    begun = memoryview(mmap.mmap(-1, 8)).cast("Q")
+
     def send(cpu: int, ready: Callable[[object], None]) -> None:
         os.sched_setaffinity(0, {cpu})
-        ready(_send(kind, address, 2000))
+        with kind.open() as sock:
+            sock.bind((address, 0))
+            ready("bound")  # nobody could be, once the budget is used up
+            _changed(begun, 0, 0)
+            ready(_send_by(sock, kind, 2000))
 
     with ExitStack() as stack, Capture(limits.world.site.a, "to-host") as wire:
         talks = [
             stack.enter_context(limits.world.place("every").conversation(partial(send, cpu)))
             for cpu in sorted(os.sched_getaffinity(0))
         ]
+        assert {talk.hear() for talk in talks} == {"bound"}
+        begun[0] = 1
         assert sum(talk.hear() for talk in talks) == 1000
-        assert len([each for each in wire.packets() if str(each.source) == address]) == 1000
+        arrived: list[Packet] = []
+
+        def all_there() -> bool:
+            arrived.extend(each for each in wire.packets() if str(each.source) == address)
+            return len(arrived) >= 1000
+
+        wait_until(all_there, "all that left has arrived")
+        assert len(arrived) == 1000
     assert limits.writer.meters()[1] == Sent(1000 * weight, 1000)
 
 
 def test_two_cpus_that_send_the_last_packet_at_once_send_one(limits: Limits) -> None:
     """Round after round, both wait for the same moment: the budget is one packet."""
-    rounds, kind = 3000, Kind.SENDTO6
-    [address] = limits.limit(kind.family, LeaseRow(budget=1, hard=True))
-    # The round that has begun, and in which one each process has sent its packet.
+    kind, lease = Kind.SENDTO6, LeaseRow(budget=1, hard=True)
+    [address] = limits.limit(kind.family, lease)
     shared = mmap.mmap(-1, 3 * 8)
-    numbers = memoryview(shared).cast("Q")
-
-    def send(mine: int, ready: Callable[[object], None]) -> None:
-        os.sched_setaffinity(0, {cpus[mine]})
-        left = 0
-        with kind.open() as sock:
-            sock.bind((address, 0))
-            for turn in range(1, 1 + rounds):
-                while numbers[0] < turn:
-                    pass
-                left += outcome(lambda: sock.sendto(bytes(20), _nobody(kind))) == "ok"
-                numbers[1 + mine] = turn
-                while min(numbers[1], numbers[2]) < turn:
-                    pass
-                if not mine:
-                    limits.writer.apply(tables.LEASES.drop(1))
-                    limits.set(1, LeaseRow(budget=1, hard=True))
-                    numbers[0] = turn + 1
-        ready(left)
-
+    #: The round that has begun, and in which one each process has sent its packet.
+    turns = memoryview(shared).cast("Q")
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
         pytest.skip("there is one CPU only")
+
+    def send(mine: int, ready: Callable[[object], None]) -> None:
+        os.sched_setaffinity(0, {cpus[mine]})
+        until_s = time.monotonic() + _RACE_S
+        sent = turn = 0
+        with kind.open() as sock:
+            sock.bind((address, 0))
+            ready("bound")  # nobody could be, once the budget is used up
+            while (begun := _changed(turns, 0, turn)) != _STOP:
+                turn = begun
+                sent += outcome(lambda: sock.sendto(bytes(20), _nobody(kind))) == "ok"
+                turns[1 + mine] = turn
+                if mine:
+                    continue
+                _changed(turns, 2, turn - 1)
+                limits.writer.apply(tables.LEASES.drop(1))
+                limits.set(1, lease)
+                turns[0] = turn + 1 if time.monotonic() < until_s else _STOP
+        ready((sent, turn))
+
     place = limits.world.place("every")
     with (
         place.conversation(partial(send, 0)) as one,
         place.conversation(partial(send, 1)) as other,
     ):
-        numbers[0] = 1
-        assert one.hear(60) + other.hear(60) == rounds
+        assert (one.hear(), other.hear()) == ("bound", "bound")
+        turns[0] = 1
+        (sent_by_one, rounds), (sent_by_other, _) = one.hear(), other.hear()
+        assert sent_by_one + sent_by_other == rounds
 
 
 @pytest.mark.parametrize("kind", [Kind.SENDTO6, Kind.SENDTO4], ids=lambda kind: kind.name)

@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -126,12 +127,15 @@ def test_who_follows_is_told_of_a_refusal_at_once(world: World) -> None:
 
     line = world.agent.program("events", "-f", "--json", "--socket", str(world.agent.socket))
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as following:
+        late = threading.Timer(20, following.kill)
+        late.start()
         try:
             assert following.stdout is not None
             place.do(asked)
             while (event := json.loads(following.stdout.readline()))["event"] != "refused":
                 pass
         finally:
+            late.cancel()
             following.terminate()
     assert (event["class"], event["type"]) == ("session", AddressType.FIXED.word)
     assert event["detail"] == "class, at setsockopt"

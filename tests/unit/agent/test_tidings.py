@@ -50,6 +50,9 @@ def test_a_mark_is_told_when_it_is_reached_and_once() -> None:
     [address] = addresses(fresh)
     assert told(fresh, warned) == [("warned", address, None)]
     assert told(warned, warned) == []
+    spent = table(replace(CURRENT, warned=True, spent=True))
+    assert told(warned, spent) == [("spent", address, None)]
+    assert told(spent, spent) == []
 
 
 def test_a_budget_that_is_spent_at_once_is_told_with_what_follows() -> None:

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from odm_agent.cli import complete
-from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
+from odm_agent.cli.options import (
+    ClassOption,
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    TypeOption,
+    parse_type,
+)
 from odm_agent.cli.output import print_json, print_table, say
 from odm_agent.cli.where import locate
 from odm_agent.config.quantities import seconds
@@ -84,17 +91,7 @@ def rotate(
 def usage(
     config: ConfigOption = None,
     socket: SocketOption = None,
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            "-C",
-            metavar="CLASS",
-            help='Only what this class sent ("unclassified" for those of none).',
-            autocompletion=complete.classes,
-            show_default=False,
-        ),
-    ] = None,
+    class_name: ClassOption = None,
     type_word: TypeOption = None,
     since: Annotated[
         str | None,

@@ -44,6 +44,19 @@ TypeOption = Annotated[
 ]
 
 
+ClassOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        "-C",
+        metavar="CLASS",
+        help='Only what is of this class ("unclassified" for what is of none).',
+        autocompletion=complete.classes,
+        show_default=False,
+    ),
+]
+
+
 def parse_type(word: str | None) -> AddressType | None:
     """The type that an option names; a usage error for any other word."""
     if word is None:

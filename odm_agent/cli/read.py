@@ -4,10 +4,16 @@ from typing import Annotated
 
 import typer
 
-from odm_agent.cli import complete
 from odm_agent.cli.enforced import pinned_sentence
 from odm_agent.cli.exits import ExitCode
-from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption, TypeOption, parse_type
+from odm_agent.cli.options import (
+    ClassOption,
+    ConfigOption,
+    JsonOption,
+    SocketOption,
+    TypeOption,
+    parse_type,
+)
 from odm_agent.cli.output import moment, print_facts, print_json, print_table, say
 from odm_agent.cli.where import locate
 from odm_agent.control.answers import (
@@ -130,17 +136,7 @@ def addresses(
 def sockets(
     config: ConfigOption = None,
     socket: SocketOption = None,
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            "-C",
-            metavar="CLASS",
-            help='Only sockets of this class ("unclassified" for those of none).',
-            autocompletion=complete.classes,
-            show_default=False,
-        ),
-    ] = None,
+    class_name: ClassOption = None,
     type_word: TypeOption = None,
     pid: Annotated[
         int | None,

@@ -61,8 +61,9 @@ class Passes:
         if look.resync:
             jobs["counting sockets"] = state.correct_counts
             jobs["surveying numbers"] = state.free_numbers
-            jobs["reading meters"] = self._read_meters
             jobs["recording what was sent"] = state.record_usage
+        if look.resync or not self._begun:  # nobody heard what was told without an agent
+            jobs["reading meters"] = self._read_meters
         if self._begun:
             own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:

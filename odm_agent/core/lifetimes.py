@@ -42,7 +42,12 @@ class Terms:
     @property
     def end(self) -> bool:
         """Whether an address of the prefix ever ends, and so has a lease."""
-        return (self.preferred_s, self.valid_s, self.rotate_s, self.budget) != (None,) * 4
+        return self.end_in_kernel or self.rotate_s is not None
+
+    @property
+    def end_in_kernel(self) -> bool:
+        """Whether the hooks end an address, and not the agent alone."""
+        return (self.preferred_s, self.valid_s, self.budget) != (None,) * 3
 
 
 WITHOUT_END: Final = Terms()

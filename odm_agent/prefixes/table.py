@@ -61,11 +61,13 @@ class Row:
     def span_lease(self) -> int:
         """The id of the lease of what the prefix holds beside its configured addresses; 0: none.
 
-        Where these end, nothing else may be sent from: that would go round their ends.
+        Where the hooks end these, nothing else may be sent from: that would go round their ends.
         """
         if not self.prefix.addresses:
             return 0
-        return self.prefix.addresses[0].id if self.any_ip else OVER
+        if self.any_ip:
+            return self.prefix.addresses[0].id
+        return OVER if self.prefix.terms.end_in_kernel else 0
 
     @property
     def configured(self) -> tuple[IPAddress, ...]:

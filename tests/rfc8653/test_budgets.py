@@ -115,7 +115,7 @@ def test_L2_what_is_counted_is_what_is_on_the_wire(
                 many = ["-P", "8"] if how == "8 streams" else []
                 told = place.run([*iperf, CORRESPONDENT[family], "-n", "100M", *many], timeout_s=60)
                 assert told.returncode == 0, told.stdout
-                least = 100 << 20
+                least = 95 << 20  # iperf3 parts it between the streams, rounded down
             case "small datagrams":
                 place.do(lambda: _datagrams(udp, 10_000, 20))
                 least = 480_000
@@ -232,5 +232,7 @@ def test_L2_L3_a_budget_ends_also_while_the_agent_is_dead(budgeted: World, kind:
         assert place.do(lambda: outcome(lambda: call(kind))) == "EADDRNOTAVAIL"
     finally:
         budgeted.agent.start()
-    third = place.do(lambda: call(kind).seen)
-    assert third not in {had, second}
+    wait_until(
+        lambda: place.do(lambda: outcome(lambda: call(kind))) == "ok", "another address is ready"
+    )
+    assert place.do(lambda: call(kind).seen) not in {had, second}

@@ -46,4 +46,6 @@ LIMITS: Final = {
     "T5": "selection only, no handover yet",
     "S9": "but for what docs/bypass.md names as open",
     "D1": "configured addresses only, none requested yet",
+    "D5": "for the host, or for each IPv6 socket that asks",
+    "L6": "types do not wander over several prefixes yet",
 }

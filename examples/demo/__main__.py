@@ -32,8 +32,9 @@ def main() -> int:
     if os.geteuid() != 0:
         console.print("The demo makes network namespaces and loads eBPF programs: run it as root.")
         return 2
-    # An end by SIGTERM unwinds as well.
+    # An end by SIGTERM unwinds as well, and one by SIGINT also where a shell has it ignored.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     console.print(_SCENE, highlight=False)
     try:

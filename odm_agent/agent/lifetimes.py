@@ -1,5 +1,7 @@
 """The addresses that end, and what was sent, as the control socket answers with."""
 
+from collections.abc import Mapping
+
 from odm_agent.agent.state import State
 from odm_agent.control.answers import LeaseView, Rotation, UsageView
 from odm_agent.core.clock import NEVER
@@ -16,7 +18,7 @@ def views(state: State) -> list[LeaseView]:
     """`odm-agent lifetimes`: what ends first comes first."""
     at_s, meters = now().boot_s, state.datapath.meters()
     found = [
-        (lease, _view(row, lease, address, meters.get(lease.id, Sent(0, 0)), at_s))
+        (lease, _view(row, lease, address, meters.get(lease.id, Sent()), at_s))
         for row in state.engine.table
         for address, lease in _leased(row)
     ]
@@ -26,29 +28,23 @@ def views(state: State) -> list[LeaseView]:
 def summary(state: State) -> list[Lifetimes]:
     """What is left of the current addresses of each prefix whose addresses end."""
     at_s, meters = now().boot_s, state.datapath.meters()
-    return [
-        Lifetimes(
-            row.prefix.name,
-            row.prefix.type,
-            min(
-                (left for e in current if (left := _left(_next_end(e), at_s)) is not None),
-                default=None,
-            ),
-            None
-            if row.prefix.terms.budget is None
-            else min(
-                (
-                    max(0, row.prefix.terms.budget - meters.get(e.id, Sent(0, 0)).bytes)
-                    for e in current
-                ),
-                default=0,
-            ),
-            sum(each.phase is Phase.LINGERING for each in row.prefix.addresses),
-        )
-        for row in state.engine.table
-        if row.prefix.addresses
-        for current in [[e for e in row.prefix.addresses if e.phase is Phase.CURRENT]]
-    ]
+    return [_least_left(row, meters, at_s) for row in state.engine.table if row.prefix.addresses]
+
+
+def _least_left(row: Row, meters: Mapping[int, Sent], at_s: float) -> Lifetimes:
+    prefix, budget = row.prefix, row.prefix.terms.budget
+    current = [lease for lease in prefix.addresses if lease.phase is Phase.CURRENT]
+    bytes_left = None
+    if budget is not None:
+        sent = (meters.get(lease.id, Sent()).bytes for lease in current)
+        bytes_left = min((max(0, budget - each) for each in sent), default=0)
+    return Lifetimes(
+        prefix=prefix.name,
+        type=prefix.type,
+        seconds_left=_left(min(map(_next_end, current), default=NEVER), at_s),
+        bytes_left=bytes_left,
+        lingering=sum(lease.phase is Phase.LINGERING for lease in prefix.addresses),
+    )
 
 
 def _leased(row: Row) -> list[tuple[str, AddressLease]]:

@@ -26,7 +26,7 @@ def found(table: PrefixTable, meters: Mapping[int, Sent]) -> Metered | None:
     for row in table:
         terms = row.prefix.terms
         for lease in row.prefix.addresses:
-            sent = meters.get(lease.id, Sent(0, 0)).bytes
+            sent = meters.get(lease.id, Sent()).bytes
             if terms.warn and sent >= terms.warn and not lease.warned:
                 warned.add(lease.id)
             if terms.budget and sent >= terms.budget and not lease.spent:

@@ -26,7 +26,7 @@ class UsageBook(JournalWork):
     def begin(self, traffic: Traffic) -> None:
         """Note which counters have begun anew, before they have grown past what they were."""
         for key, (bytes_, packets) in list(self._recorded.items()):
-            now = traffic.get((key[0], AddressType(key[1])), Sent(0, 0))
+            now = traffic.get((key[0], AddressType(key[1])), Sent())
             if now.bytes < bytes_ or now.packets < packets:
                 del self._recorded[key]
 

@@ -41,8 +41,8 @@ class Sent:
     A packet that the interface cuts into segments is one.
     """
 
-    bytes: int
-    packets: int
+    bytes: int = 0
+    packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,6 @@ class MapReader:
             for key, count in self._items("odm_live")
         }
 
-    def meters(self) -> dict[int, Sent]:
-        """What was sent by each lease, by the ids of those that there are."""
-        return {
-            key: Sent(meter.bytes, meter.packets)
-            for key, lease in self._items("odm_leases")
-            if any(bytes(lease)) and (meter := self._maps["odm_meters"].get(key)) is not None
-        }
-
     def traffic(self) -> dict[tuple[int, AddressType], Sent]:
         """What was sent since the maps were made, by class id and type; none is left out."""
         sums = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from odm_agent.core.model import AddressType
 from odm_agent.core.projection import CgroupRow, LeaseRow, PrefixRow, SourceRow, SpanRow
 from odm_agent.datapath import abi
+from odm_agent.datapath.base import Sent
 
 
 def unpack_span(row: abi.Source) -> SpanRow:
@@ -103,6 +104,16 @@ def pack_lease(row: LeaseRow) -> abi.Lease:
         warn=row.warn,
         flags=abi.LEASE_TAKEN | (abi.LEASE_HARD if row.hard else 0),
     )
+
+
+def unpack_meter(row: abi.Meter) -> Sent:
+    """What was sent by a lease, from its row of odm_meters."""
+    return Sent(row.bytes, row.packets)
+
+
+def pack_meter(sent: Sent) -> abi.Meter:
+    """The row of odm_meters of a lease that begins with this."""
+    return abi.Meter(bytes=sent.bytes, packets=sent.packets)
 
 
 def unpack_choice(row: abi.Choice) -> tuple[int, ...]:

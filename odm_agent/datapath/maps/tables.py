@@ -154,8 +154,7 @@ class Leases(Written[int, LeaseRow]):
         if not 0 < key < abi.MAX_LEASES:
             raise DatapathError(f"the maps have no room for a lease with the number {key}")
         if key not in self.rows:
-            sent = self.resumed.pop(key, Sent(0, 0))
-            meter = abi.Meter(bytes=sent.bytes, packets=sent.packets)
+            meter = rows.pack_meter(self.resumed.pop(key, Sent()))
             self._maps["odm_meters"].put(key, meter, locked=True)
         self._map.put(key, rows.pack_lease(row))
 

@@ -12,6 +12,7 @@ from odm_agent.core.model import AddressType, ClassPolicy, Family, IPNetwork
 from odm_agent.core.numbering import Kind
 from odm_agent.core.projection import CgroupRow, PrefixRow, Projection, SpanRow
 from odm_agent.core.tables import Drop, Put, Table
+from odm_agent.datapath import abi
 from odm_agent.datapath.base import Sent
 from odm_agent.datapath.guards import packet_sockets
 from odm_agent.datapath.maps import classes, following, forgetting, rows
@@ -47,6 +48,15 @@ class MapWriter(MapReader):
             self._guards = packet_sockets.guarded(self._pin_dir)
         copies: dict[str, Any] = {t.name: dict(each.rows) for t, each in self._tables.items()}
         return Projection(**copies, guards=self._guards)
+
+    def meters(self) -> dict[int, Sent]:
+        """What was sent by each lease of which there is a row; from any thread."""
+        return {key: self._meter(key) for key in self._tables[tables.LEASES].rows.copy()}
+
+    def _meter(self, lease_id: int) -> Sent:
+        row = self._maps["odm_meters"].get(lease_id)
+        assert isinstance(row, abi.Meter)  # an array has all its rows
+        return rows.unpack_meter(row)
 
     def resume_meters(self, sent: Mapping[int, Sent]) -> None:
         """What was sent by leases of which there is no row yet: their counts go on from there."""

@@ -17,8 +17,8 @@ static __always_inline bool odm_is_used_up(const struct odm_lease *lease,
 	return lease->budget && meter->bytes >= lease->budget;
 }
 
-/* May packets leave from an address of this lease? */
-static __always_inline bool odm_lease_valid(u32 id)
+/* Does a lease last: for a socket that is to be `given` its address, or for a packet that leaves from there? */
+static __always_inline bool odm_lease_lasts(u32 id, bool given)
 {
 	struct odm_lease *lease;
 	struct odm_meter *meter;
@@ -27,23 +27,22 @@ static __always_inline bool odm_lease_valid(u32 id)
 		return true;
 	lease = odm_leases.lookup(&id);
 	meter = odm_meters.lookup(&id);
-	if (!lease || !meter || odm_is_over(lease->valid_ns))
+	if (!lease || !meter || odm_is_over(lease->valid_ns) ||
+	    (given && odm_is_over(lease->preferred_ns)))
 		return false;
-	return !(lease->flags & ODM_LEASE_HARD) || !odm_is_used_up(lease, meter);
+	return !(given || lease->flags & ODM_LEASE_HARD) || !odm_is_used_up(lease, meter);
+}
+
+/* May packets leave from an address of this lease? */
+static __always_inline bool odm_lease_valid(u32 id)
+{
+	return odm_lease_lasts(id, false);
 }
 
 /* May sockets be given an address of this lease? */
 static __always_inline bool odm_lease_open(u32 id)
 {
-	struct odm_lease *lease;
-	struct odm_meter *meter;
-
-	if (!id)
-		return true;
-	lease = odm_leases.lookup(&id);
-	meter = odm_meters.lookup(&id);
-	return lease && meter && !odm_is_over(lease->valid_ns) &&
-	       !odm_is_over(lease->preferred_ns) && !odm_is_used_up(lease, meter);
+	return odm_lease_lasts(id, true);
 }
 
 /*
@@ -61,7 +60,7 @@ static __always_inline bool odm_lease_spend(u32 id, u32 weight, u16 class_id, u8
 		return true; /* never: ids are those of rows */
 	if (lease->flags & ODM_LEASE_HARD) {
 		bpf_spin_lock(&meter->lock);
-		over = lease->budget && meter->bytes >= lease->budget;
+		over = odm_is_used_up(lease, meter);
 		if (!over) {
 			meter->bytes += weight;
 			meter->packets++;

@@ -1,6 +1,6 @@
 """What sockets are given after a pass, as the machine wants to know it."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from functools import cache
 
 from odm_agent.agent.engine import Engine
@@ -36,6 +36,7 @@ def offered(
             if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
                 offers.setdefault(want, first)
     used = cache(in_use)
+    leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
         offers=offers,
@@ -46,13 +47,8 @@ def offered(
         own_fault=own_fault,
         to_probe=frozenset(engine.to_probe),
         unused=_unused(engine, ended - chosen, used),
-        ready_leases=frozenset(
-            lease.id
-            for row in engine.table
-            for address, lease in row.leases.items()
-            if address in held
-        ),
-        unused_leases=_unused_leases(engine, ended_leases, used),
+        ready_leases=frozenset(id_ for id_, address in leased.items() if address in held),
+        unused_leases=_unused_leases(leased, ended_leases, used),
     )
 
 
@@ -66,9 +62,10 @@ def _unused(
 
 
 def _unused_leases(
-    engine: Engine, lease_ids: Set[int], in_use: Callable[[], Set[IPAddress] | None]
+    leased: Mapping[int, IPAddress],
+    lease_ids: Set[int],
+    in_use: Callable[[], Set[IPAddress] | None],
 ) -> frozenset[int]:
     if not lease_ids or (used := in_use()) is None:
         return frozenset()
-    addresses = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
-    return frozenset(each for each in lease_ids if addresses.get(each) not in used)
+    return frozenset(each for each in lease_ids if leased.get(each) not in used)

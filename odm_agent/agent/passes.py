@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.garbage import Garbage
-from odm_agent.agent.meters import found, turned
+from odm_agent.agent.meters import found
 from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
 from odm_agent.agent.tidings import tell_end, tell_turns
@@ -87,8 +87,8 @@ class Passes:
         """Make them the table; the pass that follows carries it out."""
         before = self._state.engine.table
         self._state.engine.table = table = before.with_only(prefixes)
-        tell_turns(self._state.events, before, table, self.now().wall_s)
-        for prefix, old, new in turned(before, table):
+        turns = tell_turns(self._state.events, before, table, self.now().wall_s)
+        for prefix, old, new in turns:
             self._state.rotations[prefix.name, prefix.type] += 1
             log.info(
                 "another address is given",

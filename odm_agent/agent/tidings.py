@@ -6,18 +6,23 @@ from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.meters import turned
 from odm_agent.control.answers import Happened
 from odm_agent.core.clock import Moment
-from odm_agent.core.model import UNCLASSIFIED
+from odm_agent.core.model import UNCLASSIFIED, IPAddress, TypedPrefix
 from odm_agent.datapath.base import KernelEvent
 from odm_agent.prefixes.table import PrefixTable, Row
 
 
-def tell_turns(log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: float) -> None:
-    """Marks that leases have reached, and addresses in whose places others are."""
+def tell_turns(
+    log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: float
+) -> list[tuple[TypedPrefix, IPAddress, IPAddress]]:
+    """Marks that leases have reached, and addresses in whose places others are: these are answered,
+    as `turned` finds them.
+    """
     for row in after:
         if (old := before.by_id(row.prefix.id)) is not None:
             for event, address in _marks(old, row):
                 log.note(event, wall_s, **_of(row), address=address)
-    for prefix, gone, new in turned(before, after):
+    turns = list(turned(before, after))
+    for prefix, gone, new in turns:
         log.note(
             "rotated",
             wall_s,
@@ -26,6 +31,7 @@ def tell_turns(log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: f
             address=str(gone),
             new=str(new),
         )
+    return turns
 
 
 def tell_end(log: EventLog, row: Row, address: str, ended: str, wall_s: float) -> None:

@@ -6,7 +6,7 @@ from odm_agent.config.quantities import number_of_bytes, percent, seconds
 from odm_agent.config.schema import PrefixConfig
 from odm_agent.config.values import network_of, room
 from odm_agent.core.lifetimes import Terms
-from odm_agent.core.model import CONFIGURED_AT_MOST
+from odm_agent.core.model import Placement, is_any_ip
 
 #: Types that are renewed without being asked (RFC 8653, section 5), and how often: as long as a
 #: temporary address is preferred by default (RFC 8981, section 3.8).
@@ -19,9 +19,7 @@ WARNED: Final = "80%"
 
 def is_one_lease(prefix: PrefixConfig) -> bool:
     """Whether the addresses of a prefix, local as a whole, end together, with no successor."""
-    return prefix.placement == "delegated" and (
-        prefix.pool > CONFIGURED_AT_MOST or prefix.sharing == "socket"
-    )
+    return is_any_ip(Placement(prefix.placement), prefix.pool, prefix.sharing == "socket")
 
 
 def has_successor(prefix: PrefixConfig) -> bool:

@@ -44,9 +44,9 @@ class Holding:
                 effects.append(Record(other, None))
         before = leases.get(id_)
         current = before is not None and before.phase is Phase.CURRENT
-        lease = replace(before or Lease(grant), grant=grant)
+        phase = Phase.CURRENT if current else Phase.PROBING
         ids = Ids(self.next_id, leases.values())
-        lease = replace(lease, phase=Phase.CURRENT if current else Phase.PROBING)
+        lease = replace(before or Lease(grant), grant=grant, phase=phase)
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
         if (not grant.is_configured or lease.addresses) and lease != before:
             effects.append(Record(id_, lease))

@@ -91,6 +91,11 @@ class Placement(Enum):
     ON_LINK = "on-link"
 
 
+def is_any_ip(placement: Placement, pool: int, per_socket: bool) -> bool:
+    """Whether a prefix of which so many addresses are wanted is local as a whole."""
+    return placement is Placement.DELEGATED and (pool > CONFIGURED_AT_MOST or per_socket)
+
+
 @dataclass(frozen=True, slots=True)
 class TypedPrefix:
     """One row of the typed prefix table.
@@ -130,9 +135,7 @@ class TypedPrefix:
     @property
     def any_ip(self) -> bool:
         """Whether the prefix is local as a whole, by a route."""
-        return self.placement is Placement.DELEGATED and (
-            self.pool > CONFIGURED_AT_MOST or self.per_socket
-        )
+        return is_any_ip(self.placement, self.pool, self.per_socket)
 
     @property
     def family(self) -> Family:

@@ -11,7 +11,7 @@ from typing import Final
 
 from odm_agent.core.clock import NEVER
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase, Terms
+from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase
 
 #: A successor is made ready for this part of the time that an address has, within these bounds: its
 #: conflict check takes a second or two, and a socket should not wait for it.
@@ -195,7 +195,7 @@ def _size(lease: Lease) -> int:
 def _dated(each: AddressLease, lease: Lease) -> AddressLease:
     """The same address, with the dates that the terms give it."""
     prefix = lease.grant.prefix
-    terms: Terms = prefix.terms
+    terms = prefix.terms
     return replace(
         each,
         lifetime=Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s)),

@@ -1,7 +1,6 @@
 """Ends the sockets of an address (sock_diag(7), SOCK_DESTROY); their users get ECONNABORTED."""
 
 import errno
-import logging
 import socket
 import struct
 from typing import Final
@@ -10,8 +9,6 @@ from odm_agent.core.errors import KernelError
 from odm_agent.core.model import IPAddress
 from odm_agent.kernel.sock_diag import described
 from odm_agent.kernel.wire import RefusedError, Wire
-
-log = logging.getLogger(__name__)
 
 #: linux/sock_diag.h.
 _SOCK_DESTROY: Final = 21

@@ -5,6 +5,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odm_agent.core.lifetimes import OVER
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.datapath import abi
 
@@ -37,3 +38,8 @@ def test_choices_have_a_row_each() -> None:
     rows = [abi.pack_choice_key(key) for key in keys]
     assert set(rows) == set(range(10))
     assert [abi.unpack_choice_key(row) for row in rows] == keys
+
+
+def test_the_lease_that_is_always_over_is_the_last_row() -> None:
+    """The core gives the ids below it, and knows nothing of maps."""
+    assert abi.MAX_LEASES - 1 == OVER

@@ -8,13 +8,13 @@ from typing import Final
 
 from rich.status import Status
 from rich.table import Table
-from rich.text import Text
 
-from examples.demo.servers import HTTP_PORT, LARGE, LARGE_BYTES, Server
+from examples.demo.servers import LARGE, LARGE_BYTES, Server, url
+from examples.demo.show import verdict
 from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import Agent
 from tests.lab.cgroup import Cgroup
-from tests.lab.host import CORRESPONDENT, Site, prefix_of
+from tests.lab.host import Site, prefix_of
 
 #: What the prefixes of two types are told for it. A download sends little: acknowledgements.
 TERMS: Final = {
@@ -108,11 +108,9 @@ class Ending:
         return source
 
     def _curl(self, family: Family, request: str, told: str) -> list[str]:
-        peer = CORRESPONDENT[family]
-        host = f"[{peer}]" if family is Family.IPV6 else peer
         return [
             *("curl", "-sS", "--max-time", "60", "--noproxy", "*", "-o", "/dev/null"),
-            *("-w", told, f"http://{host}:{HTTP_PORT}/{request}"),
+            *("-w", told, url(request, family)),
         ]
 
 
@@ -123,8 +121,6 @@ def table(scenes: list[Scene]) -> Table:
         result.add_column(heading, no_wrap=heading != "ended by")
     result.add_column("as promised", justify="center")
     for each in scenes:
-        verdict = (
-            Text(f"NO: {each.wrong}", style="bold red") if each.wrong else Text("yes", "green")
-        )
-        result.add_row(each.what, f"IPv{each.family.value}", each.before, each.after, verdict)
+        family = f"IPv{each.family.value}"
+        result.add_row(each.what, family, each.before, each.after, verdict(each.wrong))
     return result

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-from examples.demo.servers import DNS_PORT, HTTP_PORT, IPERF_PORT, ZONE
+from examples.demo.servers import DNS_PORT, HTTP_PORT, IPERF_PORT, ZONE, url
 from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import LabClass
 from tests.lab.cgroup import Cgroup
@@ -44,12 +44,11 @@ class Program:
     def command(self, request: str, family: Family, bind_to: str | None) -> list[str]:
         """The command line of a request with this name."""
         peer = CORRESPONDENT[family]
-        host = f"[{peer}]" if family is Family.IPV6 else peer
-        url = f"http://{host}:{HTTP_PORT}/{request}"
         match self.name:
             case "curl":
                 interface = ["--interface", bind_to] if bind_to else []
-                return ["curl", "-sS", "--max-time", "5", "--noproxy", "*", *interface, url]
+                common = ["curl", "-sS", "--max-time", "5", "--noproxy", "*"]
+                return [*common, *interface, url(request, family)]
             case "dig":
                 record = "AAAA" if family is Family.IPV6 else "A"
                 name = f"{request}.{ZONE}"

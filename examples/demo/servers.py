@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from odm_agent.core.model import Family
+from tests.lab.host import CORRESPONDENT
 from tests.lab.netns import NetNs
 from tests.lab.process import wait_until
 
@@ -47,6 +49,13 @@ http {{
     }}
 }}
 """
+
+
+def url(request: str, family: Family) -> str:
+    """Where the web server has the path `/request`."""
+    peer = CORRESPONDENT[family]
+    host = f"[{peer}]" if family is Family.IPV6 else peer
+    return f"http://{host}:{HTTP_PORT}/{request}"
 
 
 class Server(ABC):

@@ -130,9 +130,14 @@ def table(outcomes: list[Outcome]) -> Table:
             f"IPv{each.family.value}",
             Text(each.said or ", ".join(sorted(each.sources)) or "-"),
             ", ".join(sorted(each.gateways)) or "-",
-            Text(f"NO: {each.wrong}", style="bold red") if each.wrong else Text("yes", "green"),
+            verdict(each.wrong),
         )
     return result
+
+
+def verdict(wrong: str | None) -> Text:
+    """The cell that says whether all was as promised."""
+    return Text(f"NO: {wrong}", style="bold red") if wrong else Text("yes", "green")
 
 
 def _type_words(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ from odm_agent.cli.options import (
     TypeOption,
     parse_type,
 )
-from odm_agent.cli.output import print_json, print_table, say
+from odm_agent.cli.output import print_json, print_list, say
 from odm_agent.cli.where import locate
 from odm_agent.config.quantities import seconds
 from odm_agent.control.answers import LeaseView, Rotation, UsageView
@@ -49,19 +49,15 @@ def lifetimes(
         for view in found
         if (wanted is None or view.type == wanted.word) and prefix in (None, view.prefix)
     ]
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         ("ADDRESS", "PREFIX", "TYPE", "PHASE", "TIME", "LEFT", "BYTES", "SENT", "ENDS"),
-        (
-            (
-                *(view.address, view.prefix, view.type, view.phase),
-                *(_time_bar(view), _time_left(view), _bytes_bar(view), _sent(view), _ends(view)),
-            )
-            for view in found
+        lambda view: (
+            *(view.address, view.prefix, view.type, view.phase),
+            *(_time_bar(view), _time_left(view), _bytes_bar(view), _sent(view), _ends(view)),
         ),
         empty="no address ends",
+        json=json,
     )
 
 
@@ -115,19 +111,15 @@ def usage(
         if class_name in (None, view.class_ or "unclassified")
         and (wanted is None or view.type == wanted.word)
     ]
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         ("CLASS", "TYPE", "SENT", "BYTES", "PACKETS"),
-        (
-            (
-                *(view.class_ or "unclassified", view.type, bytes_words(view.bytes)),
-                *(view.bytes, view.packets),
-            )
-            for view in found
+        lambda view: (
+            *(view.class_ or "unclassified", view.type, bytes_words(view.bytes)),
+            *(view.bytes, view.packets),
         ),
         empty="nothing was sent",
+        json=json,
     )
 
 

@@ -1,8 +1,8 @@
 """How reads look: JSON for programs, a table for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import typer
@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from odm_agent.text import printable, printable_lines, printable_values
+
+T = TypeVar("T")
 
 #: Colours of the words that want to be seen.
 STYLES = {
@@ -50,6 +52,21 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], empty
         _console().print(table)
     else:
         say(empty)
+
+
+def print_list(
+    found: Sequence[T],
+    headings: Sequence[str],
+    row: Callable[[T], Sequence[object]],
+    *,
+    empty: str,
+    json: bool,
+) -> None:
+    """What was found as JSON, or as a table with a `row` for each (`empty`: see `print_table`)."""
+    if json:
+        print_json(found)
+    else:
+        print_table(headings, map(row, found), empty)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:

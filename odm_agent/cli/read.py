@@ -14,7 +14,7 @@ from odm_agent.cli.options import (
     TypeOption,
     parse_type,
 )
-from odm_agent.cli.output import moment, print_facts, print_json, print_table, say
+from odm_agent.cli.output import moment, print_facts, print_json, print_list, say
 from odm_agent.cli.where import locate
 from odm_agent.control.answers import (
     AddressView,
@@ -92,20 +92,16 @@ def prefixes(
     with locate(config, socket).client() as client:
         found = client.ask("prefixes", list[PrefixView])
     found = [view for view in found if wanted is None or view.type == wanted.word]
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         PREFIX_HEADINGS,
-        (
-            (
-                *(view.name, view.type, view.prefix, view.placement, view.interface, view.gateway),
-                *(f"{view.addresses}/{view.pool}", view.table, f"{view.mark:#x}"),
-                *(view.state, view.reason),
-            )
-            for view in found
+        lambda view: (
+            *(view.name, view.type, view.prefix, view.placement, view.interface, view.gateway),
+            *(f"{view.addresses}/{view.pool}", view.table, f"{view.mark:#x}"),
+            *(view.state, view.reason),
         ),
         empty="no typed prefixes",
+        json=json,
     )
 
 
@@ -120,16 +116,15 @@ def addresses(
     with locate(config, socket).client() as client:
         found = client.ask("addresses", list[AddressView])
     found = [view for view in found if wanted is None or view.type == wanted.word]
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         ("ADDRESS", "TYPE", "PREFIX", "INTERFACE", "STATE", "SOCKETS"),
-        (
-            (view.address, view.type, view.prefix, view.interface, view.state, view.sockets)
-            for view in found
+        lambda view: (
+            *(view.address, view.type, view.prefix, view.interface),
+            *(view.state, view.sockets),
         ),
         empty="no typed addresses",
+        json=json,
     )
 
 
@@ -157,22 +152,19 @@ def sockets(
         and (wanted is None or view.type == wanted.word)
         and (pid is None or view.pid == pid)
     ]
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         ("COOKIE", "PROCESS", "CLASS", "TYPE", "PROTO", "STATE", "SOURCE", "DESTINATION", "CGROUP"),
-        (
-            (
-                *(view.cookie, f"{view.process}[{view.pid}]" if view.pid else None, view.class_),
-                *(view.type, view.protocol, view.state, view.source, view.destination),
-                view.cgroup,
-            )
-            for view in found
+        lambda view: (
+            *(view.cookie, f"{view.process}[{view.pid}]" if view.pid else None, view.class_),
+            *(view.type, view.protocol, view.state, view.source, view.destination),
+            view.cgroup,
         ),
         empty="no such sockets",
+        json=json,
     )
-    say(SOCKETS_NOTE, err=True)
+    if not json:
+        say(SOCKETS_NOTE, err=True)
 
 
 def classes(
@@ -181,19 +173,15 @@ def classes(
     """List the application classes with the cgroups that they match now."""
     with locate(config, socket).client() as client:
         found = client.ask("classes", list[ClassView])
-    if json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        found,
         CLASS_HEADINGS,
-        (
-            (
-                *(view.name, view.mode, view.allow, view.default, view.strict, view.on_failure),
-                *(view.refuse, [_cap_words(cap) for cap in view.caps], view.sockets, view.cgroups),
-            )
-            for view in found
+        lambda view: (
+            *(view.name, view.mode, view.allow, view.default, view.strict, view.on_failure),
+            *(view.refuse, [_cap_words(cap) for cap in view.caps], view.sockets, view.cgroups),
         ),
         empty="no classes",
+        json=json,
     )
 
 

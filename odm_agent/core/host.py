@@ -16,6 +16,7 @@ class Link:
     `up`: it can carry packets. Else `fault` says why not: somebody has set it down (not `enabled`),
     it has no carrier, it waits, for authentication say, or it is a port of a bridge or bond. Routes
     can lead by an enabled one. `ipv6_fault` says why it carries no IPv6, whatever else is right.
+    `group` is a number that interfaces can have in common (`ip link`), 0 if nobody has set one.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Link:
     enabled: bool = True
     fault: str = ""
     ipv6_fault: str = ""
+    group: int = 0
 
     def lacks(self, family: Family) -> str:
         """Why neither addresses nor routes of a family can stand there; empty: they can."""
@@ -159,6 +161,8 @@ class ForeignRule:
     """A policy routing rule that is not ours, with what may keep it from our packets.
 
     `mark` and `mask` 0: it asks for no mark. `goto`: the priority at which the walk goes on.
+    `suppress_prefix_length` and `suppress_group`: of the routes that it finds, those that are no
+    longer, or lead by an interface of that group, are passed over.
     `inverted`: it is for all that does *not* fit. `limits` is what else it asks for, as `ip rule`
     spells it (users, protocols, ports).
     """
@@ -174,6 +178,7 @@ class ForeignRule:
     incoming: str | None = None
     outgoing: str | None = None
     suppress_prefix_length: int | None = None
+    suppress_group: int | None = None
     goto: int = 0
     inverted: bool = False
     virtual: bool = False
@@ -199,6 +204,8 @@ class ForeignRule:
             words += ["lookup", str(self.table)]
             if self.suppress_prefix_length is not None:
                 words += ["suppress_prefixlength", str(self.suppress_prefix_length)]
+            if self.suppress_group is not None:
+                words += ["suppress_ifgroup", str(self.suppress_group)]
         else:
             words.append(self.action)
         return " ".join(words)

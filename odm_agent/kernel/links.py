@@ -69,6 +69,7 @@ def _parse(message: ifinfmsg) -> Link:
         enabled=bool(flags & IFF_UP),
         fault=fault,
         ipv6_fault=_ipv6_fault(message),
+        group=message.get_attr("IFLA_GROUP") or 0,
     )
 
 

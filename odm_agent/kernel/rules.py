@@ -210,6 +210,7 @@ def _parse(family: Family, found: fibmsg) -> Rule:
 
 def _foreign(family: Family, found: fibmsg) -> ForeignRule:
     suppressed = found.get_attr("FRA_SUPPRESS_PREFIXLEN", _NO_SUPPRESSION)
+    group = found.get_attr("FRA_SUPPRESS_IFGROUP", _NO_SUPPRESSION)
     mark = found.get_attr("FRA_FWMARK", 0)
     return ForeignRule(
         family=family,
@@ -223,6 +224,7 @@ def _foreign(family: Family, found: fibmsg) -> ForeignRule:
         incoming=found.get_attr("FRA_IIFNAME"),
         outgoing=found.get_attr("FRA_OIFNAME"),
         suppress_prefix_length=None if suppressed == _NO_SUPPRESSION else suppressed,
+        suppress_group=None if group == _NO_SUPPRESSION else group,
         goto=found.get_attr("FRA_GOTO", 0),
         inverted=bool(found["flags"] & _FIB_RULE_INVERT),
         virtual=bool(found.get_attr("FRA_L3MDEV", 0)),

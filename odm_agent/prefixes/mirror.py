@@ -5,7 +5,7 @@ have them leave by somebody else's gateway: default routes, whatever they are ma
 over other uplinks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
@@ -118,29 +118,47 @@ class Mirror:
         )
 
 
-def takes_everything(routes: Iterable[Route], suppressed: int | None = None) -> bool:
-    """Whether a table decides about destinations of all kinds: it has a default route.
+def takes_everything(routes: Iterable[Route], passes_over: Callable[[Route], bool]) -> bool:
+    """Whether a table of one family decides about destinations of all kinds: by a default route.
 
-    Also one in parts, and one that refuses. `suppressed` is the longest prefix length that whoever
-    asks does not accept of routes that lead somewhere; None: all are accepted.
+    Also by one in parts, and by one that refuses. If the route that the kernel finds is one that
+    whoever asks passes over, the table decides nothing, whatever worse routes it has.
     """
-    counts = [
-        route
+    counts, over = [], []
+    for route in routes:
+        (over if passes_over(route) else counts).append(route)
+    best: dict[tuple[object, ...], int] = {}
+    for route in over:
+        best[_asked(route)] = min(_metric(route), best.get(_asked(route), _metric(route)))
+    found = [r for r in counts if _asked(r) not in best or _metric(r) <= best[_asked(r)]]
+    if any(r.destination is None for r in found) and not _mostly_covered(over):
+        return True
+    return bool(default_in_disguise(found))
+
+
+def _asked(route: Route) -> tuple[object, ...]:
+    """What routes have in common among which the metric decides."""
+    return route.destination, route.tos, route.only_from
+
+
+def _mostly_covered(routes: Iterable[Route]) -> bool:
+    """Whether less than half of a default route is left beside these more specific ones."""
+    parts = [
+        (route.destination, route)
         for route in routes
-        if route.kind is not RouteKind.THROW
-        and (not route.kind.sends or suppressed is None or _length(route) > suppressed)
+        if route.destination is not None and not route.tos and route.only_from is None
     ]
-    return any(route.destination is None for route in counts) or bool(default_in_disguise(counts))
+    if not parts:
+        return False
+    whole = _WHOLE[parts[0][1].family]
+    covered = sum(_share(network, whole) for network, _ in _outermost(parts))
+    return 2 * covered > whole.num_addresses
 
 
 def takes_half(network: IPNetwork) -> bool:
     """Whether a network is a part of a default route rather than a network: half of it, or more."""
     whole = _WHOLE[Family.of(network)]
     return 2 * _share(network, whole) >= whole.num_addresses
-
-
-def _length(route: Route) -> int:
-    return route.destination.prefixlen if route.destination is not None else 0
 
 
 def default_in_disguise(routes: Iterable[Route]) -> frozenset[Route]:

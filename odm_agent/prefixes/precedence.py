@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from odm_agent.core.host import ForeignRule, HostState, Route
+from odm_agent.core.host import ForeignRule, HostState, Route, RouteKind
 from odm_agent.core.model import Family, IPNetwork
 from odm_agent.prefixes.mirror import takes_everything, takes_half
 from odm_agent.prefixes.numbers import Numbers
@@ -79,7 +79,7 @@ def _takes(rule: ForeignRule, host: HostState, numbers: Numbers) -> bool:
     match rule.action:
         case "lookup":
             return not rule.virtual and takes_everything(
-                _routes(rule, host), rule.suppress_prefix_length
+                _routes(rule, host), lambda route: _passes_over(rule, route, host)
             )
         case "goto":
             return rule.goto > numbers.rule_priority
@@ -92,6 +92,31 @@ def _takes(rule: ForeignRule, host: HostState, numbers: Numbers) -> bool:
 def _routes(rule: ForeignRule, host: HostState) -> Iterable[Route]:
     known = host.main_routes if rule.table == _MAIN_TABLE else host.foreign_routes
     return [r for r in known if (r.table, r.family) == (rule.table, rule.family)]
+
+
+def _passes_over(rule: ForeignRule, route: Route, host: HostState) -> bool:
+    """Whether later rules are asked, though the rule's table has this route.
+
+    What refuses is never passed over (fib4_rule_suppress and fib6_rule_suppress of the kernel).
+    """
+    if not route.kind.sends:
+        return route.kind is RouteKind.THROW
+    length = route.destination.prefixlen if route.destination is not None else 0
+    if rule.suppress_prefix_length is not None and length <= rule.suppress_prefix_length:
+        return True
+    return rule.suppress_group is not None and all(
+        name in host.links and host.links[name].group == rule.suppress_group
+        for name in _judged_by(route)
+    )
+
+
+def _judged_by(route: Route) -> list[str | None]:
+    """The interfaces whose group counts: of several next hops IPv4 looks at the first, IPv6 at the
+    one that it takes, so that a single one of another group lets packets leave."""
+    if not route.hops:
+        return [route.interface]
+    hops = [hop.interface for hop in route.hops]
+    return list(hops[:1] if route.family is Family.IPV4 else hops)
 
 
 def _caught(rule: ForeignRule, prefixes: Iterable[Typed]) -> list[str]:

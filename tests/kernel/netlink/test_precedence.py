@@ -5,13 +5,22 @@ is they don't, and after the remedy they don't any more.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import pytest
 
 from odm_agent.core.model import Family
-from tests.kernel.netlink.test_mirror import BOTH, FAR, GATEWAY, NUMBERS, Site, site
+from tests.kernel.netlink.test_mirror import (
+    BOTH,
+    FAR,
+    GATEWAY,
+    HOST_GATEWAY,
+    NUMBERS,
+    ROUTER,
+    Site,
+    site,
+)
 
 __all__ = ["site"]
 
@@ -40,6 +49,13 @@ def _strays(site: Site, family: Family) -> list[str]:
     return [way for way, seen in ways.items() if seen.get("gateway") != GATEWAY[family]]
 
 
+def _strays_to(site: Site, family: Family, destinations: Iterable[str]) -> list[str]:
+    """Those to which a packet from the typed address doesn't leave by the prefix's gateway."""
+    return [
+        to for to in destinations if site.by_source(family, to).get("gateway") != GATEWAY[family]
+    ]
+
+
 def _alarms(site: Site) -> list[str]:
     site.settle()
     return [each for each in site.engine.alarms() if "stands before ours" in each]
@@ -63,11 +79,16 @@ TAKING: Final = {
     "half of everything": "to {half} lookup 7",
     "all but one network": "not from all to {far} lookup 7",
     "refusing routes are not suppressed": "from all lookup 8 suppress_prefixlength 0",
+    "nor by a group": "from all lookup 8 suppress_ifgroup 0",
+    "routes by interfaces of other groups": "from all lookup 7 suppress_ifgroup 42",
 }
 LEAVING: Final = {
     "a table of single networks": "from all lookup 9",
     "an empty table": "from all lookup 10",
     "main without its defaults": "from all lookup main suppress_prefixlength 0",
+    "routes by interfaces of a group": "from all lookup 7 suppress_ifgroup 0",
+    "main without its routes by a group": "from all lookup main suppress_ifgroup 0",
+    "half of everything by a group": "to {half} lookup 7 suppress_ifgroup 0",
     "somebody else's mark": "from all fwmark 0x80000/0xff0000 lookup 7",
     "another source": "from {elsewhere} lookup 7",
     "what comes in elsewhere": "from all iif w2 lookup 7",
@@ -118,6 +139,68 @@ def test_what_leaves_typed_packets_alone_is_none(vpn: Site, family: Family, rule
 
 
 @BOTH
+def test_what_a_group_passes_over_follows_the_interfaces(vpn: Site, family: Family) -> None:
+    host = vpn.host
+    rule = ("lookup", "7", "suppress_ifgroup", "42")
+    host.ip(f"-{family}", "rule", "add", *rule, "priority", "5000")
+    for group, strays in (("0", True), ("42", False), ("0", True)):
+        host.ip("link", "set", "w2", "group", group)
+        assert bool(_strays(vpn, family)) is strays, "the control"
+        (said,) = _alarms(vpn) or [""]
+        assert ("from all lookup 7 suppress_ifgroup 42)" in said) is strays
+
+
+#: In table 11, where w2 is of group 42 and w0 is not; {v}: routers behind them.
+_BESIDE: Final = {
+    "a worse one": (["default {v2} metric 5", "default {v0} metric 9"], False),
+    "a better one": (["default {v2} metric 9", "default {v0} metric 5"], True),
+    "in its shadow": (["{half1} {v2}", "{half2} {v2}", "default {v0}"], False),
+    "half of it in its shadow": (["{half1} {v2}", "default {v0}"], True),
+    "more specific": (["{half1} {v0}", "{half2} {v0}", "default {v2}"], True),
+    "a throw before it": (["throw {half1}", "throw {half2}", "default {v0}"], False),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("routes", list(_BESIDE))
+def test_what_is_passed_over_hides_what_is_worse(vpn: Site, family: Family, routes: str) -> None:
+    """The kernel looks for the best route of a table, and only then at its group."""
+    host, (spelt, strays) = vpn.host, _BESIDE[routes]
+    host.ip("link", "set", "w2", "group", "42")
+    v4 = family is Family.IPV4
+    words = {
+        "v0": f"via {HOST_GATEWAY[family]} dev w0",
+        "v2": f"via {ROUTER[family]} dev w2",
+        "half1": "0.0.0.0/1" if v4 else "2000::/4",
+        "half2": "128.0.0.0/1" if v4 else "3000::/4",
+    }
+    for each in spelt:
+        host.ip(f"-{family}", "route", "add", *each.format(**words).split(), "table", "11")
+    rule = ("lookup", "11", "suppress_ifgroup", "42")
+    host.ip(f"-{family}", "rule", "add", *rule, "priority", "5000")
+    far = ("8.8.8.8", "200.0.0.1") if v4 else ("2a00::1", "3fff::1")
+    assert bool(_strays_to(vpn, family, far)) is strays, "the control"
+    assert bool(_alarms(vpn)) is strays
+
+
+@BOTH
+def test_of_several_next_hops_those_count_that_the_kernel_asks(vpn: Site, family: Family) -> None:
+    host = vpn.host
+    host.ip("link", "set", "w2", "group", "42")
+    hops = [f"via {HOST_GATEWAY[family]} dev w0", f"via {ROUTER[family]} dev w2"]
+    rule = ("lookup", "12", "suppress_ifgroup", "42")
+    host.ip(f"-{family}", "rule", "add", *rule, "priority", "5000")
+    far = [f"8.8.8.{n}" if family is Family.IPV4 else f"2a00::{n}" for n in range(1, 33)]
+    for order in (hops, hops[::-1]):
+        spelt = " ".join(f"nexthop {hop}" for hop in order).split()
+        host.ip(f"-{family}", "route", "add", "default", "table", "12", *spelt)
+        strays = _strays_to(vpn, family, far)
+        assert bool(strays) is (family is Family.IPV6 or order == hops), "the control"
+        assert bool(_alarms(vpn)) is bool(strays)
+        host.ip(f"-{family}", "route", "del", "default", "table", "12")
+
+
+@BOTH
 def test_rules_without_a_priority_are_told_from_others_and_the_remedy_helps(
     vpn: Site, family: Family
 ) -> None:
@@ -127,7 +210,7 @@ def test_rules_without_a_priority_are_told_from_others_and_the_remedy_helps(
     for rule in (
         "not fwmark 0xca6c table 51820",
         "table main suppress_prefixlength 0",
-        "uidrange 0-70000 table 7",
+        "uidrange 0-70000 table 7 suppress_ifgroup 42",
     ):
         host.ip(f"-{family}", "rule", "add", *rule.split())
     assert _strays(vpn, family)

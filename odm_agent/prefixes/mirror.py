@@ -124,7 +124,8 @@ def takes_everything(routes: Iterable[Route], passes_over: Callable[[Route], boo
     Also by one in parts, and by one that refuses. If the route that the kernel finds is one that
     whoever asks passes over, the table decides nothing, whatever worse routes it has.
     """
-    counts, over = [], []
+    counts: list[Route] = []
+    over: list[Route] = []
     for route in routes:
         (over if passes_over(route) else counts).append(route)
     best: dict[tuple[object, ...], int] = {}

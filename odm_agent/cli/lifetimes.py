@@ -170,6 +170,8 @@ def _sent(view: LeaseView) -> str:
 def _ends(view: LeaseView) -> str:
     if view.phase == "lingering":
         return "with its last socket"
+    if view.phase in ("probing", "spare"):
+        return "comes next"
     if view.budget_bytes is not None and view.used_bytes >= view.budget_bytes:
         return "now: spent"
     left = _next(view)

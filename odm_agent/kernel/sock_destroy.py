@@ -26,6 +26,7 @@ def end_sockets(address: IPAddress) -> int:
     It takes CAP_NET_ADMIN. Raises KernelError.
     """
     ended = 0
+    doing, otherwise = f"ending the sockets of {address}", "Nothing leaves from there any more."
     with Wire() as wire:
         for word, protocol in _PROTOCOLS.items():
             for info, told in described(wire, word):
@@ -33,13 +34,13 @@ def end_sockets(address: IPAddress) -> int:
                     continue
                 request = _REQUEST.pack(told[0], protocol, 0, 0xFFFFFFFF) + told[_IDENTITY]
                 try:
-                    wire.tell(_SOCK_DESTROY, request)
+                    wire.tell(_SOCK_DESTROY, request, doing, otherwise)
                 except RefusedError as refusal:
                     if refusal.errno in _GONE:
                         continue
                     raise KernelError(
-                        f"ending the sockets of {address}: {refusal}. Nothing leaves from there"
-                        " any more; a kernel with CONFIG_INET_DIAG_DESTROY would tell their users."
+                        f"{doing}: {refusal}. {otherwise} A kernel with"
+                        " CONFIG_INET_DIAG_DESTROY would tell their users."
                     ) from refusal
                 ended += 1
     return ended

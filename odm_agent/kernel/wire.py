@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
@@ -116,28 +117,31 @@ class Wire:
             "attempts. Try again when fewer sockets come and go."
         )
 
-    def tell(self, kind: int, request: bytes) -> None:
-        """Send a message that is acknowledged; raises RefusedError, KernelError."""
-        self._send(kind, NLM_F_REQUEST | NLM_F_ACK, request)
-        for answered_kind, answered, _, body in self._answers():
-            if answered == self._sequence and answered_kind == NLMSG_ERROR:
-                (code,) = struct.unpack_from("=i", body)
-                if code < 0:
-                    raise RefusedError(-code)
-                return
+    def tell(self, kind: int, request: bytes, doing: str, otherwise: str) -> None:
+        """Send a message that is acknowledged; raises RefusedError, KernelError.
+
+        `doing` and `otherwise` are for people: what it does, and what holds if that fails.
+        """
+        with _explained(doing, otherwise):
+            self._send(kind, NLM_F_REQUEST | NLM_F_ACK, request)
+            for answered_kind, answered, _, body in self._answers():
+                if answered == self._sequence and answered_kind == NLMSG_ERROR:
+                    (code,) = struct.unpack_from("=i", body)
+                    if code < 0:
+                        raise RefusedError(-code)
+                    return
 
     def _send(self, kind: int, flags: int, request: bytes) -> None:
         self._sequence += 1
         header = (len(request) + 16, kind, flags, self._sequence, 0)
-        try:
-            self._socket.send(_HEADER.pack(*header) + request)
-        except OSError as error:
-            raise KernelError(
-                f"asking for the list of sockets: {error.strerror or error}. It is tried again."
-            ) from error
+        self._socket.send(_HEADER.pack(*header) + request)
 
     def _dump_once(self, request: bytes) -> list[bytes] | None:
         """One attempt; None if it was interrupted by a change."""
+        with _explained("listing sockets", "Nothing was changed; try again."):
+            return self._dumped(request)
+
+    def _dumped(self, request: bytes) -> list[bytes] | None:
         self._send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request)
         parts: list[bytes] = []
         interrupted = False
@@ -156,15 +160,18 @@ class Wire:
     def _answers(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Kind, sequence number, flags and body of all that arrives, without end."""
         while True:
-            try:
-                data = self._socket.recv(1 << 18)
-            except OSError as error:
-                raise KernelError(
-                    f"waiting for the list of sockets: {error.strerror or error}. "
-                    "Nothing was changed; try again."
-                ) from error
+            data = self._socket.recv(1 << 18)
             offset = 0
             while offset + 16 <= len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
                 yield kind, sequence, flags, data[offset + 16 : offset + length]
                 offset += (length + 3) & ~3
+
+
+@contextmanager
+def _explained(doing: str, otherwise: str) -> Iterator[None]:
+    """What the system says of the netlink socket is a KernelError that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise KernelError(f"{doing}: {error.strerror or error}. {otherwise}") from error

@@ -98,6 +98,8 @@ def test_time_and_bytes_are_bars_and_what_comes_first_is_named(cells: Any) -> No
         ({"rotates_in_seconds": None}, "no longer preferred", "2h"),
         ({"used_bytes": 1_000_000}, "now: spent", "1h"),
         ({"phase": "lingering"}, "with its last socket", "1d"),
+        ({"phase": "spare"}, "comes next", "1h"),
+        ({"phase": "probing"}, "comes next", "1h"),
         ({"rotates_in_seconds": None, "preferred_seconds_left": None}, "with its budget", "-"),
         (
             {"rotates_in_seconds": None, "preferred_seconds_left": None, "budget_bytes": None},

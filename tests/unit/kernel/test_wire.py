@@ -2,12 +2,14 @@
 
 import struct
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink import NLA_F_NESTED
 
+from odm_agent.core.errors import KernelError
 from odm_agent.kernel import wire
 
 
@@ -36,3 +38,37 @@ def test_the_nested_flag_is_no_part_of_the_type() -> None:
 def test_numbers_of_all_sizes(size: int) -> None:
     assert wire.number((77).to_bytes(size, sys.byteorder)) == 77
     assert wire.number(None, absent=9) == 9
+
+
+def _list(opened: wire.Wire) -> None:
+    opened.dump(b"")
+
+
+def _end(opened: wire.Wire) -> None:
+    opened.tell(21, b"", "ending the sockets of 192.0.2.7", "Nothing leaves from there.")
+
+
+ASKED = [
+    (_list, r"^listing sockets: {}\. Nothing was changed; try again\.$"),
+    (_end, r"^ending the sockets of 192\.0\.2\.7: {}\. Nothing leaves from there\.$"),
+]
+
+
+@pytest.mark.parametrize(("ask", "said"), ASKED)
+def test_what_could_not_be_sent_is_said_by_what_was_asked(
+    ask: Callable[[wire.Wire], None], said: str
+) -> None:
+    opened = wire.Wire()
+    opened.close()
+    with pytest.raises(KernelError, match=said.format("Bad file descriptor")):
+        ask(opened)
+
+
+@pytest.mark.parametrize(("ask", "said"), ASKED)
+def test_what_was_not_answered_is_said_by_what_was_asked(
+    ask: Callable[[wire.Wire], None], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(wire.Wire, "_send", lambda *_: None)  # so there is no answer
+    with wire.Wire() as opened, pytest.raises(KernelError, match=said.format("timed out")):
+        ask(opened)

@@ -15,6 +15,12 @@ static __always_inline void odm_lost(u32 what)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* Bytes of the ring that the reader has not taken yet. */
+static __always_inline u64 odm_unread(void)
+{
+	return odm_events.get_local_storage(BPF_RB_AVAIL_DATA);
+}
+
 static __always_inline void odm_tell(const struct odm_event *what, u64 flags)
 {
 	struct odm_event *event = odm_events.ringbuf_reserve(sizeof(*event));
@@ -43,8 +49,9 @@ static __always_inline void odm_tell_lease(struct odm_meter *meter, u32 lease, u
 }
 
 /*
- * Tell of a refusal, unless the class had one of this type a moment ago: all are counted, and who is refused in a
- * loop fills no ring. Nobody is woken for that. Two CPUs that refuse at once may both tell.
+ * Tell of a refusal, unless the class had one of this type a moment ago, or half of the ring is not read yet: all are
+ * counted as verdicts, and who is refused in a loop, in however many classes, leaves room for what leases have to tell.
+ * Nobody is woken for that. Two CPUs that refuse at once may both tell.
  */
 static __always_inline void odm_tell_refused(const struct odm_verdict_key *key)
 {
@@ -61,6 +68,10 @@ static __always_inline void odm_tell_refused(const struct odm_verdict_key *key)
 	event.boot_ns = bpf_ktime_get_boot_ns();
 	if (!usage || event.boot_ns < usage->told_ns + ODM_REFUSED_NS)
 		return;
+	if (odm_unread() > ODM_MAX_EVENTS / 2) {
+		odm_lost(ODM_LOST_EVENT);
+		return;
+	}
 	usage->told_ns = event.boot_ns;
 	odm_tell(&event, BPF_RB_NO_WAKEUP);
 }

@@ -107,13 +107,16 @@ ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREAL
 
 /*
  * Events for the agent, in their order. Hooks write; agent reads. Full: lost, and counted as that. A ring buffer
- * has no keys; BCC has no macro for a pinned one.
+ * has no keys; BCC has no macro for a pinned one. Nor has it a method for bpf_ringbuf_query(), but one for a helper
+ * of the same arguments that we have no other use for: the name of that helper stands for this one.
  */
+#define bpf_get_local_storage bpf_ringbuf_query
 struct odm_events_table {
 	int key;
 	u32 leaf;
 	void *(*ringbuf_reserve)(u64 size);
 	void (*ringbuf_submit)(void *event, u64 flags);
+	u64 (*get_local_storage)(u64 asked);
 	u32 max_entries;
 };
 __attribute__((section(

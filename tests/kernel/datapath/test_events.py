@@ -2,6 +2,7 @@
 
 import ctypes as ct
 import select
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from odm_agent.core import tables
 from odm_agent.core.model import TYPES
 from odm_agent.core.projection import LeaseRow
-from odm_agent.datapath import abi
+from odm_agent.datapath import abi, libbpf
 from odm_agent.datapath.base import KernelEvent, Sent
 from odm_agent.datapath.maps.ring import Ring
 from tests.lab.client import PORT, Kind, ask, outcome
@@ -82,6 +83,43 @@ def test_refusals_are_told_but_not_each_time(limits: Limits, ring: Ring) -> None
             assert (each.kind, each.reason, each.hook) == ("refused", "class", "setsockopt")
         for one, next_ in pairwise(mine):
             assert next_.boot_s - one.boot_s >= abi.REFUSED_NS / 1e9 - 1e-6
+
+
+def test_refusals_leave_half_of_a_ring_that_nobody_reads_to_leases(
+    limits: Limits, ring: Ring
+) -> None:
+    """And are told again when it is read. What was not told is counted."""
+    [address] = limits.limit(_KIND.family, LeaseRow(warn=1, budget=1))
+    time.sleep(abi.REFUSED_NS / 1e9)  # since another test's
+    _refused(limits, 1)
+    [first] = ring.take()
+    measure, often = abi.usage_index(first.class_id, FIXED), 2 * _ROOM
+    lost = limits.writer.losses()["event"]
+    _refused(limits, often, measure)
+    _send(limits, address, 1)
+    *refusals, warn, spent = [each.kind for each in ring.take()]
+    assert set(refusals) == {"refused"}
+    assert (warn, spent) == ("warn", "spent")
+    assert len(refusals) == pytest.approx(_ROOM / 2, abs=2)
+    assert limits.writer.losses()["event"] - lost == often - len(refusals)
+    _refused(limits, 1, measure)
+    assert [each.kind for each in ring.take()] == ["refused"]
+
+
+def _refused(limits: Limits, often: int, measure: int | None = None) -> None:
+    """Be refused a type so often; `measure`: each time as if long after the one before."""
+
+    def application() -> None:
+        pinned = libbpf.get_pinned(limits.world.agent.pins / "odm_usage")
+        usage = libbpf.Map(pinned, ct.c_uint32, abi.Usage, "odm_usage")
+        with _KIND.open() as sock:
+            for _ in range(often):
+                if measure is not None:
+                    usage.put(measure, abi.Usage())
+                assert outcome(lambda: ask(sock, FIXED)) == "EACCES"
+        usage.close()
+
+    limits.world.place("limited").do(application)
 
 
 def test_all_else_goes_on_while_nobody_reads_and_the_ring_is_full(

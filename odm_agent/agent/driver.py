@@ -6,7 +6,7 @@ worked off first and time passes last, so what was put together is looked at tog
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from odm_agent.core import machine, trace
@@ -29,6 +29,7 @@ from odm_agent.core.events import Event, Failed, Granted, Offered, Tick, Withdra
 from odm_agent.core.grants import Grant, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import TypedPrefix
 from odm_agent.sources.base import Input, Output, Resumed, Send, Source
 
@@ -44,8 +45,8 @@ class Hands(Protocol):
     def look(self, look: Look) -> Offered:
         """One pass over what is dirty. Only the first may raise OdmError."""
 
-    def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
-        """The table consists of these from now on."""
+    def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
+        """The table consists of these from now on; `causes` as in `Project`."""
 
     def record(self, record: Record) -> None:
         """Write it down, now or as soon as that is possible."""
@@ -121,8 +122,8 @@ class Driver:
         match effect:
             case Look():
                 self._step(self._hands.look(effect))
-            case Project(prefixes):
-                self._hands.project(prefixes)
+            case Project(prefixes, causes):
+                self._hands.project(prefixes, causes)
             case Record():
                 self._hands.record(effect)
             case Answer():

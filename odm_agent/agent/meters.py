@@ -1,9 +1,10 @@
 """How far the leases of addresses are used up, as the programs tell it, or as it is found."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from odm_agent.core.events import Metered
-from odm_agent.core.lifetimes import Phase
+from odm_agent.core.lifetimes import Cause, Phase
 from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.datapath.base import KernelEvent, Sent
 from odm_agent.prefixes.table import PrefixTable, Row
@@ -34,17 +35,29 @@ def found(table: PrefixTable, meters: Mapping[int, Sent]) -> Metered | None:
     return Metered(frozenset(warned), frozenset(spent)) if warned or spent else None
 
 
+class Turned(NamedTuple):
+    """An address in whose place another one is now, and why."""
+
+    prefix: TypedPrefix
+    old: IPAddress
+    new: IPAddress
+    cause: Cause
+
+
 def turned(
-    before: PrefixTable, after: PrefixTable
-) -> Iterator[tuple[TypedPrefix, IPAddress, IPAddress]]:
-    """The addresses in whose places others are now: prefix, old one, new one."""
+    before: PrefixTable, after: PrefixTable, causes: Mapping[int, Cause]
+) -> Iterator[Turned]:
+    """The addresses in whose places others are now; `causes` by the ids of the old ones' leases.
+
+    What turned without a cause of its own has the number that it had, in another network.
+    """
     for row in after:
         old = before.by_id(row.prefix.id)
         if old is None:
             continue
         was, now = _current(old), _current(row)
         yield from (
-            (row.prefix, gone, new)
+            Turned(row.prefix, gone, new, causes.get(was[gone], Cause.CONFIGURATION))
             for gone, new in zip(
                 (each for each in was if each not in now),
                 (each for each in now if each not in was),
@@ -53,5 +66,6 @@ def turned(
         )
 
 
-def _current(row: Row) -> list[IPAddress]:
-    return [a for a, lease in row.leases.items() if lease.phase is Phase.CURRENT]
+def _current(row: Row) -> dict[IPAddress, int]:
+    """With the ids of their leases."""
+    return {a: lease.id for a, lease in row.leases.items() if lease.phase is Phase.CURRENT}

@@ -1,7 +1,7 @@
 """The driver's hands on a real host: one pass after the other, and what comes of each is told."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from odm_agent.agent.bulletin import Bulletin
@@ -16,6 +16,7 @@ from odm_agent.core.errors import OdmError
 from odm_agent.core.events import Event, Offered
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.kernel import timer
 from odm_agent.kernel.sock_destroy import end_sockets
@@ -83,16 +84,21 @@ class Passes:
             in_use=self._in_use,
         )
 
-    def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
+    def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         """Make them the table; the pass that follows carries it out."""
         before = self._state.engine.table
         self._state.engine.table = table = before.with_only(prefixes)
-        turns = tell_turns(self._state.events, before, table, self.now().wall_s)
-        for prefix, old, new in turns:
-            self._state.rotations[prefix.name, prefix.type] += 1
+        for turn in tell_turns(self._state.events, before, table, causes, self.now().wall_s):
+            prefix = turn.prefix
+            self._state.rotations[prefix.name, prefix.type, turn.cause] += 1
             log.info(
                 "another address is given",
-                extra={"prefix": prefix.name, "old": str(old), "new": str(new)},
+                extra={
+                    "prefix": prefix.name,
+                    "old": str(turn.old),
+                    "new": str(turn.new),
+                    "cause": turn.cause.value,
+                },
             )
 
     def record(self, record: Record) -> None:

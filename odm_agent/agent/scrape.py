@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from odm_agent import __version__
 from odm_agent.agent import lifetimes, sockets, status
 from odm_agent.agent.state import State
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath import abi
 from odm_agent.metrics.readings import Info, Lifetimes, Reloads, VerdictLabels
@@ -59,7 +60,7 @@ class AgentReadings:
         """As `odm-agent lifetimes` has them."""
         return lifetimes.summary(self._state)
 
-    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
+    def rotations(self) -> Mapping[tuple[str, AddressType, Cause], int]:
         """As the table has turned to other addresses."""
         return self._state.rotations.copy()
 

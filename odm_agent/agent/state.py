@@ -23,6 +23,7 @@ from odm_agent.core import tables
 from odm_agent.core.errors import ConfigError, DatapathError, KernelError
 from odm_agent.core.events import Dirty
 from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, ClassPolicy, TypedPrefix
 from odm_agent.core.numbering import NoNumberError
 from odm_agent.datapath import catalogue
@@ -111,8 +112,8 @@ class State:
     at_creation: bool = False
     #: What was replaced at the start; None: the programs in force were taken over.
     replaced: swap.Replaced | None = None
-    #: How often an address took another one's place, by the prefix's name and type.
-    rotations: Counter[tuple[str, AddressType]] = field(default_factory=Counter)
+    #: How often an address took another one's place, by the prefix's name and type, and why.
+    rotations: Counter[tuple[str, AddressType, Cause]] = field(default_factory=Counter)
     #: What happened lately.
     events: EventLog = field(default_factory=EventLog)
     started: float = field(default_factory=time.time)

@@ -3,17 +3,22 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from odm_agent.agent.event_log import EventLog
-from odm_agent.agent.meters import turned
+from odm_agent.agent.meters import Turned, turned
 from odm_agent.control.answers import Happened
 from odm_agent.core.clock import Moment
-from odm_agent.core.model import UNCLASSIFIED, IPAddress, TypedPrefix
+from odm_agent.core.lifetimes import Cause
+from odm_agent.core.model import UNCLASSIFIED
 from odm_agent.datapath.base import KernelEvent
 from odm_agent.prefixes.table import PrefixTable, Row
 
 
 def tell_turns(
-    log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: float
-) -> list[tuple[TypedPrefix, IPAddress, IPAddress]]:
+    log: EventLog,
+    before: PrefixTable,
+    after: PrefixTable,
+    causes: Mapping[int, Cause],
+    wall_s: float,
+) -> list[Turned]:
     """Marks that leases have reached, and addresses in whose places others are: these are answered,
     as `turned` finds them.
     """
@@ -21,15 +26,16 @@ def tell_turns(
         if (old := before.by_id(row.prefix.id)) is not None:
             for event, address in _marks(old, row):
                 log.note(event, wall_s, **_of(row), address=address)
-    turns = list(turned(before, after))
-    for prefix, gone, new in turns:
+    turns = list(turned(before, after, causes))
+    for turn in turns:
         log.note(
             "rotated",
             wall_s,
-            prefix=prefix.name,
-            type=prefix.type.word,
-            address=str(gone),
-            new=str(new),
+            prefix=turn.prefix.name,
+            type=turn.prefix.type.word,
+            address=str(turn.old),
+            new=str(turn.new),
+            detail=turn.cause.value,
         )
     return turns
 

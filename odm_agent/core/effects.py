@@ -1,11 +1,13 @@
 """What the machine wants done. Each is a value; `agent.driver` does it, in this order."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from odm_agent.core.events import Dirty
 from odm_agent.core.grants import GrantKey, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import IPAddress, TypedPrefix
 
 
@@ -42,9 +44,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The typed prefix table consists of these from now on."""
+    """The typed prefix table consists of these from now on.
+
+    `causes`: why others have taken the place of what was current (by the ids of its leases).
+    """
 
     prefixes: tuple[TypedPrefix, ...]
+    causes: Mapping[int, Cause] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from odm_agent.core.effects import Effect, EndSockets, Project, Record, Refuse
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import OVER, Lifetime, Phase
+from odm_agent.core.lifetimes import OVER, Cause, Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
 
 
@@ -65,18 +65,20 @@ class Holding:
         ids = Ids(self.next_id, self.leases.values())
         turned: dict[int, Lease] = {}
         effects: list[Effect] = []
+        causes: dict[int, Cause] = {}
         for id_, lease in self.leases.items():
             if lease.next_s <= now.boot_s:
                 lease = replace(lease, phase=Phase.LINGERING)
             turn = rotation.at(lease, now.boot_s, ids)
             turned[id_] = turn.lease
+            causes |= turn.causes
             effects += (EndSockets(id_, number) for number in turn.retired)
             if turn.lease != lease:
                 effects.append(Record(id_, turn.lease))
         if turned == self.leases and not self.changed:
             return self, []
         holding = Holding(turned, next_id=ids.next)
-        return holding, [*effects, Project(holding.prefixes())]
+        return holding, [*effects, Project(holding.prefixes(), causes)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
         """Sockets are given addresses of what is ready; what is over and unused is let go."""

@@ -67,6 +67,18 @@ class Phase(Enum):
     LINGERING = "lingering"
 
 
+class Cause(Enum):
+    """Why another address took the place of one."""
+
+    #: It is over: `preferred`, `valid` or `rotate`.
+    TIME = "time"
+    BUDGET = "budget"
+    #: Somebody wanted another one.
+    ASKED = "asked"
+    #: Its prefix is another one now, under the same name.
+    CONFIGURATION = "configuration"
+
+
 #: The lease of what may serve nobody: it is always over.
 OVER: Final = 16383
 

@@ -5,13 +5,13 @@ place; the former one lingers for the sockets that have it.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from odm_agent.core.clock import NEVER
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase
+from odm_agent.core.lifetimes import AddressLease, Cause, Lifetime, Phase
 
 #: A successor is made ready for this part of the time that an address has, within these bounds: its
 #: conflict check takes a second or two, and a socket should not wait for it.
@@ -29,10 +29,14 @@ Ids = Callable[[], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A lease after a step. `retired` are the numbers of addresses that are gone from now on."""
+    """A lease after a step. `retired` are the numbers of addresses that are gone from now on.
+
+    `causes`: why others have taken the place of addresses, by the ids of the leases of these.
+    """
 
     lease: Lease
     retired: tuple[int, ...] = ()
+    causes: Mapping[int, Cause] = field(default_factory=dict)
 
 
 def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
@@ -60,7 +64,9 @@ def at(lease: Lease, now_s: float, ids: Ids) -> Turn:
     """What time has made of a lease's addresses."""
     if not lease.addresses:
         return Turn(lease)
-    return _retired(_with_spares(_promoted(lease, now_s), now_s, ids), now_s)
+    promoted, causes = _promoted(lease, now_s)
+    turn = _retired(_with_spares(promoted, now_s, ids), now_s)
+    return replace(turn, causes=causes) if causes else turn
 
 
 def ready(lease: Lease, lease_ids: frozenset[int]) -> Lease:
@@ -114,22 +120,24 @@ def deadline(lease: Lease) -> float:
     return min(due, default=NEVER)
 
 
-def _promoted(lease: Lease, now_s: float) -> Lease:
-    """Spares in the place of what is over, as many as there are."""
+def _promoted(lease: Lease, now_s: float) -> tuple[Lease, dict[int, Cause]]:
+    """Spares in the place of what is over, as many as there are; and why."""
     addresses = list(lease.addresses)
     over = [n for n, e in enumerate(addresses) if e.phase is Phase.CURRENT and _due_s(e) <= now_s]
     spares = [n for n, e in enumerate(addresses) if e.phase is Phase.SPARE]
     former: list[AddressLease] = []
+    causes: dict[int, Cause] = {}
     taken: set[int] = set()
     for old, new in zip(sorted(over, key=lambda n: _due_s(addresses[n])), spares, strict=False):
         former.append(replace(addresses[old], phase=Phase.LINGERING))
+        causes[addresses[old].id] = _cause(addresses[old], lease)
         promoted = replace(addresses[new], phase=Phase.CURRENT, born_s=now_s)
         addresses[old] = _dated(promoted, lease)
         taken.add(new)
     if not former:
-        return lease
+        return lease, causes
     rest = [each for n, each in enumerate(addresses) if n not in taken]
-    return replace(lease, addresses=(*rest, *former))
+    return replace(lease, addresses=(*rest, *former)), causes
 
 
 def _with_spares(lease: Lease, now_s: float, ids: Ids) -> Lease:
@@ -222,6 +230,13 @@ def _due_s(each: AddressLease) -> float:
     until_s = min(each.lifetime.preferred_until_s, each.lifetime.valid_until_s)
     lead_s = min(_LEAD_S, (until_s - each.born_s) / 20) if until_s != NEVER else 0.0
     return min(each.rotate_at_s, until_s - lead_s)
+
+
+def _cause(each: AddressLease, lease: Lease) -> Cause:
+    """Why an address is over. What was asked for is sooner than the terms have it."""
+    if each.spent:
+        return Cause.BUDGET
+    return Cause.ASKED if each.rotate_at_s < _dated(each, lease).rotate_at_s else Cause.TIME
 
 
 def _spare_s(each: AddressLease) -> float:

@@ -168,11 +168,13 @@ def lifetimes(readings: Readings) -> Iterable[Metric]:
         lingering.add_metric(labels, each.lingering)
     rotations = CounterMetricFamily(
         "odm_rotations",
-        "How often an address of the prefix took another one's place since the agent started.",
-        labels=["prefix", "type"],
+        "How often an address of the prefix took another one's place since the agent started, by "
+        "cause: its time or budget was over, it was asked for, or the configuration names another "
+        "network.",
+        labels=["prefix", "type", "cause"],
     )
-    for (prefix, type_), count in sorted(readings.rotations().items()):
-        rotations.add_metric([prefix, type_.word], count)
+    for (prefix, type_, cause), count in readings.rotations().items():
+        rotations.add_metric([prefix, type_.word, cause.value], count)
     yield from (seconds, bytes_, lingering, rotations)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
 
 
@@ -90,8 +91,9 @@ class Readings(Protocol):
     def lifetimes(self) -> Iterable[Lifetimes]:
         """Of all prefixes whose addresses end."""
 
-    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
-        """How often an address took another one's place since the agent started."""
+    def rotations(self) -> Mapping[tuple[str, AddressType, Cause], int]:
+        """How often an address took another one's place since the agent started: by prefix, type
+        and why."""
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""

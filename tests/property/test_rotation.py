@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from odm_agent.agent.meters import turned
 from odm_agent.core import machine, trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import EndSockets, Look, Project, Record
 from odm_agent.core.events import Event, Granted, Metered, Offered, Rotated, Tick
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
-from odm_agent.core.lifetimes import OVER, Phase, Terms
+from odm_agent.core.lifetimes import OVER, Cause, Phase, Terms
 from odm_agent.core.model import AddressType, IPAddress, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.prefixes.typings import leases as lease_rows
@@ -52,6 +53,7 @@ class Host:
     held: set[IPAddress] = field(default_factory=set)
     first_given_s: dict[IPAddress, float] = field(default_factory=dict)
     retired: list[int] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.begin()
@@ -72,8 +74,10 @@ class Host:
         self.state, effects = machine.step(self.state, event, self.now)
         for effect in effects:
             match effect:
-                case Project(prefixes):
-                    self.table = self.table.with_only(prefixes)
+                case Project(prefixes, causes):
+                    before, self.table = self.table, self.table.with_only(prefixes)
+                    turns = turned(before, self.table, causes)
+                    self.causes += [turn.cause for turn in turns]
                 case Record(prefix_id, lease):
                     assert lease is not None
                     # As it is written down and read again.
@@ -308,3 +312,33 @@ def test_terms_that_become_shorter_or_end_hold_from_birth() -> None:
     last = host.open()
     host.run(_YEAR_S, lambda: None)
     assert host.open() == last
+
+
+def test_it_is_known_why_another_address_took_ones_place() -> None:
+    """The last cause of what was sent, asked for or configured; else it is time."""
+    host = Host(_prefix(_NET6, Terms(rotate_s=86400, budget=1000, warn=800)))
+    host.run(2 * 86400, lambda: None)
+    assert host.causes == [Cause.TIME, Cause.TIME]
+    host.send(host.connect(stays=False), 900)
+    host.pass_time(1.0)
+    host.send(host.connect(stays=False), 900)
+    [row] = host.table
+    [current] = [each for each in row.leases.values() if each.phase is Phase.CURRENT]
+    host.put(Rotated(frozenset({current.id})))
+    host.settle()
+    host.begin()
+    host.prefix = replace(_prefix(IPv6Network("2001:db8:2::/64"), host.prefix.terms))
+    host.put(Granted(Grant(GrantKey("static", "web"), host.prefix)))
+    host.settle()
+    assert host.causes[2:] == [Cause.BUDGET, Cause.ASKED, Cause.CONFIGURATION]
+    host.run(86400, lambda: None)
+    assert host.causes[5:] == [Cause.TIME]
+    assert set(host.causes) == set(Cause)
+
+
+@pytest.mark.parametrize("terms", [Terms(preferred_s=60.0), Terms(preferred_s=60.0, valid_s=60.0)])
+def test_an_end_that_an_agent_was_away_for_is_one_by_time(terms: Terms) -> None:
+    host = Host(_prefix(_NET6, replace(terms, linger=1)))
+    host.pass_time(86400.0)
+    host.begin()
+    assert host.causes == [Cause.TIME]

@@ -2,7 +2,7 @@
 
 import heapq
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -33,7 +33,7 @@ from odm_agent.core.events import (
 )
 from odm_agent.core.grants import Grant, Want
 from odm_agent.core.host import Address
-from odm_agent.core.lifetimes import Lifetime
+from odm_agent.core.lifetimes import Cause, Lifetime
 from odm_agent.core.model import ClassPolicy, IPAddress, TypedPrefix
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.journal import Journal, JournalError
@@ -260,7 +260,7 @@ class World:
             in_use=lambda: set(self.sockets),
         )
 
-    def project(self, prefixes: tuple[TypedPrefix, ...]) -> None:
+    def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         self.engine.table = self.engine.table.with_only(prefixes)
 
     def record(self, record: Record) -> None:

@@ -90,6 +90,7 @@ def test_rotate_gives_new_sockets_another_address_and_old_ones_keep_theirs(
             pass
     [event] = [each for each in told(world, "rotated") if each["address"] == old]
     assert (event["prefix"], event["type"], event["new"]) == (name, SESSION.word, new)
+    assert event["detail"] == "asked"
 
 
 def test_what_does_not_end_cannot_rotate(world: World) -> None:

@@ -122,7 +122,7 @@ def test_a_prefix_is_in_use_by_sockets_by_counts_and_as_long_as_that_is_not_know
     hands = _passes(state)
     ended = Look(Dirty.ALL, ended=frozenset({3}))
     assert not hands.look(ended).unused, "it may still be given"
-    hands.project((replace(PREFIX, lingering=True),))
+    hands.project((replace(PREFIX, lingering=True),), {})
     assert hands.look(ended).unused == {3}
     address = ip_address("2001:db8:1::1")
     monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address, remnant=False)])

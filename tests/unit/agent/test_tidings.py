@@ -8,7 +8,7 @@ from typing import Any
 from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.tidings import tell_end, tell_refusals, tell_turns
 from odm_agent.core.clock import Moment
-from odm_agent.core.lifetimes import AddressLease, Phase, Terms
+from odm_agent.core.lifetimes import AddressLease, Cause, Phase, Terms
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.datapath.base import KernelEvent
 from odm_agent.prefixes.table import PrefixTable
@@ -34,7 +34,7 @@ def table(*leases: AddressLease, pool: int = 1) -> PrefixTable:
 def told(before: PrefixTable, after: PrefixTable) -> list[tuple[str, Any, Any]]:
     """Event, address and new address of all that is told of a change."""
     log = EventLog()
-    tell_turns(log, before, after, 1.8e9)
+    tell_turns(log, before, after, {CURRENT.id: Cause.BUDGET}, 1.8e9)
     events = log.after(0)
     assert {(each.prefix, each.type) for each in events} <= {("web", "nonpersistent")}
     return [(each.event, each.address, each.new) for each in events]
@@ -59,6 +59,14 @@ def test_a_budget_that_is_spent_at_once_is_told_with_what_follows() -> None:
     before, after = table(CURRENT, SPARE), table(NEXT, FORMER)
     old, new = addresses(before)
     assert told(before, after) == [("spent", old, None), ("rotated", old, new)]
+
+
+def test_a_rotation_is_told_with_its_cause() -> None:
+    """What has none turned with its prefix: the same numbers in another network."""
+    for causes, cause in ({CURRENT.id: Cause.ASKED}, "asked"), ({}, "configuration"):
+        log = EventLog()
+        tell_turns(log, table(CURRENT, SPARE), table(NEXT, FORMER), causes, 1.8e9)
+        assert log.after(0)[-1].detail == cause
 
 
 def test_what_is_new_or_has_the_row_of_another_has_reached_nothing() -> None:

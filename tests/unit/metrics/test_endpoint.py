@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.metrics import endpoint
@@ -77,8 +78,8 @@ class Made:
         self._may("lifetimes")
         return [Lifetimes("web", SESSION, 60.0, None, 3), Lifetimes("cap", SESSION, None, 700, 0)]
 
-    def rotations(self) -> Mapping[tuple[str, AddressType], int]:
-        return {("web", SESSION): 4}
+    def rotations(self) -> Mapping[tuple[str, AddressType, Cause], int]:
+        return {("web", SESSION, Cause.TIME): 4, ("web", SESSION, Cause.BUDGET): 1}
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
@@ -135,7 +136,8 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_address_lifetime_left_bytes", labels(prefix="cap", type="session-lasting")): 700,
         ("odm_lingering_addresses", labels(prefix="web", type="session-lasting")): 3,
         ("odm_lingering_addresses", labels(prefix="cap", type="session-lasting")): 0,
-        ("odm_rotations_total", labels(prefix="web", type="session-lasting")): 4,
+        ("odm_rotations_total", labels(prefix="web", type=SESSION.word, cause="time")): 4,
+        ("odm_rotations_total", labels(prefix="web", type=SESSION.word, cause="budget")): 1,
         ("odm_lost_total", labels(what="verdict")): 0,
         ("odm_lost_total", labels(what="address")): 1,
         ("odm_count_corrections_total", labels()): 6,

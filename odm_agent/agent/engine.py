@@ -305,8 +305,8 @@ def _of_selection(shield: untyped.Shield) -> Iterator[str]:
     if shield.deprecated:
         yield (
             "the IPv6 addresses of delegated prefixes are deprecated, since the host's own are no"
-            " better: resolvers of classes put IPv4 first; give the interface towards the default"
-            " gateway a preferred address"
+            " better, or `ip addrlabel` sets them apart from destinations: resolvers of classes put"
+            " IPv4 first; give the interface towards the gateway a preferred address"
         )
     for interface in sorted(shield.exposed):
         yield (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from odm_agent.core.model import Family, IPAddress, IPNetwork
 
@@ -211,6 +211,18 @@ class ForeignRule:
         return " ".join(words)
 
 
+@dataclass(frozen=True, slots=True)
+class AddressLabel:
+    """An entry of the kernel's table of labels (`ip addrlabel`, RFC 6724 2.1), ours excepted.
+
+    `interface` None: it holds on all of them.
+    """
+
+    network: IPv6Network
+    label: int
+    interface: str | None = None
+
+
 @dataclass(frozen=True)
 class HostState:
     """What the network namespace looks like now, as `kernel` read it.
@@ -219,7 +231,8 @@ class HostState:
     each prefix's table); `routes` and `rules` are only ours. `foreign_rules` are others' that stand
     before the last of ours, in the order in which they are asked; `foreign_routes` are the routes
     of the tables that they look up, main excepted.
-    `labels` are the addresses that have our label (see `prefixes.untyped`).
+    `labels` are the addresses that have our label (see `prefixes.untyped`), `label_policy` what
+    others have labelled: of the entries that fit an address the first one holds.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -230,6 +243,7 @@ class HostState:
     foreign_rules: tuple[ForeignRule, ...] = ()
     foreign_routes: tuple[Route, ...] = ()
     labels: frozenset[IPv6Address] = frozenset()
+    label_policy: tuple[AddressLabel, ...] = ()
 
     def at(self, address: IPAddress, interface: str) -> Sequence[LocalAddress]:
         """What is known of an address on an interface (IPv4 may have it there twice)."""

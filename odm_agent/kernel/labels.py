@@ -4,8 +4,8 @@ The kernel keeps no protocol number with them; ours are told by the label's valu
 """
 
 import errno
-from collections.abc import Sequence
-from ipaddress import IPv6Address
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from pyroute2 import AsyncIPRoute
@@ -13,6 +13,7 @@ from pyroute2.netlink import NLM_F_CREATE, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELADDRLABEL, RTM_GETADDRLABEL, RTM_NEWADDRLABEL
 
+from odm_agent.core.host import AddressLabel
 from odm_agent.kernel.rtnetlink import carry_out, change, dump
 
 _AF_INET6: Final = 10
@@ -38,8 +39,11 @@ class ifaddrlblmsg(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
     nla_map = (("IFAL_UNSPEC", "none"), ("IFAL_ADDRESS", "ip6addr"), ("IFAL_LABEL", "uint32"))
 
 
-async def read(route: AsyncIPRoute, protocol: int) -> frozenset[IPv6Address]:
-    """The addresses that have our label; none where the kernel has no IPv6."""
+async def read(
+    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
+) -> tuple[frozenset[IPv6Address], tuple[AddressLabel, ...]]:
+    """The addresses that have our label, and all other entries in the order in which they are
+    asked; none where the kernel has no IPv6. `names` maps interface numbers."""
     route.register_policy(RTM_NEWADDRLABEL, ifaddrlblmsg)
     request = ifaddrlblmsg()
     request["family"] = _AF_INET6
@@ -47,13 +51,17 @@ async def read(route: AsyncIPRoute, protocol: int) -> frozenset[IPv6Address]:
         answer = await dump(route, RTM_GETADDRLABEL, request)
     except NetlinkError as refusal:
         if refusal.code in _UNSUPPORTED:
-            return frozenset()
+            return frozenset(), ()
         raise
-    return frozenset(
-        IPv6Address(each.get_attr("IFAL_ADDRESS"))
-        for each in answer
-        if each.get_attr("IFAL_LABEL") == _BASE | protocol and each["prefixlen"] == _HOST
-    )
+    ours, others = set(), []
+    for each in answer:
+        address, label = IPv6Address(each.get_attr("IFAL_ADDRESS")), each.get_attr("IFAL_LABEL")
+        if label == _BASE | protocol and each["prefixlen"] == _HOST:
+            ours.add(address)
+        elif not each["index"] or each["index"] in names:
+            network = IPv6Network((address, each["prefixlen"]))
+            others.append(AddressLabel(network, label, names.get(each["index"])))
+    return frozenset(ours), tuple(others)
 
 
 async def add(

@@ -105,6 +105,7 @@ class NetlinkKernel:
         ours, others = await rules.read(route, self._protocol)
         objects = await nexthops.read(route, names)
         tables = {(each.family, each.table) for each in others if each.action == "lookup"}
+        labelled, policy = await labels.read(route, names, self._protocol)
         return HostState(
             links={link.name: link for link in found},
             addresses=tuple(await addresses.read(route, names, self._protocol)),
@@ -113,7 +114,8 @@ class NetlinkKernel:
             main_routes=await routes.read_main(route, names, objects, self._protocol),
             foreign_rules=others,
             foreign_routes=await routes.read_tables(route, names, objects, tables),
-            labels=await labels.read(route, self._protocol),
+            labels=labelled,
+            label_policy=policy,
         )
 
 

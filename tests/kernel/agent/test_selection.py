@@ -145,10 +145,10 @@ PLANS: Final[dict[str, Plan]] = {
 IPV4_FIRST: Final = {"deprecated_on_lo", "unique_local_on_lo", "deprecated_elsewhere"}
 
 
-def choices() -> list[str]:
+def choices(destinations: Sequence[str] = DESTINATIONS) -> list[str]:
     """The kernel's choice for each destination, or the errno."""
     found = []
-    for destination in DESTINATIONS:
+    for destination in destinations:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
             try:
                 sock.connect((destination, 9))
@@ -262,6 +262,78 @@ def test_S6_sources_are_those_of_a_host_that_never_had_an_agent(name: str, tmp_p
 def settings_of(host: NetNs) -> set[str]:
     """The values of use_oif_addrs_only of all interfaces."""
     return set(host.run(["sh", "-c", "cat /proc/sys/net/ipv6/conf/*/use_oif_addrs_only"]).split())
+
+
+#: Labels of an administrator's beside the host's only address, on lo; and whether they leave the
+#: choice to the longest match for some destination.
+LABELS: Final[dict[str, tuple[str, bool]]] = {
+    "the own address": ("2001:db8:e::/64", True),
+    "the own address, on lo": ("2001:db8:e::/64 dev lo", True),
+    "the own address, on another interface": ("2001:db8:e::/64 dev w0", False),
+    "destinations": ("2a00::/12", True),
+    "destinations by the uplink": ("2a00::/12 dev w0", True),
+    "all other networks": ("3000::/4", True),
+}
+
+
+@contextmanager
+def labelled(host: NetNs, network: str) -> Iterator[None]:
+    """A label of an administrator's."""
+    host.ip("-6", "addrlabel", "add", "prefix", *network.split(), "label", "99")
+    try:
+        yield
+    finally:
+        host.ip("-6", "addrlabel", "del", "prefix", *network.split(), "label", "99")
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_S6_labels_of_an_administrator_change_no_source(name: str, world: World) -> None:
+    network, matters = LABELS[name]
+    _on_lo(world.site.host)
+    with labelled(world.site.host, network):
+        before = chosen(world)
+        labels = world.site.host.ip("-6", "addrlabel")
+        _take(world, SETTINGS.prefixes)
+        assert chosen(world) == before
+        first = world.place("fixed").do(first_family)
+        assert first is (Family.IPV4 if matters else Family.IPV6)
+        assert bool(alarms(world)) is matters, "what is not as promised is told"
+        _take(world, ())
+        assert chosen(world) == before
+        assert world.site.host.ip("-6", "addrlabel") == labels
+
+
+def test_S6_labels_may_come_and_go_while_the_agent_runs(world: World) -> None:
+    """The kernel tells nobody of labels: they are seen with the next event, or within a minute."""
+    host = world.site.host
+    _on_lo(host)
+    _take(world, SETTINGS.prefixes)
+    without = chosen(world)
+    with labelled(host, LABELS["the own address"][0]):
+        _add(host, "w1", "fe80::99/64")
+        wait_until(lambda: chosen(world) == without and alarms(world) != [], "seen")
+    _drop(host, "w1", "fe80::99/64")
+    wait_until(lambda: alarms(world) == [], "seen, too")
+    assert chosen(world) == without
+
+
+UNIQUE_LOCAL: Final = tuple(f"fd{n:02x}::{n + 1:x}" for n in range(64))
+
+
+def test_S6_networks_of_another_label_keep_their_source_where_a_route_leads_there(
+    world: World,
+) -> None:
+    """A host whose only address is a global one, on lo, and that talks to unique local ones."""
+    host = world.site.host
+    _on_lo(host)
+    host.ip("-6", "route", "add", "fd00::/8", "via", "fe80::a", "dev", "w0")
+    try:
+        before = world.place(PLAIN).do(lambda: choices(UNIQUE_LOCAL))
+        _take(world, SETTINGS.prefixes)
+        assert world.place(PLAIN).do(lambda: choices(UNIQUE_LOCAL)) == before
+        assert alarms(world) != []
+    finally:
+        host.ip("-6", "route", "del", "fd00::/8")
 
 
 CHANGES: Final[tuple[tuple[str, Plan, Plan], ...]] = (

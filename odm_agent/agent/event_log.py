@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Final
 
+from odm_agent.agent.bell import Bell
 from odm_agent.control.answers import EventView, Happened
 
 #: Of refusals, which programs bring about as often as they like, and of all else, so many are kept.
@@ -15,6 +16,8 @@ class EventLog:
     """Numbered events, the oldest of which go; from any thread, and nobody ever waits for it."""
 
     def __init__(self) -> None:
+        #: Rung with each event.
+        self.bell = Bell()
         self._lock = Lock()
         self._newest = 0
         self._refusals = deque[EventView](maxlen=KEPT)
@@ -33,6 +36,7 @@ class EventLog:
         with self._lock:
             self._newest += 1
             kept.append(EventView(number=self._newest, time=time, event=event, **facts))
+        self.bell.ring()
 
     def after(self, number: int) -> list[EventView]:
         """What is kept of all events after this one, in their order."""

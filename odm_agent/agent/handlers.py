@@ -1,14 +1,14 @@
 """The verbs of the control socket."""
 
-import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from odm_agent.agent import lifetimes, sockets, views
 from odm_agent.agent.state import State
-from odm_agent.control.answers import Events, ReloadResult
+from odm_agent.control.answers import Events, ReloadResult, Rotation
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
 from odm_agent.core.errors import ControlError
@@ -17,14 +17,13 @@ from odm_agent.core.model import Mode
 
 T = TypeVar("T")
 
-#: How long `rotate` waits for a successor (a conflict check takes a second or two), and how often
-#: it looks.
+#: The verbs that do nothing but wait, once they have said what for.
+WAITING: Final = frozenset({"rotate", "events"})
+#: How long `rotate` waits for a successor (a conflict check takes a second or two).
 _ROTATED_S: Final = 10.0
-_LOOK_S: Final = 0.05
-#: How many callers at a time may wait for events, for how long each, and how often it is looked.
+#: How many callers at a time may wait for events, and for how long each.
 _FOLLOWERS: Final = 8
 _FOLLOWED_S: Final = 20.0
-_FOLLOW_S: Final = 0.2
 
 
 class Service(Protocol):
@@ -46,6 +45,9 @@ class Service(Protocol):
 
     def hear(self) -> None:
         """Take what the programs have told."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Within, it is taken also when they wake nobody for it."""
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
@@ -165,11 +167,13 @@ class Handlers:
         what = _text(arguments, "what")
         wanted = await service.survey(partial(lifetimes.named, service.state, what))
         service.rotate(frozenset(wanted))
-        for _ in range(int(_ROTATED_S / _LOOK_S)):
-            done = await service.survey(partial(lifetimes.succeeded, service.state, wanted))
-            if len(done) == len(wanted):
-                return done
-            await asyncio.sleep(_LOOK_S)
+
+        async def look() -> list[Rotation] | None:
+            done = await service.read(partial(lifetimes.succeeded, service.state, wanted))
+            return done if len(done) == len(wanted) else None
+
+        if (done := await service.state.bell.until(look, _ROTATED_S)) is not None:
+            return done
         raise ControlError(
             f"no other address is ready in the place of {_words_of(wanted)} after"
             f" {_ROTATED_S:.0f} s; it follows as soon as there is one, `odm-agent status` may say"
@@ -199,13 +203,15 @@ class Handlers:
     async def _something(self, service: Service, after: int) -> None:
         if self._followers >= _FOLLOWERS:
             raise ControlError(f"{_FOLLOWERS} callers follow the events already; end one of them")
+        log = service.state.events
+
+        async def look() -> bool | None:
+            return log.newest > after or None
+
         self._followers += 1
         try:
-            for _ in range(int(_FOLLOWED_S / _FOLLOW_S)):
-                if service.state.events.newest > after:
-                    break
-                await asyncio.sleep(_FOLLOW_S)
-                service.hear()
+            with service.listening():
+                await log.bell.until(look, _FOLLOWED_S)
         finally:
             self._followers -= 1
 

@@ -86,10 +86,11 @@ def named(state: State, what: str) -> dict[int, tuple[str, str]]:
     """The current addresses that `what` means, a type, prefix or address: prefix and address by
     the ids of their leases. ControlError if there is none that could rotate.
     """
-    rows = [row for row in state.engine.table if what in (row.prefix.name, row.prefix.type.word)]
+    table = state.carried_out
+    rows = [row for row in table if what in (row.prefix.name, row.prefix.type.word)]
     found = {
         lease.id: (row.prefix.name, str(address))
-        for row in state.engine.table
+        for row in table
         for address, lease in row.leases.items()
         if lease.phase is Phase.CURRENT and (row in rows or str(address) == what)
     }
@@ -102,9 +103,9 @@ def named(state: State, what: str) -> dict[int, tuple[str, str]]:
 
 
 def succeeded(state: State, wanted: dict[int, tuple[str, str]]) -> list[Rotation]:
-    """Of these addresses, those in whose place others are now: the youngest current ones."""
+    """Of these addresses, those in whose place sockets are given others: the youngest ones."""
     done: list[Rotation] = []
-    for row in state.engine.table:
+    for row in state.carried_out:
         current = {e: str(a) for a, e in row.leases.items() if e.phase is Phase.CURRENT}
         ids = {lease.id for lease in current}
         name = row.prefix.name

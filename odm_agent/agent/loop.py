@@ -10,16 +10,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from odm_agent.agent.configured import read_config
 from odm_agent.agent.driver import Driver
-from odm_agent.agent.handlers import Handlers
+from odm_agent.agent.handlers import WAITING, Handlers
 from odm_agent.agent.meters import metered
 from odm_agent.agent.notify import notify
 from odm_agent.agent.passes import Passes, fault
@@ -49,6 +49,9 @@ from odm_agent.text import printable_lines
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+#: While somebody follows events, the ring is read so often for those that wake nobody, refusals.
+_HEAR_S: Final = 0.2
 
 
 def run_agent(path: Path) -> int:
@@ -81,7 +84,7 @@ async def _serve(path: Path, config: Config) -> None:
     handlers = Handlers()
     pin_dir = Path(config.agent.pin_dir)
     # The socket comes first: a second agent with the same one must stop before it touches anything.
-    async with ControlServer(config.agent.socket, handlers.table()):
+    async with ControlServer(config.agent.socket, handlers.table(), waiting=WAITING):
         # Nor may two work on the same pins by different sockets.
         claimed = pins.claim(pin_dir)
         notify("STATUS=loading programs")
@@ -118,6 +121,8 @@ class Service:
         )
         self._tickets = count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._listeners = 0
+        self._hearing: asyncio.TimerHandle | None = None
         # Among what has happened until it looks are the changes that it has made itself.
         state.engine.before_look = watch.drain
 
@@ -159,6 +164,7 @@ class Service:
             loop.remove_reader(self._timer.fileno())
             loop.remove_reader(self.state.ring.fileno())
             self._timer.close()
+            self._hear_no_more()
             if server is not None:
                 server.close()
             for worker in (self._lists, self._answers, self._changes):
@@ -203,6 +209,27 @@ class Service:
         tell_refusals(self.state.events, told, self.state.class_names, timer.now())
         if marks := metered(told):
             self._put(marks)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within, what wakes nobody is heard soon, too: one timer, for however many listen."""
+        self._listeners += 1
+        if self._listeners == 1:
+            self._hear_soon()
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if not self._listeners:
+                self._hear_no_more()
+
+    def _hear_soon(self) -> None:
+        self.hear()
+        self._hearing = self._loop.call_later(_HEAR_S, self._hear_soon)
+
+    def _hear_no_more(self) -> None:
+        if self._hearing is not None:
+            self._hearing.cancel()
 
     def stop(self) -> None:
         """End the agent; enforcement goes on."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from odm_agent.agent import carriers
 from odm_agent.agent.address_book import AddressBook
+from odm_agent.agent.bell import Bell
 from odm_agent.agent.cgroups import MOST_PIECES, PIECE, UNDECIDED, Changes, ClassifiedCgroups
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
@@ -34,6 +35,7 @@ from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.journal import Journal
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.kernel.sock_diag import cgroups_with_sockets
+from odm_agent.prefixes.table import PrefixTable
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +116,19 @@ class State:
     replaced: swap.Replaced | None = None
     #: How often an address took another one's place, by the prefix's name and type, and why.
     rotations: Counter[tuple[str, AddressType, Cause]] = field(default_factory=Counter)
+    #: The table as the kernel and the hooks have it since the last pass; `bell` is rung with each.
+    carried_out: PrefixTable = field(init=False)
+    bell: Bell = field(default_factory=Bell)
     #: What happened lately.
     events: EventLog = field(default_factory=EventLog)
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: The programs (name -> id) as they were when their pins were last seen.
     programs: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """What is in force is of the table that it was opened with."""
+        self.carried_out = self.engine.table
 
     def close(self) -> None:
         """Close what is open here; what is in the kernel stays, and goes on enforcing."""
@@ -197,6 +206,8 @@ class State:
         self.addresses.write(self.engine.table)  # before anybody uses the new ones
         changed = self.engine.converge()
         self.addresses.write(self.engine.table)  # what duplicate address detection found
+        self.carried_out = self.engine.table
+        self.bell.ring()
         return changed
 
     @property

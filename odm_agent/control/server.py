@@ -7,7 +7,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from odm_agent.control.answers import Answer, Request
+from odm_agent.control.hang_ups import HangUps
 from odm_agent.core.errors import ConfigError, ControlError, OdmError
 from odm_agent.folders import distrust
 from odm_agent.text import printable_values
@@ -37,7 +39,8 @@ class ControlServer:
 
     A handler takes the request's arguments and returns anything that msgspec encodes. An OdmError
     goes to the caller in its own words; anything else is a bug of ours, logged and answered
-    generically. Raises ControlError when the socket cannot be made.
+    generically. The verbs of `waiting` do nothing but wait: they end when their caller hangs up;
+    all else is done to its end. Raises ControlError when the socket cannot be made.
     """
 
     def __init__(
@@ -45,11 +48,13 @@ class ControlServer:
         path: str | os.PathLike[str],
         handlers: Mapping[str, Handler],
         *,
+        waiting: Collection[str] = (),
         idle_timeout_s: float = 30.0,
         max_clients: int = 32,
     ) -> None:
         self._path = Path(path)
         self._handlers = dict(handlers)
+        self._waiting = frozenset(waiting)
         self._idle_timeout_s = idle_timeout_s
         self._max_clients = max_clients
         self._clients: set[asyncio.Task[None]] = set()
@@ -57,6 +62,7 @@ class ControlServer:
 
     async def __aenter__(self) -> Self:
         sock = self._bind()
+        self._hang_ups = HangUps()
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self._server = await asyncio.start_unix_server(
@@ -77,6 +83,7 @@ class ControlServer:
             await self._group.__aexit__(kind, error, trace)
         finally:
             await self._server.wait_closed()
+            self._hang_ups.close()
             self._unlink_own()
 
     # --- the socket file ---------------------------------------------------------------------
@@ -177,7 +184,7 @@ class ControlServer:
                     line = await reader.readline()
                 if not line.endswith(b"\n"):
                     break
-                answer = await self._answer(line)
+                answer = await self._answer(line, writer)
                 writer.write(answer)
                 async with asyncio.timeout(self._idle_timeout_s):
                     await writer.drain()
@@ -196,7 +203,7 @@ class ControlServer:
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bytes:
         """The encoded answer to one request line; never raises (but for cancellation)."""
         try:
             arguments = msgspec.json.decode(line, type=dict[str, Any])
@@ -211,7 +218,9 @@ class ControlServer:
             text = f"the agent knows no verb {verb!r}; it knows: {known}"
             return _encode(Answer(ok=False, error=text, kind="request"))
         try:
-            return _encode(Answer(ok=True, result=await handler(arguments)))
+            with self._while_heard(verb, writer):
+                result = await handler(arguments)
+            return _encode(Answer(ok=True, result=result))
         except ConfigError as error:
             return _encode(Answer(ok=False, error=str(error), kind="config"))
         except OdmError as error:
@@ -220,6 +229,16 @@ class ControlServer:
             log.exception("control request failed", extra={"verb": verb})
             text = f"the agent failed while it answered {verb!r}; its log says where"
             return _encode(Answer(ok=False, error=text, kind="internal"))
+
+    @contextmanager
+    def _while_heard(self, verb: str, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Within, who hangs up ends what does nothing but wait."""
+        descriptor = writer.get_extra_info("socket").fileno()
+        if verb not in self._waiting or descriptor < 0:
+            yield
+            return
+        with self._hang_ups.cancelling(descriptor):
+            yield
 
 
 def _encode(answer: Answer) -> bytes:

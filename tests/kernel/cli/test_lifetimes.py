@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import select
 import socket
 import struct
 import subprocess
@@ -9,7 +10,9 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -140,3 +143,30 @@ def test_who_follows_is_told_of_a_refusal_at_once(world: World) -> None:
             following.terminate()
     assert (event["class"], event["type"]) == ("session", AddressType.FIXED.word)
     assert event["detail"] == "class, at setsockopt"
+
+
+def test_followers_that_are_gone_are_in_nobodys_way(world: World) -> None:
+    """However often as many follow as may, and hang up: there is room for them again."""
+
+    def follower() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(5)
+        sock.connect(str(world.agent.socket))
+        sock.sendall(b'{"verb": "events", "after": 4611686018427387904, "wait": true}\n')
+        return sock
+
+    def refused(followers: list[socket.socket]) -> int:
+        answered, _, _ = select.select(followers, [], [], 5)
+        assert all(b"follow the events already" in each.recv(4096) for each in answered)
+        return len(answered)
+
+    def threads() -> int:
+        pid = json.loads(odm(world, "status", "--json").stdout)["pid"]
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+    odm(world, "lifetimes")  # so that all threads are there
+    before = threads()
+    for _ in range(3):
+        with ExitStack() as open_ones:
+            assert refused([open_ones.enter_context(follower()) for _ in range(9)]) == 1
+        assert threads() == before

@@ -1,6 +1,8 @@
 """What is kept of events, and who may wait for them."""
 
 import asyncio
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,9 @@ def log() -> EventLog:
 def ask(log: EventLog) -> Any:
     """The verb, as the control socket calls it."""
     serving = Handlers()
-    service: Any = SimpleNamespace(state=SimpleNamespace(events=log), hear=lambda: None)
+    service: Any = SimpleNamespace(
+        state=SimpleNamespace(events=log), hear=lambda: None, listening=nullcontext
+    )
     serving.attach(service)
     return serving.table()["events"]
 
@@ -65,8 +69,9 @@ def test_a_caller_waits_until_something_happens(log: EventLog, ask: Any) -> None
         waiting = asyncio.ensure_future(ask({"after": 0, "wait": True}))
         await asyncio.sleep(0)
         assert not waiting.done()
-        log.note("alarm", 0.0, detail="a")
-        found: Events = await waiting
+        threading.Thread(target=lambda: log.note("alarm", 0.0, detail="a")).start()
+        async with asyncio.timeout(0.15):  # it was looked each 0.2 s once
+            found: Events = await waiting
         return found
 
     assert asyncio.run(meanwhile()).newest == 1
@@ -75,7 +80,7 @@ def test_a_caller_waits_until_something_happens(log: EventLog, ask: Any) -> None
 def test_a_caller_that_waits_for_nothing_is_answered_in_the_end(
     ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handlers, "_FOLLOWED_S", handlers._FOLLOW_S)
+    monkeypatch.setattr(handlers, "_FOLLOWED_S", 0.02)
     assert asyncio.run(ask({"after": 7, "wait": True})) == Events(newest=7)
 
 

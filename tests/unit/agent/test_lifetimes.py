@@ -46,8 +46,10 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(lifetimes, "now", lambda: Moment(NOW_S, 1.8e9))
 
     def made(*prefixes: TypedPrefix) -> Any:
+        table = PrefixTable(b"secret").with_only(prefixes)
         return SimpleNamespace(
-            engine=SimpleNamespace(table=PrefixTable(b"secret").with_only(prefixes)),
+            engine=SimpleNamespace(table=table),
+            carried_out=table,
             datapath=SimpleNamespace(meters=lambda: {1: Sent(4_000, 40)}),
         )
 

@@ -284,3 +284,28 @@ def test_what_the_programs_tell_is_taken_woken_or_not(state: FakeState) -> None:
         await service._drive()
 
     running(state, story)
+
+
+def test_what_wakes_nobody_is_heard_while_somebody_listens_and_no_longer(
+    state: FakeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_HEAR_S", 0.01)
+    refused = KernelEvent(1.0, "refused", 0, 1, AddressType.FIXED, "class", "connect6")
+
+    async def story(service: loop.Service) -> None:
+        await asyncio.sleep(0.1)  # what there was to read at the start
+        takes = state.ring.takes
+        with service.listening(), service.listening():
+            state.ring.told = [refused]
+            await until(lambda: state.events.newest == 1)
+            state.ring.told = [refused]
+            await until(lambda: state.events.newest == 2)
+            took = state.ring.takes
+            await asyncio.sleep(0.1)
+            assert state.ring.takes - took <= 11, "one timer for both"
+        assert state.ring.takes > takes
+        takes = state.ring.takes
+        await asyncio.sleep(0.1)
+        assert state.ring.takes == takes
+
+    running(state, story)

@@ -312,3 +312,112 @@ def test_a_silent_agent_is_not_waited_for_for_ever(folder: Path) -> None:
             pytest.raises(ControlError, match="no answer within"),
         ):
             client.call("echo")
+
+
+class Patient:
+    """Two verbs that wait for ever, of which one may be given up; what became of them."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.go_on = asyncio.Event()
+        self.handlers = {"echo": echo, "wait": self.wait, "work": self.work}
+
+    async def wait(self, _: dict[str, Any]) -> str:
+        return await self._done("wait")
+
+    async def work(self, _: dict[str, Any]) -> str:
+        return await self._done("work")
+
+    async def _done(self, verb: str) -> str:
+        self.said.append(f"{verb} begun")
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.said.append(f"{verb} given up")
+            raise
+        self.said.append(f"{verb} done")
+        return "done"
+
+    async def until(self, *said: str) -> None:
+        while self.said != list(said):
+            await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def asked(path: Path, verb: str) -> AsyncIterator[tuple[Patient, socket.socket]]:
+    """A server that was asked by a caller and has begun."""
+    patient = Patient()
+    async with (
+        asyncio.timeout(5),
+        ControlServer(path, patient.handlers, waiting={"wait"}, max_clients=1),
+    ):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(path))
+            sock.setblocking(False)
+            sock.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+            await patient.until(f"{verb} begun")
+            yield patient, sock
+
+
+def test_what_only_waits_ends_when_its_caller_hangs_up(folder: Path) -> None:
+    """And makes room for another one, who is not mistaken for the first."""
+    path = folder / "c.sock"
+
+    async def main() -> None:
+        async with asked(path, "wait") as (patient, sock):
+            sock.close()
+            await patient.until("wait begun", "wait given up")
+            await asyncio.sleep(0.01)
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(b'{"verb": "wait"}\n')
+            await patient.until("wait begun", "wait given up", "wait begun")
+            await asyncio.sleep(0.05)
+            patient.go_on.set()
+            assert json.loads(await reader.readline())["result"] == "done"
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_who_hangs_up_with_an_answer_unread_is_noticed_too(folder: Path) -> None:
+    """The stream is reset then, and closes the server's own end."""
+    path = folder / "c.sock"
+
+    async def main() -> None:
+        patient = Patient()
+        async with asyncio.timeout(5), ControlServer(path, patient.handlers, waiting={"wait"}):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(path))
+            sock.sendall(b'{"verb": "echo"}\n{"verb": "wait"}\n')
+            await patient.until("wait begun")
+            sock.close()
+            await patient.until("wait begun", "wait given up")
+
+    asyncio.run(main())
+
+
+def test_who_has_only_ended_his_own_side_is_answered(folder: Path) -> None:
+    path = folder / "c.sock"
+
+    async def main() -> None:
+        async with asked(path, "wait") as (patient, sock):
+            sock.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.05)
+            patient.go_on.set()
+            answer = await asyncio.get_running_loop().sock_recv(sock, 4096)
+            assert json.loads(answer)["result"] == "done"
+
+    asyncio.run(main())
+
+
+def test_what_does_something_is_done_to_its_end_without_its_caller(folder: Path) -> None:
+    path = folder / "c.sock"
+
+    async def main() -> None:
+        async with asked(path, "work") as (patient, sock):
+            sock.close()
+            await asyncio.sleep(0.05)
+            patient.go_on.set()
+            await patient.until("work begun", "work done")
+
+    asyncio.run(main())

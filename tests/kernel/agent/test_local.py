@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -61,6 +62,38 @@ def test_S6_address_that_no_agent_has_seen_is_the_host_s_own(behind: Behind, kin
     if kind is not Kind.UDP6:
         with behind.world.place(PLAIN).background(wildcard_server(kind, added)):
             assert behind.call(kind, "every", fixed, added) == fixed
+
+
+@each_kind(Kind.TCP6, Kind.UDP6)
+def test_limits_of_an_ipv6_address_that_no_agent_has_seen(behind: Behind, kind: Kind) -> None:
+    """What the README says of it: calls to a typed address, and answers by UDP, are refused."""
+    fixed, added = behind.fixed[kind.family], _ADDED[kind.family]
+    refused = "timeout" if kind.stream else "EPERM"
+    with behind.world.place("every").background(wildcard_server(kind, fixed)):
+        assert outcome(lambda: behind.call(kind, PLAIN, added, fixed)) == refused
+    with behind.world.place(PLAIN).background(wildcard_server(kind, added)):
+        assert behind.call(kind, PLAIN, added, added) == added, "untyped to untyped is as ever"
+        answered = outcome(lambda: behind.call(kind, "every", fixed, added))
+        assert answered == ("ok" if kind.stream else "timeout")
+
+    def elsewhere() -> None:
+        with Kind.UDP6.open() as sock:
+            sock.bind((added, 0))
+            sock.sendto(b"x", Kind.UDP6.destination)
+
+    assert behind.world.place(PLAIN).do(lambda: outcome(elsewhere)) == "ok"
+
+
+@each_kind(Kind.TCP6, Kind.UDP6)
+def test_limits_end_with_the_next_start_of_the_agent(tmp_path: Path, kind: Kind) -> None:
+    with World(tmp_path) as world:
+        here = Behind(world, {Family.IPV6: world.address(FIXED, Family.IPV6)})
+        fixed, added = here.fixed[Family.IPV6], _ADDED[Family.IPV6]
+        world.agent.sigkill()
+        address(world.site.host, "w1", f"{added}/128")
+        world.agent.start()
+        with world.place("every").background(wildcard_server(kind, fixed)):
+            assert here.call(kind, PLAIN, added, fixed) == added
 
 
 @each_family

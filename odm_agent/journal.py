@@ -329,6 +329,13 @@ class Journal:
             if begins:
                 self._sum_up(hour_s - _HOURLY_S)
 
+    def forget_recorded(self, counters: Iterable[tuple[int, int]]) -> None:
+        """Note that these counters, by class id and type, have begun anew."""
+        with self.transaction():
+            self._db.executemany(
+                "DELETE FROM recorded WHERE (class_id, type) = (?, ?)", list(counters)
+            )
+
     def meters(self) -> dict[int, Counted]:
         """What was sent by each address lease, as last noted."""
         rows = self._read("SELECT lease, bytes, packets FROM meters")

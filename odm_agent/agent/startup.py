@@ -31,6 +31,7 @@ from odm_agent.datapath.install import swap, tracepoints
 from odm_agent.datapath.install.deployment import Deployment
 from odm_agent.datapath.maps.ring import Ring
 from odm_agent.datapath.maps.writer import MapWriter
+from odm_agent.journal import Journal
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.namespace import netns_cookie
 from odm_agent.kernel.netlink import NetlinkKernel
@@ -95,6 +96,7 @@ def open_state(
                         host = for_now.read()
                     cgroups.follow(classes)
                     with MapWriter(staged.folder) as maps:
+                        maps.resume_meters(_noted(journal, held))
                         cgroups.take_over(maps.classified(), maps.read().classes)
                         cgroups.settle(maps)
                         cgroups.forget_leaving(cgroups_with_sockets)
@@ -113,11 +115,10 @@ def open_state(
         opened.callback(kernel.close)
         datapath = MapWriter(wanted.pin_dir)
         opened.callback(datapath.close)
-        resumed = {each.id for lease in held for each in lease.addresses}
-        meters = {n: Sent(*each) for n, each in journal.meters().items() if n in resumed}
-        datapath.resume_meters(meters)
+        datapath.resume_meters(_noted(journal, held))
         usage = UsageBook(journal)
-        usage.begin(datapath.traffic())
+        has_new_counters = replaced is not None and "odm_traffic" in replaced.new_maps
+        usage.begin(datapath.traffic(), anew=has_new_counters)
         ring = Ring(wanted.pin_dir)
         opened.callback(ring.close)
         engine = Engine(kernel, datapath, numbers, table, classes)
@@ -142,6 +143,12 @@ def open_state(
         state.attachments()  # their ids, while their pins are there
         opened.pop_all()
         return state
+
+
+def _noted(journal: Journal, held: Iterable[Lease]) -> dict[int, Sent]:
+    """What leases had sent when that was last written down, by their ids. Raises JournalError."""
+    ids = {each.id for lease in held for each in lease.addresses}
+    return {n: Sent(*each) for n, each in journal.meters().items() if n in ids}
 
 
 def _known(prefixes: Iterable[TypedPrefix], held: Iterable[Lease]) -> list[TypedPrefix]:

@@ -23,12 +23,15 @@ class UsageBook(JournalWork):
         self._journal = journal
         self._recorded: dict[tuple[int, int], Counted] = journal.recorded()
 
-    def begin(self, traffic: Traffic) -> None:
-        """Note which counters have begun anew, before they have grown past what they were."""
-        for key, (bytes_, packets) in list(self._recorded.items()):
-            now = traffic.get((key[0], AddressType(key[1])), Sent())
-            if now.bytes < bytes_ or now.packets < packets:
-                del self._recorded[key]
+    def begin(self, traffic: Traffic, *, anew: bool = False) -> None:
+        """Note which counters have begun anew, before they have grown past what they were: all
+        (`anew`), or those that are less. It is written down: the next agent may not see it.
+        """
+        gone = [key for key in self._recorded if anew or self._is_less(traffic, key)]
+        for key in gone:
+            del self._recorded[key]
+        if gone:
+            self.attempt(lambda: self._journal.forget_recorded(gone))
 
     def write(
         self,
@@ -54,6 +57,11 @@ class UsageBook(JournalWork):
             before = sums.get(sender, (0, 0))
             sums[sender] = (before[0] + bytes_, before[1] + packets)
         return {(name, AddressType(type_)): Sent(*each) for (name, type_), each in sums.items()}
+
+    def _is_less(self, traffic: Traffic, key: tuple[int, int]) -> bool:
+        bytes_, packets = self._recorded[key]
+        now = traffic.get((key[0], AddressType(key[1])), Sent())
+        return now.bytes < bytes_ or now.packets < packets
 
     def _unrecorded(
         self, traffic: Traffic, names: Mapping[int, str]

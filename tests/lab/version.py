@@ -1,5 +1,6 @@
 """Another version of the program: a copy of this one with a few words changed."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,9 +39,7 @@ def another_version(
 
 def _c(text: str, old: str, new: str) -> str:
     """Only the map: not, say, `struct odm_prefixes`."""
-    for before, after in ((" ", ","), ("", ".")):
-        text = text.replace(f"{before}{old}{after}", f"{before}{new}{after}")
-    return text
+    return re.sub(rf"(?<!struct) {old},|\b{old}\.", lambda found: found[0].replace(old, new), text)
 
 
 def _set(path: Path, start: str, value: int) -> None:

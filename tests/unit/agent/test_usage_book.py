@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from odm_agent.agent.usage_book import HOUR_S, UsageBook
@@ -72,6 +72,21 @@ def test_counters_that_began_anew_are_added_whole(tmp_path: Path, boot: str) -> 
         assert journal.sent(HOUR) == {("ssh", int(FIXED)): (6000, 11)}
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_that_counters_began_anew_is_known_to_the_next_agent(tmp_path: Path, anew: bool) -> None:
+    """Killed before it had anything to write; the counters, new ones, show more by then."""
+    with opened(tmp_path) as journal:
+        UsageBook(journal).write({(1, FIXED): Sent(1000, 2)}, NAMES, NOTHING, HOUR)
+    with opened(tmp_path) as journal:
+        UsageBook(journal).begin({(1, FIXED): Sent(1000, 2)} if anew else {}, anew=anew)
+    with opened(tmp_path) as journal:
+        book = UsageBook(journal)
+        book.begin({(1, FIXED): Sent(5000, 9)})
+        assert book.totals({(1, FIXED): Sent(5000, 9)}, NAMES, 0) == {
+            ("ssh", FIXED): Sent(6000, 11)
+        }
+
+
 def test_a_full_disk_is_told_and_what_it_missed_is_written_later(journal: FullDisk) -> None:
     book = UsageBook(journal)
     journal.full = True
@@ -92,6 +107,7 @@ def test_meters_are_those_of_the_last_time(journal: FullDisk) -> None:
     assert journal.meters() == {4: (2**63 - 1, 1)}
 
 
+@example([("send", 1), ("reset", 0), ("send", 1), ("agent", 0)])
 @given(
     st.lists(
         st.one_of(

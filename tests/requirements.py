@@ -47,5 +47,5 @@ LIMITS: Final = {
     "S9": "but for what docs/bypass.md names as open",
     "D1": "configured addresses only, none requested yet",
     "D5": "for the host, or for each IPv6 socket that asks",
-    "L6": "types do not wander over several prefixes yet",
+    "L6": "a prefix keeps its type; of several of a type, another one serves in turn",
 }

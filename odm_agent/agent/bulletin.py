@@ -7,7 +7,9 @@ from typing import Final
 from odm_agent.agent import status
 from odm_agent.agent.notify import notify
 from odm_agent.agent.repairs import Repairs
+from odm_agent.agent.standings import standings
 from odm_agent.agent.state import State
+from odm_agent.core.wandering import Wanderers
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +25,14 @@ class Bulletin:
         self._alarms: frozenset[str] = frozenset()
         self._told = ""
         self._repairs = Repairs()
+        #: The prefixes that stood first, by name, of those that wander.
+        self._first: dict[Wanderers, str] = {}
 
     def tell(self, now_s: float) -> None:
-        """One line for what was put back, for each alarm that is new, and for each that is over."""
+        """One line for what was put back, for each prefix that stands first now, for each alarm
+        that is new, and for each that is over.
+        """
+        self._tell_wandering()
         self._repairs.note(self._state.engine.take_vanished())
         if line := self._repairs.due(now_s):
             log.warning("put back what had gone or was changed: %s", line)
@@ -39,6 +46,24 @@ class Bulletin:
             self._state.events.note("alarm-over", time.time(), detail=alarm)
         self._alarms = now
         self._tell_manager(alarms)
+
+    def _tell_wandering(self) -> None:
+        """Another prefix stands first: by time, or since the former one can't serve any more."""
+        for wanderers, standing in standings(self._state.engine).items():
+            if standing.first is None:
+                continue
+            name, type_ = standing.first.prefix.name, standing.first.prefix.type.word
+            before = self._first.get(wanderers)
+            self._first[wanderers] = name
+            if before not in (None, name):
+                log.info(
+                    "another prefix stands first",
+                    extra={"prefix": name, "before": before, "type": type_},
+                )
+                detail = f"in the place of {before}"
+                self._state.events.note(
+                    "wandered", time.time(), prefix=name, type=type_, detail=detail
+                )
 
     def _tell_manager(self, alarms: list[str]) -> None:
         """STATUS of sd_notify(3), as `systemctl status` shows it."""

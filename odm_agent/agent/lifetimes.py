@@ -1,13 +1,17 @@
 """The addresses that end, and what was sent, as the control socket answers with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import msgspec
+
+from odm_agent.agent.standings import Standing, standings
 from odm_agent.agent.state import State
 from odm_agent.control.answers import LeaseView, Rotation, UsageView
 from odm_agent.core.clock import NEVER
 from odm_agent.core.errors import ControlError
 from odm_agent.core.lifetimes import AddressLease, Phase
 from odm_agent.core.model import UNCLASSIFIED
+from odm_agent.core.wandering import Wanderers, wanderers_of
 from odm_agent.datapath.base import Sent
 from odm_agent.kernel.timer import now
 from odm_agent.metrics.readings import Lifetimes
@@ -17,10 +21,11 @@ from odm_agent.prefixes.table import Row
 def views(state: State) -> list[LeaseView]:
     """`odm-agent lifetimes`: what ends first comes first."""
     at_s, meters = now().boot_s, state.datapath.meters()
+    standing = standings(state.engine)
     found = [
-        (lease, _view(row, lease, address, meters.get(lease.id, Sent()), at_s))
+        (lease, _wandering(view, row, standing, at_s))
         for row in state.engine.table
-        for address, lease in _leased(row)
+        for lease, view in _views(row, meters, at_s)
     ]
     return [view for _, view in sorted(found, key=lambda each: _next_end(each[0]))]
 
@@ -45,6 +50,13 @@ def _least_left(row: Row, meters: Mapping[int, Sent], at_s: float) -> Lifetimes:
         bytes_left=bytes_left,
         lingering=sum(lease.phase is Phase.LINGERING for lease in prefix.addresses),
     )
+
+
+def _views(
+    row: Row, meters: Mapping[int, Sent], at_s: float
+) -> Iterator[tuple[AddressLease, LeaseView]]:
+    for address, lease in _leased(row):
+        yield lease, _view(row, lease, address, meters.get(lease.id, Sent()), at_s)
 
 
 def _leased(row: Row) -> list[tuple[str, AddressLease]]:
@@ -75,6 +87,19 @@ def _view(row: Row, lease: AddressLease, address: str, sent: Sent, at_s: float) 
         budget_bytes=terms.budget,
         warn_bytes=terms.warn,
         hard=terms.hard,
+    )
+
+
+def _wandering(
+    view: LeaseView, row: Row, standing: Mapping[Wanderers, Standing], at_s: float
+) -> LeaseView:
+    """The same, with where its prefix stands if it wanders."""
+    wanderers = wanderers_of(row.prefix)
+    found = None if wanderers is None else standing.get(wanderers)
+    if found is None:
+        return view
+    return msgspec.structs.replace(
+        view, first=found.is_first(row), wanders_in_seconds=_left(found.until_s, at_s)
     )
 
 

@@ -20,6 +20,7 @@ from odm_agent.agent.uplinks import Uplinks
 from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.config.values import numbers_of
+from odm_agent.core import wandering
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.holding import Holding
 from odm_agent.core.leases import Lease
@@ -82,7 +83,9 @@ def open_state(
         memory = Memory(journal.addresses())
         leases = LeaseBook(journal)
         held = tuple(leases.read(now()))
-        table = PrefixTable(journal.secret(), memory=memory).with_only(_known(prefixes, held))
+        table = PrefixTable(journal.secret(), memory=memory, boot=journal.boot).with_only(
+            _known(prefixes, held)
+        )
         for lease in held:
             if not lease.grant.is_configured:
                 numbering.take(lease.grant)
@@ -152,14 +155,14 @@ def _noted(journal: Journal, held: Iterable[Lease]) -> dict[int, Sent]:
 
 
 def _known(prefixes: Iterable[TypedPrefix], held: Iterable[Lease]) -> list[TypedPrefix]:
-    """What is configured, and what an agent before this one held, with the addresses that it had.
-
-    What was configured and is no more, is gone.
+    """What is configured, and what an agent before this one held, with the addresses that it had,
+    as of now. What was configured and is no more, is gone.
     """
+    moment = now()
     leases = {lease.grant.prefix.id: lease for lease in held}
     granted = {i: each for i, each in leases.items() if not each.grant.is_configured}
-    others, _ = Holding(granted).at(now())
-    return [
+    others, _ = Holding(granted).at(moment)
+    known = [
         *(
             replace(each, addresses=before.addresses, resting=before.resting_numbers)
             if (before := leases.get(each.id)) and before.grant.is_configured
@@ -168,3 +171,5 @@ def _known(prefixes: Iterable[TypedPrefix], held: Iterable[Lease]) -> list[Typed
         ),
         *others.prefixes(),
     ]
+    periods = wandering.periods_at(known, moment.boot_s)
+    return [wandering.in_period(each, periods) for each in known]

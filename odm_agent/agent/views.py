@@ -8,6 +8,7 @@ from typing import Literal
 
 from odm_agent import __version__
 from odm_agent.agent import sockets
+from odm_agent.agent.standings import Standing, standings
 from odm_agent.agent.state import State
 from odm_agent.agent.status import address_states, alarms, offered, prefix_state
 from odm_agent.control.answers import (
@@ -17,10 +18,12 @@ from odm_agent.control.answers import (
     Membership,
     PrefixView,
     Status,
+    WanderView,
 )
 from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family, Placement
 from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import abi, catalogue
+from odm_agent.kernel import timer
 from odm_agent.kernel.cgroups import path_of
 from odm_agent.prefixes.table import Row
 from odm_agent.text import printable
@@ -47,6 +50,19 @@ def status(state: State) -> Status:
         addresses=sum(len(row.pool) for row in offered(state).values()),
         classes=len(engine.classes) - 1,
         alarms=alarms(state, attached),
+        wandering=[_wandering(each, timer.now().boot_s) for each in standings(engine).values()],
+    )
+
+
+def _wandering(standing: Standing, at_s: float) -> WanderView:
+    names = [row.prefix.name for row in standing.rows]
+    return WanderView(
+        type=standing.wanderers.type.word,
+        family=_family(standing.wanderers.family),
+        preference=standing.wanderers.preference,
+        first=names[0] if names else None,
+        behind=names[1:],
+        seconds_left=max(0.0, standing.until_s - at_s),
     )
 
 

@@ -51,10 +51,17 @@ def lifetimes(
     ]
     print_list(
         found,
-        ("ADDRESS", "PREFIX", "TYPE", "PHASE", "TIME", "LEFT", "BYTES", "SENT", "ENDS"),
+        ("ADDRESS", "PREFIX", "TYPE", "PHASE", "TIME", "LEFT", "BYTES", "SENT", "ENDS", "FIRST"),
         lambda view: (
             *(view.address, view.prefix, view.type, view.phase),
-            *(_time_bar(view), _time_left(view), _bytes_bar(view), _sent(view), _ends(view)),
+            *(
+                _time_bar(view),
+                _time_left(view),
+                _bytes_bar(view),
+                _sent(view),
+                _ends(view),
+                _first(view),
+            ),
         ),
         empty="no address ends",
         json=json,
@@ -179,3 +186,10 @@ def _ends(view: LeaseView) -> str:
         return "with its budget" if view.budget_bytes is not None else "never"
     rotates = view.rotates_in_seconds is not None and view.rotates_in_seconds == left
     return "rotates" if rotates else "no longer preferred"
+
+
+def _first(view: LeaseView) -> str | None:
+    """Of a prefix that wanders, whether it stands first, and for how long."""
+    if view.first is None or view.wanders_in_seconds is None or view.phase == "lingering":
+        return None
+    return f"for {duration_words(view.wanders_in_seconds)}" if view.first else "no"

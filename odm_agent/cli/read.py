@@ -23,8 +23,10 @@ from odm_agent.control.answers import (
     PrefixView,
     SocketView,
     Status,
+    WanderView,
 )
 from odm_agent.control.client import AgentNotRunning
+from odm_agent.text import duration_words
 
 SOCKETS_NOTE = (
     "Listed by sock_diag, which knows no TCP socket that is only bound (before Linux 6.8) and no "
@@ -76,9 +78,18 @@ def status(
             ("prefixes", found.prefixes),
             ("addresses", found.addresses),
             ("classes", found.classes),
+            *(("wandering", _wandering_words(each)) for each in found.wandering),
             *(("ALARM", alarm) for alarm in found.alarms),
         ]
     )
+
+
+def _wandering_words(view: WanderView) -> str:
+    what = f"{view.type}, {view.family}, preference {view.preference}"
+    if view.first is None:
+        return f"{what}: none can serve"
+    behind = f", behind it {', '.join(view.behind)}" if view.behind else ""
+    return f"{what}: {view.first} first for {duration_words(view.seconds_left)}{behind}"
 
 
 def prefixes(

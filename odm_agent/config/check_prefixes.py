@@ -5,6 +5,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, TypeVar
 
 from odm_agent.config.check_terms import check_terms
+from odm_agent.config.check_wander import check_wander
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import edges_of, gateway_of, network_of, range_of, room, spans_of
@@ -38,6 +39,7 @@ def check_prefixes(config: Config) -> list[Problem]:
         problems += _prefix(("prefixes", name), prefix)
     problems += _overlaps(config)
     problems += _gateways_of_our_own(config)
+    problems += check_wander(config)
     bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
     if len(config.prefixes) >= 2**bits > 1:
         problems.append(

@@ -81,6 +81,8 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     range: str | None = None
     pool: int = 1
     preference: int = 0
+    #: How often another one of those of its type, family and preference that wander stands first.
+    wander: str | None = None
     untyped: Literal["refuse", "allow"] = "refuse"
     #: How long an address is given to sockets, and how long packets leave from it; e.g. "12h".
     preferred: str | None = None

@@ -1,4 +1,6 @@
-"""How long a prefix's addresses serve, as its entry in the configuration says."""
+"""How long a prefix's addresses serve, and how often another prefix serves first, as its entry in
+the configuration says.
+"""
 
 from typing import Final
 
@@ -47,6 +49,11 @@ def terms_of(prefix: PrefixConfig) -> Terms:
         linger=max(1, min(prefix.linger, free)),
         reuse_s=_or_none(prefix.reuse) or 0,
     )
+
+
+def wander_of(prefix: PrefixConfig) -> int | None:
+    """How often another prefix stands first (seconds), of a checked entry; None: it stays."""
+    return _or_none(prefix.wander)
 
 
 def _or_none(duration: str | None) -> int | None:

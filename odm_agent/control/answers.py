@@ -9,8 +9,24 @@ from typing import Any, Literal
 import msgspec
 
 PrefixState = Literal["ready", "waiting", "withdrawn"]
-Happened = Literal["rotated", "ended", "warned", "spent", "refused", "alarm", "alarm-over"]
+Happened = Literal[
+    "rotated", "wandered", "ended", "warned", "spent", "refused", "alarm", "alarm-over"
+]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
+
+
+class WanderView(msgspec.Struct, frozen=True, kw_only=True):
+    """Prefixes of one type, family and preference that wander (names)."""
+
+    type: str
+    family: Literal["ipv4", "ipv6"]
+    preference: int
+    #: New sockets get an address of this one; None: none of them can serve.
+    first: str | None = None
+    #: Those that serve where the first one can't, in this order.
+    behind: list[str] = []
+    #: Until another one stands first.
+    seconds_left: float
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +49,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     addresses: int
     classes: int
     alarms: list[str] = []
+    wandering: list[WanderView] = []
 
 
 class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +156,9 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     budget_bytes: int | None = None
     warn_bytes: int | None = None
     hard: bool = False
+    #: Whether its prefix stands first of those that wander; None: it does not wander.
+    first: bool | None = None
+    wanders_in_seconds: float | None = None
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,8 +181,9 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
 class EventView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened; None where a field says nothing of it. `time`: RFC 3339, UTC.
 
-    `address` is whose time or bytes it is about; `rotated`: `new` takes its place. `class_` and
-    `type` are those of a socket that was refused, `detail` says why, or what else there is to say.
+    `address` is whose time or bytes it is about; `rotated`: `new` takes its place; `wandered`: new
+    sockets get addresses of `prefix`. `class_` and `type` are those of a socket that was refused,
+    `detail` says why, or what else there is to say.
     """
 
     #: Counts events since the agent started.

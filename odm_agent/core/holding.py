@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from odm_agent.core import rotation
+from odm_agent.core import rotation, wandering
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, EndSockets, Project, Record, Refuse
 from odm_agent.core.events import Offered
@@ -11,6 +11,7 @@ from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import OVER, Cause, Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
+from odm_agent.core.wandering import Periods
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Holding:
     changed: bool = False
     #: From which id on the next lease of an address gets one.
     next_id: int = 1
+    #: Which period the table knows it is, for prefixes that wander.
+    periods: Periods = field(default_factory=dict)
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -50,7 +53,7 @@ class Holding:
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
         if (not grant.is_configured or lease.addresses) and lease != before:
             effects.append(Record(id_, lease))
-        return Holding(leases, changed=True, next_id=ids.next), effects
+        return Holding(leases, changed=True, next_id=ids.next, periods=self.periods), effects
 
     def without_grant(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect]]:
         """A source took back what it gave under `key`."""
@@ -75,9 +78,12 @@ class Holding:
             effects += (EndSockets(id_, number) for number in turn.retired)
             if turn.lease != lease:
                 effects.append(Record(id_, turn.lease))
-        if turned == self.leases and not self.changed:
+        periods = wandering.periods_at(
+            (each.grant.prefix for each in self.leases.values()), now.boot_s
+        )
+        if (turned, periods) == (self.leases, self.periods) and not self.changed:
             return self, []
-        holding = Holding(turned, next_id=ids.next)
+        holding = Holding(turned, next_id=ids.next, periods=periods)
         return holding, [*effects, Project(holding.prefixes(), causes)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
@@ -125,7 +131,7 @@ class Holding:
         """What the typed prefix table consists of."""
         return tuple(
             replace(
-                lease.grant.prefix,
+                wandering.in_period(lease.grant.prefix, self.periods),
                 lingering=lease.phase is Phase.LINGERING,
                 addresses=lease.addresses,
                 resting=lease.resting_numbers,
@@ -144,7 +150,7 @@ class Holding:
         if self.changed:
             return 0.0
         due = (min(each.next_s, rotation.deadline(each)) for each in self.leases.values())
-        return min(due, default=NEVER)
+        return min(wandering.next_s(self.periods), min(due, default=NEVER))
 
 
 class Ids:

@@ -131,6 +131,11 @@ class TypedPrefix:
     resting: frozenset[int] = frozenset()
     #: Whether each IPv6 socket is to have an address of its own.
     per_socket: bool = False
+    #: How often another one of those that are as good, and wander too, stands first; None: it does
+    #: not wander.
+    wander_s: int | None = None
+    #: Which of these periods it is, counted from the boot on.
+    period: int = 0
 
     @property
     def any_ip(self) -> bool:

@@ -4,12 +4,12 @@ New sockets get the current ones. A spare is made ready before one of these is o
 place; the former one lingers for the sockets that have it.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from odm_agent.core.clock import NEVER
+from odm_agent.core.jitter import jitter
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import AddressLease, Cause, Lifetime, Phase
 
@@ -20,8 +20,6 @@ _AHEAD_S: Final = (5.0, 600.0)
 #: An address is replaced by this much before the kernel ends it, so that the mark's route follows
 #: in time; at most a twentieth of its time.
 _LEAD_S: Final = 1.0
-#: RFC 8981, section 3.8: so that hosts and prefixes do not rotate all at once.
-_JITTER: Final = 0.1
 
 #: Gives the id of a lease that begins; None: there is none left.
 Ids = Callable[[], int | None]
@@ -208,19 +206,13 @@ def _dated(each: AddressLease, lease: Lease) -> AddressLease:
         each,
         lifetime=Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s)),
         rotate_at_s=_after(
-            each, terms.rotate_s and terms.rotate_s * (1 - _jitter(prefix.id, each.number))
+            each, terms.rotate_s and terms.rotate_s * (1 - jitter(prefix.id, each.number))
         ),
     )
 
 
 def _after(each: AddressLease, seconds: float | None) -> float:
     return NEVER if seconds is None else each.born_s + seconds
-
-
-def _jitter(prefix_id: int, number: int) -> float:
-    """Up to `_JITTER`, always the same for an address, so that a restart changes no date."""
-    digest = hashlib.sha256(f"{prefix_id} {number}".encode()).digest()
-    return _JITTER * int.from_bytes(digest[:4], "big") / 2**32
 
 
 def _due_s(each: AddressLease) -> float:

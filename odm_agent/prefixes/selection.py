@@ -3,6 +3,8 @@
 from odm_agent.core.host import HostState
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.core.projection import PrefixRow
+from odm_agent.core.wandering import Wanderers, wanderers_of
+from odm_agent.prefixes import wandering
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.rfc7217 import socket_key
 from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
@@ -68,7 +70,8 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
 def choices(
     table: PrefixTable, usable: dict[int, PrefixRow], host: HostState
 ) -> dict[tuple[AddressType, Family], tuple[int, ...]]:
-    """Which prefixes serve each type: by preference, then as configured.
+    """Which prefixes serve each type: by preference, then as configured. Those that wander stand
+    before others of the same preference, in the order of the period.
 
     One whose uplink can't carry packets serves nobody, as if the uplink were not there: another one
     of the type does, or hooks find no address, and the class's `on_failure` decides. Nor does a
@@ -81,7 +84,31 @@ def choices(
         if absence(row, host) is None:
             chosen.setdefault((row.prefix.type, row.prefix.family), []).append(row)
 
-    def rank(row: Row) -> tuple[int, int]:
-        return -row.prefix.preference, row.prefix.order
+    places = _places(table)
+
+    def rank(row: Row) -> tuple[int, int, int]:
+        place = places.get(row.prefix.id)
+        if place is not None:
+            return -row.prefix.preference, 0, place
+        return -row.prefix.preference, 1, row.prefix.order
 
     return {key: tuple(r.prefix.id for r in sorted(rows, key=rank)) for key, rows in chosen.items()}
+
+
+def _places(table: PrefixTable) -> dict[int, int]:
+    """Where each prefix that wanders stands among those with which it does, by its id."""
+    wandering_together: dict[Wanderers, list[Row]] = {}
+    for row in table:
+        wanderers = wanderers_of(row.prefix)
+        if wanderers is not None and not row.prefix.lingering:
+            wandering_together.setdefault(wanderers, []).append(row)
+    if not wandering_together:
+        return {}
+    key = wandering.wander_key(table.secret, table.boot)
+    return {
+        prefix_id: place
+        for wanderers, rows in wandering_together.items()
+        for place, prefix_id in enumerate(
+            wandering.order([r.prefix.id for r in rows], wanderers, rows[0].prefix.period, key)
+        )
+    }

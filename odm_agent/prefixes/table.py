@@ -98,6 +98,8 @@ class PrefixTable:
     secret: bytes = field(repr=False)
     rows: tuple[Row, ...] = ()
     memory: Memory = field(default_factory=Memory, repr=False)
+    #: Which boot it is: what hangs on the boot-time clock is not to be the same after the next.
+    boot: str = ""
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
@@ -121,12 +123,12 @@ class PrefixTable:
                 memory = memory.without(retry)
                 row = self._row(prefix, memory.between(*bounds(prefix)))
             rows.append(row)
-        return PrefixTable(self.secret, tuple(sorted(rows, key=_order)), memory)
+        return replace(self, rows=tuple(sorted(rows, key=_order)), memory=memory)
 
     def without(self, prefix_id: int) -> "PrefixTable":
         """Take a prefix out; one that is not there counts as taken out."""
         rows = tuple(r for r in self.rows if r.prefix.id != prefix_id)
-        return PrefixTable(self.secret, rows, self.remembered())
+        return replace(self, rows=rows, memory=self.remembered())
 
     def with_conflict(self, address: IPAddress) -> "PrefixTable":
         """Note that another host uses `address` (RFC 4862 5.4.5, RFC 5227 2.1.1): use the next one.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 
 from odm_agent.config.schema import Config, PrefixConfig
-from odm_agent.config.terms import terms_of
+from odm_agent.config.terms import terms_of, wander_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
@@ -83,4 +83,5 @@ def _typed(
         net_iface=prefix.interface if by_interface else "",
         terms=terms_of(prefix),
         per_socket=prefix.sharing == "socket",
+        wander_s=wander_of(prefix),
     )

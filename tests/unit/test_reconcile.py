@@ -295,6 +295,35 @@ def test_prefixes_whose_uplink_can_carry_serve_by_preference_then_order() -> Non
     assert host.maps.read().choices[FIXED6] == (2,)
 
 
+def test_prefixes_that_wander_stand_before_others_as_good_and_by_the_period() -> None:
+    """Another one is first in each period; with a lost uplink the next one, and nothing else."""
+
+    def other(id_: int, **changes: object) -> TypedPrefix:
+        net = IPv6Network(f"2001:db8:{id_}::/64")
+        made = replace(HOME, id=id_, name=f"p{id_}", network=net, spans=(net,), order=id_)
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    stays, best = other(2), other(3, preference=1)
+    host = Host(HOME, stays, best)
+    firsts = []
+    for period in range(6):
+        wandering = [
+            other(4, interface="eth1", wander_s=60, period=period),
+            other(5, wander_s=60, period=period),
+        ]
+        host.table = host.table.with_only([HOME, stays, best, *wandering])
+        host.kernel.set_link("eth1")
+        host.settle()
+        chosen = host.maps.read().choices[FIXED6]
+        assert (chosen[0], *chosen[3:]) == (3, 1, 2)
+        assert sorted(chosen[1:3]) == [4, 5]
+        firsts.append(chosen[1])
+        host.kernel.set_link("eth1", False)
+        assert kinds(host.step()) == ["Put choices"]
+        assert host.maps.read().choices[FIXED6] == (3, 5, 1, 2)
+    assert firsts in ([4, 5] * 3, [5, 4] * 3)
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_somebody_elses_address_in_a_typed_prefix(allowed: bool) -> None:
     host = Host(replace(HOME, untyped_allowed=allowed))

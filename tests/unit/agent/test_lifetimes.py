@@ -12,11 +12,12 @@ from odm_agent.agent import lifetimes
 from odm_agent.core.clock import Moment
 from odm_agent.core.errors import ControlError
 from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase, Terms
-from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.datapath.base import Sent
 from odm_agent.prefixes.table import PrefixTable
 
 NOW_S = 1000.0
+KIND = AddressType.NONPERSISTENT
 NET, OTHER = IPv6Network("2001:db8:1::/64"), IPv4Network("192.0.2.0/24")
 TERMS = Terms(preferred_s=900.0, valid_s=1800.0, rotate_s=600.0, budget=10_000, warn=8_000)
 #: Half of its time is over.
@@ -48,7 +49,10 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def made(*prefixes: TypedPrefix) -> Any:
         table = PrefixTable(b"secret").with_only(prefixes)
         return SimpleNamespace(
-            engine=SimpleNamespace(table=table),
+            engine=SimpleNamespace(
+                table=table,
+                datapath=SimpleNamespace(choices=lambda: {(KIND, Family.IPV6): (4, 3)}),
+            ),
             carried_out=table,
             datapath=SimpleNamespace(meters=lambda: {1: Sent(4_000, 40)}),
         )
@@ -100,6 +104,21 @@ def test_what_has_no_end_of_a_kind_has_none_and_what_is_over_has_nothing_left(
     assert view.rotates_in_seconds is None
     (view,) = lifetimes.views(state(prefix(replace(CURRENT, lifetime=Lifetime(900.0, 950.0)))))
     assert (view.preferred_seconds_left, view.valid_seconds_left) == (0.0, 0.0)
+
+
+def test_of_a_prefix_that_wanders_it_is_told_whether_it_stands_first_and_how_long(
+    state: Callable[..., Any],
+) -> None:
+    """Period 10 of 100 s is over at 1,100 s, or up to a tenth earlier."""
+    net = IPv6Network("2001:db8:2::/64")
+    mine = prefix(CURRENT, wander_s=100, period=10)
+    other = replace(mine, id=4, name="other", network=net, spans=(net,))
+    found = {view.prefix: view for view in lifetimes.views(state(mine, other))}
+    assert (found["web"].first, found["other"].first) == (False, True)
+    for view in found.values():
+        assert view.wanders_in_seconds is not None and 90 <= view.wanders_in_seconds <= 100
+    (view,) = lifetimes.views(state(prefix(CURRENT)))
+    assert (view.first, view.wanders_in_seconds) == (None, None)
 
 
 def test_all_addresses_of_an_any_ip_prefix_are_one(state: Callable[..., Any]) -> None:

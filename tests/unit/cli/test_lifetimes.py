@@ -124,6 +124,21 @@ def test_an_address_without_a_budget_has_no_bar_of_bytes(cells: Any) -> None:
     assert (shown["BYTES"], shown["SENT"]) == ("-", "250.0 kB")
 
 
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, "-"),
+        ({"first": True, "wanders_in_seconds": 725.0}, "for 12m 5s"),
+        ({"first": False, "wanders_in_seconds": 725.0}, "no"),
+        ({"first": True, "wanders_in_seconds": 725.0, "phase": "lingering"}, "-"),
+    ],
+)
+def test_it_is_said_whether_the_prefix_stands_first(
+    changes: dict[str, Any], first: str, cells: Any
+) -> None:
+    assert cells(lease_view(**changes))["FIRST"] == first
+
+
 def test_an_address_that_is_made_and_over_at_once_is_shown(cells: Any) -> None:
     shown = cells(lease_view(used_seconds=0.0, rotates_in_seconds=0.0))
     assert (shown["TIME"], shown["LEFT"]) == ("##########", "0s")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from odm_agent.cli import enforced
+from odm_agent.control.answers import WanderView
 from odm_agent.core.errors import ControlError
 from tests.unit.cli.conftest import (
     ADDRESSES,
@@ -77,6 +78,31 @@ def test_empty_lists_are_sentences(agent: FakeAgent, cli: Cli) -> None:
     agent.answers["prefixes"] = []
     assert cli("prefixes", "--socket", agent.socket).stdout == "no typed prefixes\n"
     assert json.loads(cli("prefixes", "--json", "--socket", agent.socket).stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "behind", "words"),
+    [
+        ("web2", ["web1", "web3"], "web2 first for 1h 2m, behind it web1, web3"),
+        ("web2", [], "web2 first for 1h 2m"),
+        (None, [], "none can serve"),
+    ],
+)
+def test_the_status_says_which_prefix_stands_first_and_how_long(
+    first: str | None, behind: list[str], words: str, agent: FakeAgent, cli: Cli
+) -> None:
+    view = WanderView(
+        type="nonpersistent",
+        family="ipv6",
+        preference=0,
+        first=first,
+        behind=behind,
+        seconds_left=3725.0,
+    )
+    agent.answers["status"] = msgspec.structs.replace(STATUS, wandering=[view])
+    shown = cli("status", "--socket", agent.socket).stdout
+    (line,) = [each for each in shown.splitlines() if each.startswith("wandering")]
+    assert line.split(maxsplit=1)[1].rstrip() == f"nonpersistent, ipv6, preference 0: {words}"
 
 
 def test_a_refused_reload_and_alarms_are_seen_in_the_status(agent: FakeAgent, cli: Cli) -> None:

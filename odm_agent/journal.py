@@ -270,8 +270,12 @@ class Journal:
 
     def leases(self) -> dict[int, str]:
         """What `keep_leases` has kept: the grants, by the ids of their prefixes."""
-        rows = self._read("SELECT prefix_id, granted FROM leases ORDER BY prefix_id")
-        return {int(str(prefix_id)): str(granted) for prefix_id, granted in rows}
+        query = "SELECT prefix_id, CAST(granted AS BLOB) FROM leases ORDER BY prefix_id"
+        return {  # as bytes, since damaged text may be none: whoever reads it can tell
+            int(str(prefix_id)): bytes(granted).decode(errors="surrogateescape")
+            for prefix_id, granted in self._read(query)
+            if isinstance(granted, bytes)
+        }
 
     def keep_leases(self, changed: Mapping[int, str | None]) -> None:
         """Write down grants, as text, by the ids of their prefixes; None: there is none now."""

@@ -5,6 +5,7 @@ that moment is written beside them, and which boot it was.
 """
 
 import logging
+import math
 from dataclasses import replace
 
 from odm_agent.agent.journal_work import JournalWork
@@ -12,7 +13,7 @@ from odm_agent.core import trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Record
 from odm_agent.core.grants import Grant
-from odm_agent.core.leases import Lease, later
+from odm_agent.core.leases import Lease, flaw, later
 from odm_agent.core.lifetimes import Phase
 from odm_agent.journal import Journal
 
@@ -31,18 +32,33 @@ class LeaseBook(JournalWork):
     def read(self, now: Moment) -> list[Lease]:
         """What an agent before this one held. Raises JournalError.
 
-        A row that can't be read any more (another version wrote it) is left out, and told of.
+        A row that can't be read any more (another version wrote it), or holds what can't be (it was
+        damaged, or changed by hand), is told of and dropped: its prefix begins with new addresses.
         """
-        leases = []
+        leases: list[Lease] = []
+        taken = set[int]()
         for prefix_id, text in self._journal.leases().items():
             try:
                 lease = self._read(trace.value_of(text), now)
                 if lease.grant.prefix.id != prefix_id:
                     raise ValueError("it is of another prefix")
-                leases.append(replace(lease, phase=Phase.PROBING))
+                ids = {each.id for each in lease.addresses}
+                if not taken.isdisjoint(ids):
+                    raise ValueError("another prefix has a lease of the same id")
             except ValueError as error:
-                log.warning("a lease is lost", extra={"prefix": prefix_id, "error": str(error)})
+                self._drop(prefix_id, str(error))
+            else:
+                taken |= ids
+                leases.append(replace(lease, phase=Phase.PROBING))
+        self.write()
         return leases
+
+    def _drop(self, prefix_id: int, why: str) -> None:
+        log.warning(
+            "a lease is lost: the state has no valid one of a prefix, whose addresses begin anew",
+            extra={"prefix": prefix_id, "error": why},
+        )
+        self._unwritten[prefix_id] = None
 
     def note(self, record: Record, now: Moment) -> None:
         """Write one down, or that it is gone; what can't be written now is tried by `write`."""
@@ -59,11 +75,19 @@ class LeaseBook(JournalWork):
     def _read(self, value: object, now: Moment) -> Lease:
         match value:
             case (str(boot), Moment() as then, Lease() as lease):
-                if boot and boot == self._journal.boot:
+                if not (math.isfinite(then.boot_s) and math.isfinite(then.wall_s)):
+                    raise ValueError("it is of no moment")
+                is_of_this_boot = boot and boot == self._journal.boot
+                if (why := flaw(lease, now.boot_s if is_of_this_boot else then.boot_s)) is not None:
+                    raise ValueError(why)
+                if is_of_this_boot:
                     return lease  # its clock runs on, whatever was done to the wall clock
                 # A wall clock that went back must not give it more time than it had.
                 was_s = min(now.boot_at(then.wall_s), now.boot_s)
                 return later(lease, was_s - then.boot_s)
             case Grant() as grant:  # on the wall clock: of a version before address leases
-                return later(Lease(grant), now.boot_s - now.wall_s)
+                lease = Lease(grant)
+                if (why := flaw(lease, now.wall_s)) is not None:
+                    raise ValueError(why)
+                return later(lease, now.boot_s - now.wall_s)
         raise ValueError("it is no lease")

@@ -1,10 +1,18 @@
 """A grant that this host holds: held, not derived, so that its end doesn't end connections."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Final
 
 from odm_agent.core.clock import NEVER
 from odm_agent.core.grants import Grant
-from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase
+from odm_agent.core.lifetimes import OVER, AddressLease, Lifetime, Phase, Terms
+
+#: What any date is within (boot-time seconds), so that it can be told in nanoseconds of 63 bits.
+_LATEST_S: Final = 9e9
+#: Numbers of addresses have 32 bits, those of bytes 63.
+_NUMBERS: Final = 1 << 32
+_MOST_BYTES: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +76,48 @@ def later(lease: Lease, by_s: float) -> Lease:
 
 def _later(lifetime: Lifetime, by_s: float) -> Lifetime:
     return Lifetime(lifetime.preferred_until_s + by_s, lifetime.valid_until_s + by_s)
+
+
+def flaw(lease: Lease, then_s: float) -> str | None:
+    """Why a lease can't have been held at `then_s` (boot-time seconds); None: it can.
+
+    For what was read, which may have been damaged, or changed by hand.
+    """
+    prefix, addresses = lease.grant.prefix, lease.addresses
+    ids = [each.id for each in addresses]
+    numbers = [*(each.number for each in addresses), *(number for number, _ in lease.resting)]
+    if not all(0 < id_ < OVER for id_ in ids) or len(set(ids)) < len(ids):
+        return "the ids of its addresses are out of range, or one is there twice"
+    if not all(0 <= number < lease.numbered < _NUMBERS for number in numbers):
+        return "the numbers of its addresses are out of range"
+    if len(set(numbers)) < len(numbers):
+        return "two addresses have one number"
+    born = (each.born_s for each in addresses)
+    if not all(-_LATEST_S < born_s <= then_s + 1 < _LATEST_S for born_s in born):
+        return "an address was not there yet"
+    if not all(map(_is_date, _dates(lease))):
+        return "a date is none"
+    if prefix.id < 1 or prefix.pool < 1 or not _can_be(prefix.terms):
+        return "its prefix can't be"
+    return None
+
+
+def _dates(lease: Lease) -> Iterator[float]:
+    for lifetime in (lease.lifetime, *(each.lifetime for each in lease.addresses)):
+        yield from (lifetime.preferred_until_s, lifetime.valid_until_s)
+    yield from (each.rotate_at_s for each in lease.addresses)
+    yield from (until_s for _, until_s in lease.resting)
+
+
+def _is_date(boot_s: float) -> bool:
+    return boot_s == NEVER or abs(boot_s) < _LATEST_S
+
+
+def _can_be(terms: Terms) -> bool:
+    times = (terms.preferred_s, terms.valid_s, terms.rotate_s)
+    return (
+        all(each is None or 0 < each < _LATEST_S for each in times)
+        and all(each is None or 0 < each < _MOST_BYTES for each in (terms.budget, terms.warn))
+        and terms.linger >= 1
+        and 0 <= terms.reuse_s < _LATEST_S
+    )

@@ -13,6 +13,8 @@ from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.journal import Journal
 from tests.kernel.agent.conftest import eventually
+from tests.lab.client import Kind, call
+from tests.lab.host import NONPERSISTENT, type_of
 from tests.lab.place import Ready
 from tests.lab.world import PLAIN, World
 
@@ -68,3 +70,21 @@ def test_a_lease_of_a_source_that_is_gone_lingers_with_its_socket(tmp_path: Path
         with closing(Journal(world.agent.folder / "state" / "state.db")) as journal:
             kept = journal.leases().values()  # but for those of what is configured
             assert not [text for text in kept if "'lab'" in text]
+
+
+def test_a_lease_that_cannot_be_is_told_and_its_prefix_begins_anew(tmp_path: Path) -> None:
+    """The names in it are right, the contents are not."""
+    with World(tmp_path) as world:
+        world.agent.stop()
+        with closing(Journal(world.agent.folder / "state" / "state.db")) as journal:
+            [(id_, text)] = [each for each in journal.leases().items() if "'brief6'" in each[1]]
+            assert text.count("addresses=(AddressLease(") == 1
+            damaged = text.replace("addresses=(AddressLease(", "addresses=(1, AddressLease(")
+            journal.keep_leases({id_: damaged})
+        world.agent.start()
+        assert "a lease is lost" in world.agent.log.read_text()
+        assert world.agent.read("status")["alarms"] == []
+        assert type_of(world.place("brief").do(lambda: call(Kind.TCP6).seen)) is NONPERSISTENT
+        world.agent.stop()
+        with closing(Journal(world.agent.folder / "state" / "state.db")) as journal:
+            assert "addresses=(AddressLease(" in journal.leases()[id_]

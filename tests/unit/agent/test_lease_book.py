@@ -1,22 +1,29 @@
 """What is written down of leases, on the real journal, and what is read of it after a boot."""
 
+import ast
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv6Network
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from odm_agent.agent.lease_book import LeaseBook
-from odm_agent.core import trace
+from odm_agent.core import machine, trace
 from odm_agent.core.clock import NEVER, Moment
-from odm_agent.core.effects import Record
+from odm_agent.core.effects import Project, Record
+from odm_agent.core.events import Granted, Metered, Tick
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase, Terms
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.datapath.maps.rows import pack_lease
 from odm_agent.journal import Journal, Owner
+from odm_agent.prefixes.table import PrefixTable
+from odm_agent.prefixes.typings import leases as lease_rows
 from tests.virtual.world import FullDisk
 
 NET = IPv6Network("2001:db8:1::/64")
@@ -147,3 +154,78 @@ def test_a_row_of_another_shape_is_left_out(
     journal.keep_leases({9: trace.spelled(value)})
     assert LeaseBook(journal).read(NOW) == []
     assert "a lease is lost" in caplog.text
+
+
+#: What may stand where something else should: of other types, and of the right ones.
+WRONG = (
+    *("None", "True", "'x'", "b'x'", "()", "(1,)", "(1, 2)", "frozenset(())", "{}", "..."),
+    *("0", "-1", "1", "16383", "4294967296", str(1 << 64), "9" * 400, "float('1e300')"),
+    *("float('nan')", "float('inf')", "float('-inf')", "1j", "IPv4Address('192.0.2.7')"),
+    *("IPv4Network('192.0.2.0/31')", "IPv6Network('::/0')", "AddressType(0)", "Family(4)"),
+    *("Phase('lingering')", "Terms()", "Lifetime()", "Tick()", "IPv4Network(())", "AddressType(9)"),
+)
+
+
+def damaged(text: str) -> Iterator[str]:
+    """Whatever one wrong value makes of a row, at each place."""
+    places = [node for node in ast.walk(ast.parse(text, mode="eval")) if isinstance(node, ast.expr)]
+    for node in places:
+        assert node.end_col_offset is not None
+        for wrong in WRONG:
+            yield text[: node.col_offset] + wrong + text[node.end_col_offset :]
+
+
+def assert_goes_on(lease: Lease) -> None:
+    """An agent that begins with it has a table and rows, and no lifetime is longer than ever."""
+    configured = Grant(ENDING.grant.key, replace(ENDING.grant.prefix, pool=2))
+    state, table = machine.begun([lease], NOW), PrefixTable(b"secret")
+    for event in (Granted(configured), Tick(), Metered(frozenset({12}), frozenset({13})), Tick()):
+        state, effects = machine.step(state, event, NOW)
+        for effect in effects:
+            if isinstance(effect, Project):
+                table = table.with_only(effect.prefixes)
+            elif isinstance(effect, Record):
+                trace.spelled(effect.lease)
+    for row in lease_rows(table).values():
+        pack_lease(row)
+        assert row.preferred_ns <= (NOW.boot_s + 60.0) * 1e9
+    assert machine.deadline(state) is not None
+    assert table.addresses_of(9)
+
+
+@pytest.mark.parametrize("boot", ["this boot", "the next"])
+def test_what_cannot_be_is_dropped_and_told_and_all_else_is_no_harm(
+    boot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each value of a row in turn is one that is of another type, or out of range."""
+    rows = list(damaged(trace.spelled(("this boot", NOW, ENDING))))
+    read = dict[int, str]()
+    dropped: list[object] = []
+    journal: Any = SimpleNamespace(boot=boot, leases=lambda: read, keep_leases=dropped.append)
+    for row in rows:
+        read[9] = row
+        for lease in LeaseBook(journal).read(NOW):
+            assert_goes_on(lease)
+    assert len(rows) * 3 / 4 < len(dropped) < len(rows)
+    assert all(each == {9: None} for each in dropped)
+    assert len([each for each in caplog.records if "a lease is lost" in each.message]) == len(
+        dropped
+    )
+
+
+def test_what_is_dropped_is_gone_from_the_state(journal: FullDisk) -> None:
+    """Text that is none, too: of damage, the disk's own."""
+    journal.keep_leases({8: "Grant(", 9: trace.spelled(("", NOW, ENDING)), 10: "x"})
+    journal._db.execute("UPDATE leases SET granted = CAST(x'ff00fe' AS TEXT) WHERE prefix_id = 10")
+    assert len(LeaseBook(journal).read(NOW)) == 1
+    assert set(journal.leases()) == {9}
+
+
+def test_a_lease_of_which_another_prefix_has_an_id_is_dropped(journal: FullDisk) -> None:
+    """Their meters would be one."""
+    other = replace(ENDING, grant=replace(ENDING.grant, prefix=replace(PREFIX, id=10)))
+    journal.keep_leases(
+        {each: trace.spelled(("", NOW, lease)) for each, lease in ((9, ENDING), (10, other))}
+    )
+    [lease] = LeaseBook(journal).read(NOW)
+    assert lease.grant.prefix.id == 9

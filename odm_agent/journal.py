@@ -66,6 +66,14 @@ _MIGRATIONS: Final = (
         lease INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, packets INTEGER NOT NULL
     );
     """,
+    # `types` has a bit for each type (1 << type), `default_type` is NULL where the class's counts.
+    """
+    CREATE TABLE cgroups (
+        boot TEXT NOT NULL, netns TEXT NOT NULL, pin_dir TEXT NOT NULL, cgroup INTEGER NOT NULL,
+        class_id INTEGER NOT NULL, default_type INTEGER, types INTEGER NOT NULL,
+        PRIMARY KEY (boot, netns, pin_dir, cgroup)
+    );
+    """,
 )
 
 #: How long totals are kept by the hour, and of how many hours and days there are any: 13 months.
@@ -86,6 +94,15 @@ class Owner(NamedTuple):
     boot: str
     netns: int
     pin_dir: str
+
+
+class CgroupNote(NamedTuple):
+    """Of which class a cgroup is, its own default type, and the types that the class allows (as
+    bits); of no class: those that its sockets keep."""
+
+    class_id: int
+    default: int | None
+    types: int
 
 
 _OWNED: Final = "(boot = '' OR (boot, netns, pin_dir) = (?, ?, ?))"
@@ -227,11 +244,12 @@ class Journal:
             self._db.execute("INSERT OR IGNORE INTO deployments VALUES (?, ?, ?)", self._owner)
 
     def leave_numbering(self) -> None:
-        """Note that the owner's maps are gone."""
+        """Note that the owner's maps are gone, and what they said of cgroups."""
         with self.transaction():
-            self._db.execute(
-                "DELETE FROM deployments WHERE (boot, netns, pin_dir) = (?, ?, ?)", self._owner
-            )
+            for table in ("deployments", "cgroups"):
+                self._db.execute(
+                    f"DELETE FROM {table} WHERE (boot, netns, pin_dir) = (?, ?, ?)", self._owner
+                )
 
     def numbers_are_shared(self) -> bool:
         """Whether maps of others than the owner may have the numbers, too."""
@@ -285,6 +303,33 @@ class Journal:
             )
             kept = [(id_, text) for id_, text in changed.items() if text is not None]
             self._db.executemany("INSERT INTO leases VALUES (?, ?)", kept)
+
+    def cgroups(self) -> dict[int, CgroupNote]:
+        """What `keep_cgroups` has kept of the owner's, by the ids of cgroups, which a boot ends."""
+        rows = self._read(
+            "SELECT cgroup, class_id, default_type, types FROM cgroups"
+            " WHERE (boot, netns, pin_dir) = (?, ?, ?)",
+            *self._owner,
+        )
+        return {
+            int(str(cgroup)): CgroupNote(
+                int(str(class_id)), None if default is None else int(str(default)), int(str(types))
+            )
+            for cgroup, class_id, default, types in rows
+        }
+
+    def keep_cgroups(self, changed: Mapping[int, CgroupNote | None]) -> None:
+        """Write down what cgroups are, by their ids; None: there is nothing to say any more."""
+        with self.transaction():
+            self._db.execute("DELETE FROM cgroups WHERE boot <> ?", self._owner[:1])
+            self._db.executemany(
+                "DELETE FROM cgroups WHERE (boot, netns, pin_dir, cgroup) = (?, ?, ?, ?)",
+                [(*self._owner, cgroup) for cgroup in changed],
+            )
+            self._db.executemany(
+                "INSERT INTO cgroups VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*self._owner, cgroup, *note) for cgroup, note in changed.items() if note],
+            )
 
     def sent(self, since_s: int) -> dict[Sender, Counted]:
         """What was sent by class and type since then (Unix seconds; a whole hour or day counts)."""

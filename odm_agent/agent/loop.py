@@ -158,6 +158,8 @@ class Service:
                 driving.cancel()
                 with suppress(OdmError):  # what is not recorded now is so by the next agent
                     await self._changes.run(self.state.record_usage)
+                with suppress(OdmError):
+                    await self._changes.run(self.state.record_cgroups)
         finally:
             for descriptor in readers:
                 loop.remove_reader(descriptor)

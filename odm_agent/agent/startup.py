@@ -8,6 +8,7 @@ from pathlib import Path
 
 from odm_agent.agent import privileges
 from odm_agent.agent.address_book import AddressBook
+from odm_agent.agent.cgroup_book import CgroupBook
 from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.configured import compiled
 from odm_agent.agent.counts import Counts
@@ -25,7 +26,7 @@ from odm_agent.core.errors import ConfigError
 from odm_agent.core.holding import Holding
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import TypedPrefix
-from odm_agent.datapath import abi
+from odm_agent.datapath import abi, catalogue
 from odm_agent.datapath.base import Sent
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import swap, tracepoints
@@ -100,7 +101,7 @@ def open_state(
                     cgroups.follow(classes)
                     with MapWriter(staged.folder) as maps:
                         maps.resume_meters(_noted(journal, held))
-                        cgroups.take_over(maps.classified(), maps.read().classes)
+                        _take_over(cgroups, maps, CgroupBook(journal), staged.fresh)
                         cgroups.settle(maps)
                         cgroups.forget_leaving(cgroups_with_sockets)
                         maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
@@ -108,6 +109,8 @@ def open_state(
                         goal = desired(table, known, cgroups.rows, host, numbers)
                         maps.fill(goal, staged.fresh)
                 replaced = staged.commit()
+                # What was let go of since it was looked for, no program has removed from a new map.
+                unseen |= catalogue.CGROUPS in staged.fresh
         log.info(
             "programs %s",
             "loaded" if replaced else "taken over",
@@ -134,6 +137,7 @@ def open_state(
             addresses=AddressBook(journal, memory),
             leases=leases,
             usage=usage,
+            cgroup_book=CgroupBook(journal),
             uplinks=Uplinks(journal),
             configured=prefixes,
             held=held,
@@ -152,6 +156,14 @@ def _noted(journal: Journal, held: Iterable[Lease]) -> dict[int, Sent]:
     """What leases had sent when that was last written down, by their ids. Raises JournalError."""
     ids = {each.id for lease in held for each in lease.addresses}
     return {n: Sent(*each) for n, each in journal.meters().items() if n in ids}
+
+
+def _take_over(
+    cgroups: ClassifiedCgroups, maps: MapWriter, noted: CgroupBook, fresh: frozenset[str]
+) -> None:
+    """Begin with what the maps in force say; of those that are fresh, with what was noted."""
+    rows = noted.rows() if catalogue.CGROUPS in fresh else {}
+    cgroups.take_over({**rows, **maps.classified()}, {**noted.classes(), **maps.read().classes})
 
 
 def _known(prefixes: Iterable[TypedPrefix], held: Iterable[Lease]) -> list[TypedPrefix]:

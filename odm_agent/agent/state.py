@@ -10,6 +10,7 @@ from typing import Final
 from odm_agent.agent import carriers
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.bell import Bell
+from odm_agent.agent.cgroup_book import CgroupBook
 from odm_agent.agent.cgroups import MOST_PIECES, PIECE, UNDECIDED, Changes, ClassifiedCgroups
 from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
@@ -84,6 +85,7 @@ class State:
     addresses: AddressBook
     leases: LeaseBook
     usage: UsageBook
+    cgroup_book: CgroupBook
     uplinks: Uplinks
     #: What the configuration in force names.
     configured: tuple[TypedPrefix, ...]
@@ -229,7 +231,9 @@ class State:
                 self._looked_s = time.monotonic()
                 self._pieces = 0
                 self._programs_know = False
-                self.cgroups.take_over(self.datapath.look_again(), self.datapath.read().classes)
+                rows, classes = self.datapath.look_again(), self.datapath.read().classes
+                self.cgroup_book.write(rows, classes)
+                self.cgroups.take_over(rows, classes)
                 self.datapath.count_members(self.engine.classes)
                 self.engine.cgroups = self.cgroups.rows
                 if not is_new:
@@ -299,6 +303,10 @@ class State:
         """Write down what was sent. Raises DatapathError."""
         datapath = self.datapath
         self.usage.write(datapath.traffic(), self.class_names, datapath.meters(), time.time())
+
+    def record_cgroups(self) -> None:
+        """Write down of which class cgroups are now. Raises DatapathError."""
+        self.cgroup_book.write(self.datapath.classified(), self.datapath.read().classes)
 
     def correct_counts(self) -> None:
         """Hold the programs' counts of sockets against the sockets that there are."""

@@ -97,6 +97,11 @@ def _unrecorded(state: State) -> list[str]:
         found.append(f"leases are not recorded, and may end with the agent: {trouble}")
     if (trouble := state.usage.trouble) is not None:
         found.append(f"what is sent is not recorded, and budgets begin anew at a boot: {trouble}")
+    if (trouble := state.cgroup_book.trouble) is not None:
+        found.append(
+            "classes of cgroups are not recorded, and an upgrade may forget those of removed ones:"
+            f" {trouble}"
+        )
     if (trouble := state.uplinks.trouble) is not None:
         found.append(f"interfaces' settings are left as they are: {trouble}")
     return found

@@ -73,6 +73,7 @@ _HASH, _ARRAY, _PERCPU_HASH, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE, _RINGBUF = 1, 
 _NO_PREALLOC, _CLONE = 0x1, 0x200
 
 STORAGE: Final = "odm_sockets"
+CGROUPS: Final = "odm_cgroups"
 IDENTITY: Final = "odm_identities"
 
 
@@ -109,7 +110,7 @@ MAPS: Final[dict[str, Shape]] = {
     IDENTITY: Shape(_ARRAY, _U32, abi.Identity, 1, 0, "loader"),
     "odm_settings": Shape(_ARRAY, _U32, abi.Settings, 1, 0, "loader"),
     "odm_classes": Shape(_ARRAY, _U32, abi.Class, abi.MAX_CLASSES, 0, "agent"),
-    "odm_cgroups": Shape(_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, _NO_PREALLOC, "agent"),
+    CGROUPS: Shape(_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, _NO_PREALLOC, "agent"),
     "odm_resolved": Shape(_LRU_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, 0, "hooks"),
     "odm_globs": Shape(_ARRAY, _U32, abi.Globs, 2, 0, "agent"),
     "odm_steps": Shape(_HASH, abi.StepKey, abi.Step, abi.MAX_STEPS, _NO_PREALLOC, "agent"),

@@ -100,6 +100,9 @@ class FakeState:
     def record_usage(self) -> None:
         pass
 
+    def record_cgroups(self) -> None:
+        """Nothing to record."""
+
     def converge(self, dirty: Dirty = Dirty.ALL) -> None:
         self.passes += 1
         self.asked.append(dirty)

@@ -22,18 +22,26 @@ class CgroupBook(JournalWork):
         super().__init__("classes of cgroups")
         self._journal = journal
         self._written = journal.cgroups()
+        self._wanted = self._written
 
     def write(self, rows: Mapping[int, CgroupRow], classes: Mapping[int, ClassPolicy]) -> None:
         """Record the rows of the map, and what these classes, which are in force, allow."""
-        found = {
+        self._wanted = {
             n: _note(row, classes) for n, row in rows.items() if row.class_id != abi.UNDECIDED_CLASS
         }
+        self.record()
+
+    def record(self) -> None:
+        """Try again what could not be recorded; costs nothing if all is."""
+        wanted, written = self._wanted, self._written
+        if wanted is written:
+            return
         changed: dict[int, CgroupNote | None] = {
-            number: note for number, note in found.items() if self._written.get(number) != note
+            number: note for number, note in wanted.items() if written.get(number) != note
         }
-        changed |= dict.fromkeys(self._written.keys() - found.keys())
+        changed |= dict.fromkeys(written.keys() - wanted.keys())
         if self.attempt(lambda: self._journal.keep_cgroups(changed) if changed else None):
-            self._written = found
+            self._written = wanted
 
     def rows(self) -> dict[int, CgroupRow]:
         """The rows that were there."""

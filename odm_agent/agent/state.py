@@ -146,6 +146,7 @@ class State:
         Raises OdmError.
         """
         self.leases.write()
+        self.cgroup_book.record()
         self.is_behind = False
         is_new = self._watch_cgroups(again=dirty == Dirty.ALL) if Dirty.CGROUPS in dirty else False
         changed = False
@@ -216,7 +217,7 @@ class State:
     def unfinished(self) -> bool:
         """Whether something could not be done that may be possible in a moment."""
         trouble = self.addresses.trouble or self.leases.trouble or self.uplinks.trouble
-        trouble = trouble or self.unwatched
+        trouble = trouble or self.cgroup_book.trouble or self.unwatched
         return bool(not self.engine.is_at_rest or self.troubles or trouble)
 
     def _watch_cgroups(self, *, again: bool) -> bool:

@@ -392,10 +392,12 @@ def test_class_above_takes_over(site: World) -> None:
     assert inner.do(lambda: call(Kind.TCP6).seen) == site.address(SESSION, Family.IPV6)
 
 
-def test_connection_outlives_class_and_cgroup(own: World) -> None:
+@pytest.mark.parametrize("below", ["", "/worker"], ids=["in it", "in one below"])
+def test_connection_outlives_class_and_cgroup(own: World, below: str) -> None:
     """Its process has left, the cgroup was removed, and then the class."""
-    address, place = own.address(FIXED, Family.IPV6), own.place("ending")
-    number, folder, session = place.cgroup.id, place.cgroup.path, own.place(PLAIN).cgroup.procs
+    address, place = own.address(FIXED, Family.IPV6), own.place(f"ending{below}")
+    session = own.place(PLAIN).cgroup.procs
+    number, folder = own.place("ending").cgroup.id, own.place("ending").cgroup.path
     step = own.agent.folder / "step"
 
     def serve(ready: Ready) -> None:
@@ -416,6 +418,8 @@ def test_connection_outlives_class_and_cgroup(own: World) -> None:
         eventually(step.exists, "the process has left")
         eventually(lambda: not place.cgroup.procs.read_text(), "the cgroup is empty")
         (folder / "inner").rmdir()
+        if below:
+            place.cgroup.path.rmdir()
         folder.rmdir()
         own.agent.configure(End("removed").settings())
         assert own.agent.reload().returncode == 0

@@ -86,6 +86,6 @@ def test_what_cannot_be_written_is_told_and_tried_again(path: Path) -> None:
         book.write(ROWS, CLASSES)
         assert book.trouble is not None
         journal.full = False
-        book.write(ROWS, CLASSES)
+        book.record()
         assert book.trouble is None
         assert CgroupBook(journal).rows() == ROWS

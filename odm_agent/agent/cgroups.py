@@ -14,7 +14,7 @@ from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy, Mode
 from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath import abi
 from odm_agent.datapath.maps.following import Folder
-from odm_agent.kernel.cgroups import Refused, cgroup_id, path_of
+from odm_agent.kernel.cgroups import Refused, cgroup_id, is_removed, path_of
 from odm_agent.kernel.hierarchy import Hierarchy, Known
 from odm_agent.policy.automaton import Automaton, compiled
 from odm_agent.policy.ended import of_no_class
@@ -228,14 +228,31 @@ class ClassifiedCgroups:
             pieces += 1
         return whole
 
-    def forget_leaving(self, with_sockets: Callable[[], Collection[int]]) -> Changes:
+    def forget_leaving(self, noted: Noted, with_sockets: Callable[[], Collection[int]]) -> Changes:
         """Rows of removed cgroups that no socket needs. They are asked for again at `take_over`."""
         changes = Changes()
         if self.leaving:
-            for number in self.leaving - set(with_sockets()):
+            for number in self.needed_by_none(self.leaving, noted, with_sockets()):
                 self._change(number, None, changes)
             self.leaving = set()
         return changes
+
+    def needed_by_none(
+        self, removed: Collection[int], noted: Noted, with_sockets: Collection[int]
+    ) -> set[int]:
+        """Which of these removed cgroups no socket has its class from.
+
+        Sockets of a cgroup below may have, and nobody can say any more where that was if it was
+        removed as well: as long as there is such a one, none is told.
+        """
+        orphaned = any(
+            number not in self.rows
+            and noted.row_of(number) is None
+            and is_removed(self.root, number)
+            for number in with_sockets
+            if number
+        )
+        return set() if orphaned else set(removed) - set(with_sockets)
 
     def root_is_gone(self) -> bool:
         """Whether the root was removed, also if there is another one by its name again."""

@@ -103,7 +103,7 @@ def open_state(
                         maps.resume_meters(_noted(journal, held))
                         _take_over(cgroups, maps, CgroupBook(journal), staged.fresh)
                         cgroups.settle(maps)
-                        cgroups.forget_leaving(cgroups_with_sockets)
+                        cgroups.forget_leaving(maps, cgroups_with_sockets)
                         maps.follow(cgroups.automaton, cgroups.folders(), cgroups.is_gone)
                         known = {**classes, **cgroups.reserved()}
                         goal = desired(table, known, cgroups.rows, host, numbers)

@@ -103,6 +103,10 @@ class State:
     #: When that began, and how many pieces ago.
     _looked_s: float = float("-inf")
     _pieces: int = 0
+    #: Rows that might have been written too late for the programs to remove them, and when that was
+    #: last looked at.
+    _doubtful: set[int] = field(default_factory=set)
+    _doubted_s: float = float("-inf")
     #: Whether there are cgroups that `converge` has not looked at yet.
     is_behind: bool = False
     #: Whether all is looked at that root has made, and of what others make as much as fits into a
@@ -187,7 +191,7 @@ class State:
             if not self.cgroups.is_behind_root:
                 break
         if not self.cgroups.is_behind_root:
-            changed |= self._place(self.cgroups.forget_leaving(cgroups_with_sockets))
+            changed |= self._place(self.cgroups.forget_leaving(self.datapath, cgroups_with_sockets))
             self.unseen = False
         if (reserved := self.cgroups.reserved()) != self.engine.reserved:
             self.engine.reserved = reserved
@@ -272,8 +276,15 @@ class State:
     def _forget_gone(self) -> None:
         """A row that was written after the kernel let go of its cgroup would stay for ever."""
         gone = {n for n in self.datapath.newly_written() if self.cgroups.is_gone(n)}
-        for cgroup_id in gone - cgroups_with_sockets() if gone else ():
+        now = time.monotonic()
+        if not gone and not (self._doubtful and now - self._doubted_s >= _LOOK_S):
+            return
+        self._doubted_s = now
+        with_sockets = cgroups_with_sockets()
+        self._doubtful = (self._doubtful | gone) - with_sockets
+        for cgroup_id in self.cgroups.needed_by_none(self._doubtful, self.datapath, with_sockets):
             self.datapath.apply(tables.CGROUPS.drop(cgroup_id))
+            self._doubtful.discard(cgroup_id)
 
     def attachments(self) -> Attachments:
         """What of our programs is attached to the cgroup of that name.

@@ -83,6 +83,20 @@ def path_of(root: Path, cgroup: int) -> Path | None:
 
     Takes CAP_DAC_READ_SEARCH; raises KernelError without.
     """
+    path = _found(root, cgroup)
+    return path if path is not None and path.is_relative_to(root) else None
+
+
+def is_removed(root: Path, cgroup: int) -> bool:
+    """Whether the cgroup with this id is nowhere in the hierarchy of `root` (or `root` is gone).
+
+    Takes CAP_DAC_READ_SEARCH; raises KernelError without.
+    """
+    return _found(root, cgroup) is None
+
+
+def _found(root: Path, cgroup: int) -> Path | None:
+    """Where a cgroup is, as far as it can be seen; None: it was removed."""
     handle = ctypes.create_string_buffer(_FILE_HANDLE.pack(8, _FILEID_KERNFS, cgroup))
     try:
         mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,7 +110,7 @@ def path_of(root: Path, cgroup: int) -> Path | None:
                 return None
             raise OSError(code, os.strerror(code))
         try:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -105,7 +119,6 @@ def path_of(root: Path, cgroup: int) -> Path | None:
         raise KernelError(
             f"finding the cgroup with id {cgroup}: {error.strerror}. It takes root."
         ) from error
-    return path if path.is_relative_to(root) else None
 
 
 def current_cgroup(pid: int) -> Path:

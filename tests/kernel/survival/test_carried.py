@@ -43,7 +43,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @contextmanager
-def _connection(world: World, session: Path | None = None) -> Iterator[socket.socket]:
+def _connection(
+    world: World, place: str = "service", session: Path | None = None
+) -> Iterator[socket.socket]:
     """From outside to a server of the class; its process moves to `session`, if there is one."""
     address = world.address(FIXED, Family.IPV6)
 
@@ -57,7 +59,7 @@ def _connection(world: World, session: Path | None = None) -> Iterator[socket.so
             connection.send(question)
 
     with (
-        world.place("service").background(serve),
+        world.place(place).background(serve),
         world.site.c.call(socket.socket, socket.AF_INET6) as peer,
     ):
         peer.settimeout(3)
@@ -114,12 +116,18 @@ def test_so_do_those_of_a_class_that_ends_while_no_agent_runs(
         assert _goes_on(peer)
 
 
-def test_sockets_whose_cgroup_was_removed_keep_their_class(world: World, tmp_path: Path) -> None:
-    cgroup = world.place("service").cgroup
+@pytest.mark.parametrize("below", ["", "/worker"], ids=["in it", "in one below"])
+def test_sockets_whose_cgroup_was_removed_keep_their_class(
+    world: World, tmp_path: Path, below: str
+) -> None:
+    service = world.place("service").cgroup
+    cgroup = world.place(f"service{below}").cgroup
     session = world.place(PLAIN).cgroup.procs
-    with _connection(world, session) as peer:
+    with _connection(world, f"service{below}", session) as peer:
         wait_until(lambda: not cgroup.procs.read_text(), "its process has left")
         cgroup.path.rmdir()
+        if below:
+            service.path.rmdir()
         assert _goes_on(peer)
         _upgrade(world, tmp_path / "other", _BOTH)
         assert _goes_on(peer)

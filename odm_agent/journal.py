@@ -311,12 +311,17 @@ class Journal:
             " WHERE (boot, netns, pin_dir) = (?, ?, ?)",
             *self._owner,
         )
-        return {
-            int(str(cgroup)): CgroupNote(
-                int(str(class_id)), None if default is None else int(str(default)), int(str(types))
-            )
-            for cgroup, class_id, default, types in rows
-        }
+        try:
+            return {
+                int(str(cgroup)): CgroupNote(
+                    int(str(class_id)),
+                    None if default is None else int(str(default)),
+                    int(str(types)),
+                )
+                for cgroup, class_id, default, types in rows
+            }
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     def keep_cgroups(self, changed: Mapping[int, CgroupNote | None]) -> None:
         """Write down what cgroups are, by their ids; None: there is nothing to say any more."""

@@ -5,6 +5,7 @@ cgroups patterns name now. It can't find out what a removed cgroup was, whose so
 what sockets keep of a class that has ended (policy/ended.py).
 """
 
+import logging
 from collections.abc import Mapping
 
 from odm_agent.agent.journal_work import JournalWork
@@ -12,6 +13,8 @@ from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy
 from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath import abi
 from odm_agent.journal import CgroupNote, Journal
+
+log = logging.getLogger(__name__)
 
 
 class CgroupBook(JournalWork):
@@ -21,7 +24,10 @@ class CgroupBook(JournalWork):
         """Raises JournalError."""
         super().__init__("classes of cgroups")
         self._journal = journal
-        self._written = journal.cgroups()
+        found = journal.cgroups()
+        self._written = {number: note for number, note in found.items() if _is_sound(note)}
+        if wrong := found.keys() - self._written.keys():
+            log.warning("wrong notes of cgroups are not used", extra={"cgroups": sorted(wrong)})
         self._wanted = self._written
 
     def write(self, rows: Mapping[int, CgroupRow], classes: Mapping[int, ClassPolicy]) -> None:
@@ -61,6 +67,12 @@ class CgroupBook(JournalWork):
             for note in self._written.values()
             if note.class_id != UNCLASSIFIED
         }
+
+
+def _is_sound(note: CgroupNote) -> bool:
+    """Whether somebody's own hand, or a fault of the disk, has not made it what can't be."""
+    is_type = note.default is None or note.default in {int(each) for each in AddressType}
+    return is_type and 0 <= note.class_id < abi.UNDECIDED_CLASS and note.types >= 0
 
 
 def _note(row: CgroupRow, classes: Mapping[int, ClassPolicy]) -> CgroupNote:

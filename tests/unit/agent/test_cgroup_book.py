@@ -11,7 +11,7 @@ from odm_agent.agent.cgroup_book import CgroupBook
 from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy
 from odm_agent.core.projection import CgroupRow
 from odm_agent.datapath import abi
-from odm_agent.journal import Journal, Owner
+from odm_agent.journal import CgroupNote, Journal, Owner
 from tests.virtual.world import FullDisk
 
 FIXED, SESSION = AddressType.FIXED, AddressType.SESSION_LASTING
@@ -77,6 +77,18 @@ def test_maps_that_are_gone_leave_nothing(journal: Journal) -> None:
     CgroupBook(journal).write(ROWS, CLASSES)
     journal.leave_numbering()
     assert CgroupBook(journal).rows() == {}
+
+
+@pytest.mark.parametrize(
+    "wrong", [CgroupNote(3, 99, 2), CgroupNote(-1, None, 2), CgroupNote(1000, None, 2)]
+)
+def test_what_cannot_be_true_is_not_used_and_said(
+    journal: Journal, caplog: pytest.LogCaptureFixture, wrong: CgroupNote
+) -> None:
+    CgroupBook(journal).write(ROWS, CLASSES)
+    journal.keep_cgroups({77: wrong})
+    assert CgroupBook(journal).rows() == ROWS
+    assert "wrong notes of cgroups" in caplog.text
 
 
 def test_what_cannot_be_written_is_told_and_tried_again(path: Path) -> None:

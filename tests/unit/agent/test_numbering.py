@@ -14,7 +14,7 @@ from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.core.numbering import QUARANTINE_S, Kind, NoNumberError
 from odm_agent.journal import Journal, JournalError, Owner
-from tests.unit.test_journal import Refusing
+from tests.unit.journal.doubles import Refusing
 
 LAST: dict[Kind, int] = {"class": 254, "prefix": 255}
 KINDS: tuple[Kind, ...] = ("class", "prefix")

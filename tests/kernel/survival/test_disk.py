@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,9 +14,10 @@ import pytest
 from tests.kernel.agent.conftest import eventually
 from tests.kernel.survival.conftest import QUICK
 from tests.lab.agent import Settings
-from tests.lab.client import Kind, call
+from tests.lab.client import Kind, call, exchange
 from tests.lab.host import NONPERSISTENT, type_of
 from tests.lab.netns import checked
+from tests.lab.place import Ready
 from tests.lab.world import World
 
 _TURNING: Final[Settings] = replace(
@@ -75,10 +77,17 @@ def test_on_a_full_disk_addresses_go_on_to_follow_each_other_and_it_is_said(
     assert any("leases are not recorded" in each for each in _alarms(world))
     filling.unlink()
     eventually(lambda: not _alarms(world), "all is recorded", 30)
-    had = _seen(world)
-    world.agent.sigkill()
-    world.agent.start()
-    told = {each["address"] for each in world.agent.read("lifetimes")}
+
+    def hold(ready: Ready) -> None:
+        """So that the address stays, however long the start takes."""
+        with Kind.TCP6.open() as sock:
+            ready(exchange(sock, Kind.TCP6).seen)
+            signal.pause()
+
+    with world.place("brief").background(hold) as had:
+        world.agent.sigkill()
+        world.agent.start()
+        told = {each["address"] for each in world.agent.read("lifetimes")}
     assert had in told, "the next agent goes on with the addresses that were written late"
 
 

@@ -52,7 +52,8 @@ class LocalAddress:
     """Any address found in the namespace, ours or not. `ready` is false while tentative (DAD).
 
     `failed` marks an address that duplicate address detection found in use elsewhere.
-    `from_network`: a router or a DHCP server gave it to this host, nobody wrote it down here.
+    `broadcasts` are the addresses by which all hosts of its subnet are reached. `from_network`: a
+    router or a DHCP server gave it to this host, nobody wrote it down here.
     """
 
     address: IPAddress
@@ -62,7 +63,7 @@ class LocalAddress:
     ready: bool = True
     failed: bool = False
     deprecated: bool = False
-    broadcast: IPv4Address | None = None
+    broadcasts: tuple[IPv4Address, ...] = ()
     from_network: bool = False
 
 

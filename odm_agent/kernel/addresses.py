@@ -28,7 +28,6 @@ from pyroute2.netlink.rtnl.ifaddrmsg import (
 from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 
 from odm_agent.core.host import Address, LocalAddress
-from odm_agent.core.model import IPAddress
 from odm_agent.kernel.links import indexes_of
 from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
 from odm_agent.kernel.wire import attributes, number
@@ -192,7 +191,7 @@ def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddre
         failed=failed,
         deprecated=bool(flags & IFA_F_DEPRECATED),
         from_network=_is_from_network(origin, flags),
-        broadcast=_broadcast(address, length, found.get(_IFA_BROADCAST)),
+        broadcasts=_broadcasts(found, length),
     )
 
 
@@ -201,13 +200,15 @@ def _is_from_network(origin: int, flags: int) -> bool:
     return origin == _IFAPROT_KERNEL_RA or not flags & IFA_F_PERMANENT
 
 
-def _broadcast(address: IPAddress, length: int, configured: bytes | None) -> IPv4Address | None:
-    """The subnet's broadcast address: the kernel treats the last one so also if none is set."""
-    if not isinstance(address, IPv4Address):
-        return None
-    if configured is not None:
-        return IPv4Address(configured)
-    return IPv4Interface((address, length)).network.broadcast_address if length < 31 else None
+def _broadcasts(found: Mapping[int, bytes], length: int) -> tuple[IPv4Address, ...]:
+    """The broadcast address that is set, and the last one of the subnet, which the kernel takes for
+    one whatever is set (fib_add_ifaddr); of a point-to-point address that is the peer's subnet."""
+    subnet = ip_address(found.get(_IFA_ADDRESS) or found[_IFA_LOCAL])
+    if not isinstance(subnet, IPv4Address):
+        return ()
+    last = [IPv4Interface((subnet, length)).network.broadcast_address] if length < 31 else []
+    configured = [IPv4Address(found[_IFA_BROADCAST])] if _IFA_BROADCAST in found else []
+    return tuple(dict.fromkeys([*configured, *last]))
 
 
 def _u32(value: int) -> bytes:

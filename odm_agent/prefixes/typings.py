@@ -33,8 +33,7 @@ def sources(
     ours = {local.address for local in host.addresses if local.ours}
     rows: dict[IPAddress, SourceRow] = {}
     for local in host.addresses:
-        if local.broadcast is not None:
-            rows[local.broadcast] = SourceRow(broadcast=True)
+        rows |= dict.fromkeys(local.broadcasts, SourceRow(broadcast=True))
     for local in host.addresses:
         span = table.span_of(local.address)
         if span is None:

@@ -216,10 +216,10 @@ class World(RuleBasedStateMachine):
     @rule(address=st.sampled_from(FOREIGN), name=st.sampled_from(("lo", *LINKS)))
     def add_foreign_address(self, address: IPAddress, name: str) -> None:
         if name in self.kernel.links:
-            broadcast = IPv4Address("10.0.0.255") if address.version == 4 else None
+            broadcasts = (IPv4Address("10.0.0.255"),) if address.version == 4 else ()
             length = 24 if address.version == 4 else 64
             self.kernel.add_foreign(
-                LocalAddress(address, length, name, ours=False, broadcast=broadcast)
+                LocalAddress(address, length, name, ours=False, broadcasts=broadcasts)
             )
 
     @rule(id_=st.integers(1, len(PREFIXES)), name=st.sampled_from(("lo", *LINKS)))

@@ -168,6 +168,41 @@ def test_N4_broadcasts_are_sent_as_by_a_program_of_no_class(
             assert typed == plain
 
 
+#: An address on w0, and a broadcast address that the kernel makes of it, whatever else is set.
+SUBNETS: Final = {
+    "none is set": ("198.18.7.1/24", "198.18.7.255"),
+    "another one is set": ("198.18.8.1/24 broadcast 198.18.8.254", "198.18.8.255"),
+    "the other one": ("198.18.8.1/24 broadcast 198.18.8.254", "198.18.8.254"),
+    "all hosts are set, as some DHCP servers have it": (
+        "198.18.9.1/24 broadcast 255.255.255.255",
+        "198.18.9.255",
+    ),
+    "it is the peer's subnet": ("198.18.10.1 peer 198.18.11.2/24", "198.18.11.255"),
+}
+
+
+@pytest.mark.parametrize("name", SUBNETS)
+def test_N4_broadcasts_of_a_subnet_are_sent_so_whatever_is_set(
+    world: World, captures: Captures, name: str
+) -> None:
+    added, to = SUBNETS[name]
+    world.site.host.ip("address", "add", *added.split(), "dev", "w0")
+    try:
+        world.agent.reload()
+
+        def send(sock: socket.socket) -> None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.sendto(b"x", (to, PORT))
+
+        plain, typed = (
+            _sent(world, captures, place, Family.IPV4, to, send) for place in (PLAIN, OF["A"])
+        )
+        assert plain, "the control"
+        assert typed == plain
+    finally:
+        world.site.host.ip("address", "delete", added.split()[0], "dev", "w0")
+
+
 @pytest.mark.parametrize("place", ["every", "strict"])
 def test_N4_datagram_to_a_group_that_would_be_lost_on_lo_is_refused(
     world: World, captures: Captures, place: str

@@ -354,7 +354,11 @@ def test_broadcast_addresses_are_known_as_such() -> None:
     host = Host()
     host.kernel.add_foreign(
         LocalAddress(
-            IPv4Address("192.0.2.1"), 24, "eth0", ours=False, broadcast=IPv4Address("192.0.2.255")
+            IPv4Address("192.0.2.1"),
+            24,
+            "eth0",
+            ours=False,
+            broadcasts=(IPv4Address("192.0.2.255"),),
         )
     )
     host.settle()

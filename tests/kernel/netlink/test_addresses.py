@@ -122,9 +122,10 @@ def test_foreign_addresses_are_read_with_their_broadcast(kernel: LabKernel, host
     host.ip("address", "add", "203.0.113.5/26", "broadcast", "203.0.113.62", "dev", "w1")
     host.ip("address", "add", "10.9.0.1", "peer", "10.9.0.2", "dev", "w1")
     found = {local.address: local for local in kernel.read().addresses}
-    assert found[ip_address("192.0.2.10")].broadcast == IPv4Address("192.0.2.255")
-    assert found[ip_address("203.0.113.5")].broadcast == IPv4Address("203.0.113.62")
-    assert found[ip_address("10.9.0.1")].broadcast is None
+    assert found[ip_address("192.0.2.10")].broadcasts == (IPv4Address("192.0.2.255"),)
+    both = (IPv4Address("203.0.113.62"), IPv4Address("203.0.113.63"))
+    assert found[ip_address("203.0.113.5")].broadcasts == both
+    assert found[ip_address("10.9.0.1")].broadcasts == ()
     assert ip_address("10.9.0.2") not in found
     assert not any(local.ours for local in found.values())
 

@@ -11,7 +11,7 @@ static __always_inline struct odm_decision odm_narrow(const struct odm_call *cal
 
 	if (d.verdict == ODM_REFUSE)
 		return d;
-	offer = odm_offer_for(call, any_ip);
+	offer = odm_offer_for(call, any_ip, true);
 	if (!offer.prefix)
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_NO_ADDRESS, call->type);
 	*addr = odm_offered(call, &offer, any_ip);
@@ -78,6 +78,7 @@ odm_note_bound(struct odm_call *call, const struct odm_addr *addr, struct odm_de
 			return cap;
 	}
 	call->sock->flags |= ODM_SOCKET_BOUND;
+	odm_begin_lifetime(call->lifetime, addr);
 	return d;
 }
 

@@ -33,6 +33,9 @@ static __always_inline struct odm_slot *odm_marked_slot(const struct odm_call *c
 				    !odm_stays_free(call->sk, prefix)))
 		return NULL;
 	slot = odm_may_mark(call, prefix->mark) ? odm_first(prefix) : NULL;
+	if (slot && odm_has_ended(call->lifetime) &&
+	    odm_same_addr(&slot->addr, &call->lifetime->addr))
+		return NULL; /* the socket has had it for as long as it asked */
 	if (slot && offer->index != ODM_POOL_FIRST(odm_pool_of(prefix)) &&
 	    !odm_lease_open(slot->lease))
 		return NULL; /* over, and the agent has not yet led the mark elsewhere */
@@ -115,7 +118,7 @@ static __always_inline struct odm_offer odm_wanted(const struct odm_call *call,
 	*d = call->type ? odm_check_want(call) : odm_untyped(call);
 	if (!call->type || d->verdict == ODM_REFUSE)
 		return offer;
-	offer = odm_offer_for(call, odm_binds_any_ip(call));
+	offer = odm_offer_for(call, odm_binds_any_ip(call), true);
 	if (!offer.prefix)
 		*d = odm_without_address(call, ODM_R_NO_ADDRESS);
 	return offer;
@@ -158,7 +161,12 @@ odm_serve(const struct odm_call *call, const struct odm_gift *gift, struct odm_d
 	} else if (d.verdict == ODM_ACCEPT && odm_is_any(&gift->addr)) {
 		odm_release_source(call);
 	}
-	return d.verdict == ODM_ASSIGN ? odm_give(call, gift, d) : d;
+	if (d.verdict != ODM_ASSIGN)
+		return d;
+	d = odm_give(call, gift, d);
+	if (d.verdict == ODM_ASSIGN)
+		odm_begin_lifetime(call->lifetime, &gift->addr);
+	return d;
 }
 
 /* A caller of no class: nothing that was given to the socket in a class may hold it up. */

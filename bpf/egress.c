@@ -199,7 +199,7 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 
 /* Count what leaves from a typed address; false: it may not, since the address's hard budget is used up. */
 static __always_inline bool odm_account(struct __sk_buff *skb, u16 class_id,
-					struct odm_source source)
+					const struct odm_addr *addr, struct odm_source source)
 {
 	u32 index = odm_usage_index(class_id, source.type), weight = odm_packet_weight(skb);
 	struct odm_traffic *traffic;
@@ -208,6 +208,7 @@ static __always_inline bool odm_account(struct __sk_buff *skb, u16 class_id,
 		odm_count(class_id, ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type), ODM_H_EGRESS);
 		return false;
 	}
+	odm_spend_lifetime(skb->sk, addr, weight);
 	traffic = odm_traffic.lookup(&index);
 	if (traffic) { /* atomic: softirq may interrupt on this CPU */
 		__sync_fetch_and_add(&traffic->bytes, weight);
@@ -260,5 +261,5 @@ int odm_egress(struct __sk_buff *skb)
 	}
 	if (!source.type || odm_is_exempt_inline(&destination))
 		return 1; /* what is counted is what leaves the link from a typed address */
-	return odm_account(skb, cgroup.class_id, source);
+	return odm_account(skb, cgroup.class_id, &addr, source);
 }

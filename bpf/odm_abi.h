@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 6
+#define ODM_ABI_TAG 7
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -25,7 +25,8 @@
 #define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
 #define ODM_MAX_SPANS 4096
 #define ODM_MAX_LEASES 16384
-#define ODM_MAX_EVENTS 262144 /* bytes of events that are not read yet */
+#define ODM_MAX_EVENTS 262144                      /* bytes of events that are not read yet */
+#define ODM_MAX_LIFETIME_BYTES 1000000000000000000 /* that a socket may ask for */
 #define ODM_MAX_CGROUPS 16384
 #define ODM_MAX_DEPTH 32     /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_ASKED 131072 /* questions to UDP servers; each class has its share */
@@ -106,7 +107,8 @@ enum odm_reason {
 	ODM_R_UPLINK = 21,          /* REFUSE: on its way out by another uplink than its own */
 	ODM_R_UNDECIDED = 22, /* REFUSE: only the agent can tell the cgroup's class, and hasn't */
 	ODM_R_ENDED = 23,     /* REFUSE: the address's time, or its hard budget, is over */
-	ODM_REASONS = 24,
+	ODM_R_LIFETIME = 24,  /* REFUSE: the class's addresses do not live as long as was asked */
+	ODM_REASONS = 25,
 };
 
 enum odm_hook {
@@ -158,7 +160,7 @@ struct odm_settings {
 	__u32 zero;            /* 0, which the verifier can't know (odm_blur.h) */
 	__u64 patterns;    /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
 	__u32 asked_share; /* places of each class in odm_asked_slots; a power of 2 */
-	__u32 room[1];
+	__u32 nonlocal_bind; /* 1: IPv6 sockets can be bound to addresses that no interface has */
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 
@@ -195,6 +197,13 @@ struct odm_cap {
 	__u64 room;
 };
 _Static_assert(sizeof(struct odm_cap) == 32, "odm_cap");
+
+/* odm_limits[class id * ODM_TYPES + type]: how long an address may live in a class (0: no limit). */
+struct odm_limit {
+	__u64 longest_ns;
+	__u64 bytes; /* sent from it, at most */
+};
+_Static_assert(sizeof(struct odm_limit) == 16, "odm_limit");
 
 /* odm_usage[class id * ODM_TYPES + type]: how much of it the class has now. */
 struct odm_usage {
@@ -390,7 +399,7 @@ _Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
 
 /*
  * A pool is odm_slots[first .. first + size - 1]; size 0: nothing to hand out. The first
- * `configured` addresses exist on an interface, the rest need FREEBIND (IPv6).
+ * `configured` addresses exist on an interface, the rest, but for some spares, need FREEBIND (IPv6).
  */
 #define ODM_POOL_FIRST(pool) ((__u32)(pool))
 #define ODM_POOL_SIZE(pool) ((__u32)((pool) >> 32) & 0xffffu)
@@ -401,14 +410,21 @@ struct odm_prefix {
 	__u8 type;
 	__u8 family;
 	__u16 spares; /* how many of the pool, its last ones, wait until the others' leases are over */
-	__u32 ifindex; /* the uplink; kept while there is nothing to hand out */
-	__u32 mark;    /* 0: none */
-	__u32 pad2;
-	__u64 pool;     /* ODM_POOL_*: one word, so that a change of pool is seen whole */
-	__u64 fresh[2]; /* the key of odm_fresh.h; 0: sockets share addresses */
+	__u32 ifindex;           /* the uplink; kept while there is nothing to hand out */
+	__u32 mark;              /* 0: none */
+	__u32 configured_spares; /* how many of the spares, the first ones, exist on an interface */
+	__u64 pool;              /* ODM_POOL_*: one word, so that a change of pool is seen whole */
+	__u64 fresh[2];          /* the key of odm_fresh.h; 0: sockets share addresses */
 	__u64 room;
 };
 _Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
+
+/* odm_turns[prefix id]: IPv4 sockets that are to have addresses of their own take those of the pool in turn. */
+struct odm_turn {
+	struct bpf_spin_lock lock;
+	__u32 next;
+};
+_Static_assert(sizeof(struct odm_turn) == 8, "odm_turn");
 
 /* odm_choices[type * ODM_FAMILIES + family]: the prefixes that serve it, the best first. */
 struct odm_choice {
@@ -426,6 +442,7 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_SUBFLOW 0x20  /* of an MPTCP socket: never released by a user */
 #define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
 #define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, which stays on it */
+#define ODM_SOCKET_ENDING 0x100  /* it has a lifetime of its own (odm_lifetimes) */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */
@@ -453,6 +470,38 @@ struct odm_socket {
 	__u64 room[2];
 };
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
+
+/*
+ * The option's value in full: `value` is that of IPV6_ADDR_PREFERENCES. A set that ends before `seconds_left` is
+ * whole, one of `value` alone asks for no lifetime; what is left is for reading.
+ */
+struct odm_option {
+	__u32 value;
+	__u32 seconds;      /* so long an address serves the socket; 0: no end */
+	__u64 bytes;        /* so many are sent from it; 0: no end */
+	__u32 seconds_left; /* of the address that the socket has, rounded up */
+	__u32 pad;
+	__u64 bytes_left;
+};
+_Static_assert(sizeof(struct odm_option) == 32, "odm_option");
+
+#define ODM_OPTION_SET_SIZE 16 /* up to `seconds_left` */
+
+/*
+ * odm_lifetimes: for how long, and for how many bytes, a socket that asked for this is given the same address. Only
+ * such a socket has one. When it is over, the next connect or datagram is given another address.
+ */
+struct odm_lifetime {
+	__u64 length_ns; /* 0: no end */
+	__u64 budget;    /* bytes; 0: no end */
+	__u64 ends_ns;   /* boot time; of `addr`, as is `bytes` */
+	__u64 bytes;
+	struct odm_addr addr; /* that it was given; the wildcard: none yet */
+	__u32 turn;           /* how many of its own it has had before */
+	__u32 pad;
+	__u64 room;
+};
+_Static_assert(sizeof(struct odm_lifetime) == 64, "odm_lifetime");
 
 /* What the census (an iterator over socket storage) tells of a socket. */
 struct odm_census {

@@ -24,4 +24,7 @@ static __always_inline struct odm_decision odm_blur(struct odm_decision d, u32 z
 	return d;
 }
 
+/* The compiler would count a loop down from where it ends, which the verifier can't follow. */
+#define ODM_KEEP_COUNT(i) asm volatile("" : "+r"(i))
+
 #endif

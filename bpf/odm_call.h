@@ -8,8 +8,9 @@ struct odm_call {
 	void *ctx; /* of the hook */
 	struct bpf_sock *sk;
 	const struct odm_settings *settings;
-	struct odm_class *class; /* the caller's */
-	struct odm_socket *sock; /* NULL: it never asked for anything */
+	struct odm_class *class;       /* the caller's */
+	struct odm_socket *sock;       /* NULL: it never asked for anything */
+	struct odm_lifetime *lifetime; /* that the socket asked for; NULL: none */
 	__u16 class_id;
 	__u8 hook;   /* enum odm_hook */
 	__u8 family; /* enum odm_family, of the address that the call is about */
@@ -37,6 +38,8 @@ static __always_inline bool odm_begin(struct odm_call *call, struct odm_cgroup c
 	call->sock = odm_socket_of(call->sk);
 	call->asked = call->sock ? call->sock->type : 0;
 	call->type = call->asked;
+	if (call->asked && call->sock->flags & ODM_SOCKET_ENDING)
+		call->lifetime = odm_lifetime_of(call->sk);
 	if (!call->type)
 		call->type = odm_default_of(call->class, cgroup);
 	return true;
@@ -72,14 +75,20 @@ static __always_inline __u8 odm_why_not(__u16 class_id)
 	return class_id == ODM_UNDECIDED_CLASS ? ODM_R_UNDECIDED : ODM_R_CLASS;
 }
 
-/* Can the caller's socket be bound to addresses that no interface has? */
+/*
+ * Can the caller's socket be bound to addresses that no interface has? Where the host allows it to all (nonlocal_bind),
+ * a connected UDP socket that has its type by default is not, since it would keep its source for ever.
+ */
 static __always_inline bool odm_binds_any_ip(const struct odm_call *call)
 {
-	return call->family == ODM_IPV4 || (call->sock && call->sock->flags & ODM_SOCKET_FREEBIND);
+	if (call->family == ODM_IPV4 || (call->sock && call->sock->flags & ODM_SOCKET_FREEBIND))
+		return true;
+	return call->settings->nonlocal_bind && (call->asked || call->sk->protocol == IPPROTO_TCP);
 }
 
-/* What there is of the type that the socket wants. */
-static __always_inline struct odm_offer odm_offer_for(const struct odm_call *call, bool any_ip)
+/* What there is of the type that the socket wants. `keeps`: what it is given stays with the socket. */
+static __always_inline struct odm_offer odm_offer_for(const struct odm_call *call, bool any_ip,
+						      bool keeps)
 {
 	struct odm_wish wish = {
 		.ifindex = call->sk->bound_dev_if,
@@ -88,6 +97,10 @@ static __always_inline struct odm_offer odm_offer_for(const struct odm_call *cal
 		.any_ip = any_ip,
 	};
 
+	if (!keeps && call->family == ODM_IPV4)
+		wish.cookie = odm_cookie(call->ctx);
+	if (odm_has_ended(call->lifetime))
+		wish.avoid = call->lifetime->addr;
 	return odm_offer_of(&wish);
 }
 
@@ -96,6 +109,16 @@ static __always_inline bool odm_has_own(const struct odm_call *call,
 					const struct odm_prefix *prefix, bool any_ip)
 {
 	return prefix->fresh[0] && any_ip && call->family == ODM_IPV6;
+}
+
+/* What the socket's own address is made of: its cookie, and which of its addresses it is. */
+static __always_inline u64 odm_own_number(const struct odm_call *call)
+{
+	u64 turn = 0;
+
+	if (call->lifetime)
+		turn = call->lifetime->turn + odm_has_ended(call->lifetime);
+	return odm_cookie(call->ctx) ^ turn << ODM_TURN_SHIFT;
 }
 
 /* The address that is offered: that of the slot, or one of the socket's own. */
@@ -107,7 +130,7 @@ static __always_inline struct odm_addr odm_offered(const struct odm_call *call,
 
 	if (!odm_has_own(call, offer->prefix, any_ip))
 		return addr;
-	id = odm_fresh_id(key, odm_cookie(call->ctx));
+	id = odm_fresh_id(key, odm_own_number(call));
 	addr.w[2] = bpf_htonl(id >> 32);
 	addr.w[3] = bpf_htonl(id);
 	return addr;

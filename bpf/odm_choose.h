@@ -3,8 +3,13 @@
 #ifndef ODM_CHOOSE_H
 #define ODM_CHOOSE_H
 
-/* How many slots of a pool are looked at for one that is open: all that can have leases of their own. */
-#define ODM_MAX_TRIES 32
+/*
+ * How many slots of a pool are looked at for one that is open: of those that are as good as the other, and of the
+ * spares. An on-link pool is no larger than the first; where a larger one has so many in a row that are over, a
+ * spare has been waiting for that.
+ */
+#define ODM_MAX_EQUAL 256
+#define ODM_MAX_SPARES 64
 
 /* The pool as one word, read once: the agent may put another in its place at any moment. */
 static __always_inline u64 odm_pool_of(const struct odm_prefix *prefix)
@@ -12,47 +17,120 @@ static __always_inline u64 odm_pool_of(const struct odm_prefix *prefix)
 	return *(const volatile u64 *)&prefix->pool;
 }
 
-/*
- * How many of a pool's addresses serve: all, or where each must exist (IPv6 without FREEBIND) only
- * the configured ones.
- */
-static __always_inline u32 odm_serving(u64 pool, bool any_ip)
+/* The part of a pool that serves a socket, as slots: `equal` from `first`, and if all are over `spares` more. */
+struct odm_part {
+	u32 first;
+	u32 equal;
+	u32 first_spare;
+	u32 spares;
+};
+
+/* All of a pool, or where each address must exist (IPv6 without FREEBIND) only the configured ones. */
+static __always_inline struct odm_part odm_part_of(const struct odm_prefix *prefix, bool any_ip)
 {
-	return any_ip ? ODM_POOL_SIZE(pool) : ODM_POOL_CONFIGURED(pool);
+	u64 pool = odm_pool_of(prefix);
+	u32 size = ODM_POOL_SIZE(pool), spares = prefix->spares;
+	u32 current = spares < size ? size - spares : 0;
+
+	return (struct odm_part){
+		.first = ODM_POOL_FIRST(pool),
+		.equal = any_ip ? current : ODM_POOL_CONFIGURED(pool),
+		.first_spare = ODM_POOL_FIRST(pool) + current,
+		.spares = any_ip ? spares : prefix->configured_spares,
+	};
 }
 
-/* Of which prefix is a slot wanted, and may it be one that no interface has? */
-struct odm_search {
-	u32 prefix_id;
-	u32 any_ip;
+/* Is a slot one to be given, and not the address `avoid`? */
+struct odm_candidate {
+	struct odm_addr avoid;
+	u32 index;
 };
+
+ODM_FUNCTION(6, int, odm_is_candidate, struct odm_candidate);
+int odm_is_candidate_body(const struct odm_candidate *candidate)
+{
+	struct odm_slot *slot;
+	u32 index;
+
+	if (!candidate)
+		return 0;
+	index = candidate->index;
+	slot = odm_slots.lookup(&index);
+	return slot && odm_lease_open(slot->lease) &&
+	       !odm_same_addr(&slot->addr, &candidate->avoid);
+}
+
+/* Of which prefix is a slot wanted, and how does the socket come by it? */
+struct odm_search {
+	struct odm_addr avoid; /* an address that it is not given any more */
+	u64 cookie;
+	u32 prefix_id;
+	u32 any_ip; /* it may be one that no interface has */
+};
+
+/* The next turn in a prefix's pool. */
+static __always_inline u32 odm_next_turn(u32 prefix_id)
+{
+	struct odm_turn *turn = odm_turns.lookup(&prefix_id);
+	u32 next;
+
+	if (!turn)
+		return 0;
+	bpf_spin_lock(&turn->lock);
+	next = turn->next++;
+	bpf_spin_unlock(&turn->lock);
+	return next;
+}
+
+/*
+ * Where among so many slots a socket starts: anywhere, since one is as good as the other. But where sockets have
+ * addresses of their own and share none while there is another (IPv4), each takes the next one; or always the same,
+ * if its address is not kept with it (`cookie`).
+ */
+static __always_inline u32 odm_start(const struct odm_search *search,
+				     const struct odm_prefix *prefix, u32 among)
+{
+	u64 key[2] = { prefix->fresh[0], prefix->fresh[1] };
+	u32 from;
+
+	if (among < 2)
+		return 0;
+	if (!key[0] || prefix->family != ODM_IPV4)
+		from = bpf_get_prandom_u32();
+	else if (search->cookie)
+		from = odm_fresh_id(key, search->cookie);
+	else
+		from = odm_next_turn(search->prefix_id);
+	return from % among;
+}
 
 /*
  * A slot of a prefix whose lease is open: any of those that are as good as the other, else the first spare.
  * The slot's index, or -1.
  */
-static __always_inline int odm_open_slot_inline(const struct odm_prefix *prefix, bool any_ip)
+static __always_inline int odm_open_slot_inline(const struct odm_search *search,
+						const struct odm_prefix *prefix)
 {
-	u64 pool = odm_pool_of(prefix);
-	u32 among = odm_serving(pool, any_ip), spares = prefix->spares, start = 0, i, index;
-	u32 equal = spares < among ? among - spares : 0;
-	struct odm_slot *slot;
+	struct odm_candidate candidate = { .avoid = search->avoid };
+	struct odm_part part = odm_part_of(prefix, search->any_ip);
+	u32 start = odm_start(search, prefix, part.equal), i;
 
-	if (equal > 1)
-		start = bpf_get_prandom_u32() % equal;
-	for (i = 0; i < ODM_MAX_TRIES; i++) {
-		if (i >= among)
+	for (i = 0; i < ODM_MAX_EQUAL; i++) {
+		ODM_KEEP_COUNT(i);
+		if (i >= part.equal)
 			break;
-		index = i;
-		if (i < equal) {
-			index += start;
-			if (index >= equal)
-				index -= equal;
-		}
-		index += ODM_POOL_FIRST(pool);
-		slot = odm_slots.lookup(&index);
-		if (slot && odm_lease_open(slot->lease))
-			return index;
+		candidate.index = start + i < part.equal ? start + i : start + i - part.equal;
+		candidate.index += part.first;
+		if (odm_is_candidate(&candidate))
+			return candidate.index;
+	}
+	for (i = 0; i < ODM_MAX_SPARES; i++) {
+		ODM_KEEP_COUNT(i);
+		if (i >= part.spares)
+			break;
+		candidate.index = part.first_spare + i;
+		if (odm_is_candidate(&candidate))
+			return candidate.index;
 	}
 	return -1;
 }
@@ -67,11 +145,13 @@ int odm_open_slot_body(const struct odm_search *search)
 		return -1;
 	id = search->prefix_id;
 	prefix = odm_prefixes.lookup(&id);
-	return prefix ? odm_open_slot_inline(prefix, search->any_ip) : -1;
+	return prefix ? odm_open_slot_inline(search, prefix) : -1;
 }
 
 /* What a socket wants. `ifindex`: its own device, 0 if it is bound to none. */
 struct odm_wish {
+	struct odm_addr avoid; /* an address that it is not given any more */
+	u64 cookie;            /* of a socket that does not keep what it is given */
 	u32 ifindex;
 	u8 type;
 	u8 family;
@@ -104,6 +184,8 @@ u64 odm_choose_body(const struct odm_wish *wish)
 			continue;
 		search.prefix_id = id;
 		search.any_ip = wish->any_ip;
+		search.cookie = wish->cookie;
+		search.avoid = wish->avoid;
 		slot = odm_open_slot(&search);
 		if (slot >= 0)
 			return (u64)id << 32 | (u32)slot;

@@ -8,6 +8,9 @@
 #ifndef ODM_FRESH_H
 #define ODM_FRESH_H
 
+/* Bits of a cookie: above them stands how many addresses the socket has had, so that no two numbers are the same. */
+#define ODM_TURN_SHIFT 40
+
 #define ODM_ROTATE(x, by) ((x) << (by) | (x) >> (64 - (by)))
 
 #define ODM_SIP_ROUND(v0, v1, v2, v3)                                                              \

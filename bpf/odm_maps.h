@@ -72,6 +72,9 @@ ODM_MAP("array", u32, struct odm_meter, odm_meters, ODM_MAX_LEASES, 0);
 /* class and type -> what was sent. Hooks write; agent reads. */
 ODM_MAP("percpu_array", u32, struct odm_traffic, odm_traffic, ODM_MAX_CLASSES *ODM_TYPES, 0);
 
+/* prefix id -> whose turn it is in its pool. Hooks only. */
+ODM_MAP("array", u32, struct odm_turn, odm_turns, ODM_MAX_PREFIXES, 0);
+
 /* type and family -> prefixes, the best first. */
 ODM_MAP("array", u32, struct odm_choice, odm_choices, ODM_TYPES *ODM_FAMILIES, 0);
 
@@ -94,6 +97,9 @@ ODM_MAP("array", u32, struct odm_asked_turn, odm_asked_turns, ODM_MAX_CLASSES, 0
 
 /* class and type -> what it may have at most. */
 ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);
+
+/* class and type -> how long its addresses may live. */
+ODM_MAP("array", u32, struct odm_limit, odm_limits, ODM_MAX_CLASSES *ODM_TYPES, 0);
 
 /* class and type -> what it has. Hooks write, each row under its lock; agent reads. */
 ODM_MAP("array", u32, struct odm_usage, odm_usage, ODM_MAX_CLASSES *ODM_TYPES, 0);
@@ -132,5 +138,11 @@ ODM_MAP("percpu_array", u32, u64, odm_missed, ODM_MISSED, 0);
  * listener's (CLONE).
  */
 ODM_MAP("sk_storage", int, struct odm_socket, odm_sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+
+/* Socket -> the lifetime that it asked for, and what became of it. Hooks only. Made only for those. */
+ODM_MAP("sk_storage", int, struct odm_lifetime, odm_lifetimes, 0, BPF_F_NO_PREALLOC);
+
+/* 0 -> how many lifetimes were ever asked for. Hooks only. While it is 0 nobody looks for one. */
+ODM_MAP("array", u32, u64, odm_lifetimes_asked, 1, 0);
 
 #endif

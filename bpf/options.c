@@ -47,6 +47,22 @@ static __always_inline int odm_leave_to_kernel(struct bpf_sockopt *ctx)
 	return 1;
 }
 
+/* What a set asks for beside the type; a fixed address is for ever, and nothing ends without a type. */
+static __always_inline bool odm_read_lifetime(const struct bpf_sockopt *ctx, u8 type,
+					      struct odm_lifetime *wanted)
+{
+	const struct odm_option *option = ctx->optval;
+
+	if (ctx->optlen < ODM_OPTION_SET_SIZE ||
+	    (void *)option + ODM_OPTION_SET_SIZE > ctx->optval_end)
+		return true; /* the type alone */
+	wanted->length_ns = option->seconds * 1000000000ULL;
+	wanted->budget = option->bytes;
+	if (wanted->budget > ODM_MAX_LIFETIME_BYTES)
+		return false;
+	return !(wanted->length_ns || wanted->budget) || type > ODM_FIXED;
+}
+
 /* May the caller ask for this? Everything is checked before anything is stored. */
 static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
 							     u32 value)
@@ -63,14 +79,16 @@ static __always_inline struct odm_decision odm_check_request(const struct odm_cl
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ACCEPTED_OPTION, type);
 }
 
-/* Keep the type with the socket, and who asked. */
-static __always_inline bool odm_store_type(struct bpf_sock *sk, u8 type, u16 class_id)
+/* Keep type and lifetime with the socket, and who asked. */
+static __always_inline bool odm_store_request(struct bpf_sock *sk, u8 type, u16 class_id,
+					      const struct odm_lifetime *wanted)
 {
 	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
 
-	if (sock)
-		sock->type = type;
-	return sock;
+	if (!sock || !odm_store_lifetime(sk, sock, wanted))
+		return false;
+	sock->type = type;
+	return true;
 }
 
 /*
@@ -86,11 +104,11 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 	struct odm_offer offer;
 	u64 pool;
 
-	if (!odm_kernel_has_option(sk) || (void *)(optval + 1) > ctx->optval_end) {
+	if (sk->family != AF_INET6 || (void *)(optval + 1) > ctx->optval_end) {
 		ctx->optlen = -1;
 		return;
 	}
-	if (flags) {
+	if (flags && odm_kernel_has_option(sk)) {
 		*optval = flags;
 		return;
 	}
@@ -99,7 +117,8 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 	sock = odm_sockets.sk_storage_get(sk, 0, 0);
 	pool = offer.prefix ? odm_pool_of(offer.prefix) : 0;
 	if (!sock || !offer.prefix ||
-	    (ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) && !offer.prefix->fresh[0])) {
+	    (ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) + offer.prefix->configured_spares &&
+	     !offer.prefix->fresh[0])) {
 		ctx->optlen = -1;
 		return;
 	}
@@ -115,6 +134,8 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 
 	if (sock && sock->type) {
 		sock->type = 0;
+		sock->flags &= ~ODM_SOCKET_ENDING;
+		odm_lifetimes.sk_storage_delete(sk);
 		if (!odm_kernel_has_option(sk)) {
 			ctx->optlen = -1;
 			return 1;
@@ -126,6 +147,7 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
 	struct odm_call call = { .ctx = ctx, .sk = sk, .hook = ODM_H_SETSOCKOPT };
+	struct odm_lifetime wanted = {};
 	struct odm_decision d, cap;
 	u8 reason;
 
@@ -137,13 +159,21 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	if (!call.class || call.class->mode == ODM_MODE_OFF)
 		return odm_leave_to_kernel(ctx); /* off: as without us */
 	d = odm_check_request(call.class, value);
+	if (d.verdict == ODM_ACCEPT && !odm_read_lifetime(ctx, d.type, &wanted))
+		d = ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FIELD, d.type);
+	if (d.verdict == ODM_ACCEPT) {
+		reason = odm_limit_lifetime(&wanted, call.class_id, d.type);
+		cap = odm_exceeds(&call, reason, d.type);
+		if (cap.verdict == ODM_REFUSE)
+			d = cap;
+	}
 	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED) {
 		reason = odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST);
 		cap = odm_exceeds(&call, reason, d.type);
 		if (cap.verdict == ODM_REFUSE)
 			d = cap;
 	}
-	if (d.verdict == ODM_ACCEPT && !odm_store_type(sk, d.type, call.class_id))
+	if (d.verdict == ODM_ACCEPT && !odm_store_request(sk, d.type, call.class_id, &wanted))
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
 	if (!odm_end(&call, d))
 		return 0;
@@ -234,6 +264,28 @@ static __always_inline bool odm_holds_for_caller(void)
 	return cgroup.class_id && class && class->mode != ODM_MODE_OFF;
 }
 
+/* What was asked for beside the type, and what is left of it; false: the caller has no room for that. */
+static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
+					       const struct odm_socket *sock)
+{
+	struct odm_option *option = ctx->optval;
+	struct odm_lifetime none = {}, *own = NULL;
+	u64 now = bpf_ktime_get_boot_ns();
+
+	if ((void *)(option + 1) > ctx->optval_end)
+		return false;
+	if (sock->flags & ODM_SOCKET_ENDING)
+		own = odm_lifetimes.sk_storage_get(sk, 0, 0);
+	if (!own)
+		own = &none;
+	option->seconds = own->length_ns / 1000000000;
+	option->bytes = own->budget;
+	option->seconds_left = (odm_left(own->ends_ns, now) + 999999999) / 1000000000;
+	option->pad = 0;
+	option->bytes_left = odm_left(own->budget, own->bytes);
+	return true;
+}
+
 /* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */
 int odm_getsockopt(struct bpf_sockopt *ctx)
 {
@@ -256,6 +308,6 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 	else
 		ctx->retval = 0;
 	*optval = flags | ((u32)sock->type << ODM_FIELD_SHIFT);
-	ctx->optlen = 4;
+	ctx->optlen = odm_write_lifetime(ctx, sk, sock) ? sizeof(struct odm_option) : 4;
 	return 1;
 }

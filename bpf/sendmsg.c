@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* sendto() and sendmsg() of UDP: each datagram of an unconnected socket leaves from its type. */
 
-/* The kernel checks nothing of what is written here for IPv6: only addresses that exist. */
+/* The kernel checks nothing of what is written here for IPv6. A pool has what is local, if only by a route. */
 static __always_inline struct odm_decision odm_send_from_type(const struct odm_call *call,
 							      struct odm_addr *source)
 {
-	struct odm_offer offer = odm_offer_for(call, call->asked);
+	struct odm_offer offer = odm_offer_for(call, true, false);
 
 	if (!offer.prefix)
 		return odm_without_address(call, ODM_R_NO_ADDRESS);
-	*source = odm_offered(call, &offer, call->asked);
+	*source = odm_offered(call, &offer, true);
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_REWRITTEN, call->type);
 }
 
@@ -76,6 +76,8 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 		cap = odm_reserve_source(call, source, d.type, ODM_HELD_BY_USER);
 		if (cap.verdict == ODM_REFUSE)
 			d = cap;
+		else if (d.verdict == ODM_ASSIGN)
+			odm_begin_lifetime(call->lifetime, source);
 	}
 	return odm_end(call, d);
 }

@@ -9,19 +9,36 @@ or on a socket of one's own, before it connects, binds or sends:
 
     client.set_type(sock, AddressType.FIXED)
 
+An application that wants its address to change says how long it keeps one (RFC 8653, section 5):
+
+    client.set_type(sock, AddressType.SESSION_LASTING, Lifetime(seconds=3600, bytes=10**9))
+
 Errors are OSErrors, as from any socket call: `NotSupported` where no agent enforces types,
-PermissionError (EACCES) where the application's class may not use the type; later, at `connect`,
+PermissionError (EACCES) where the application's class may not use the type, EDQUOT where its
+addresses do not live as long as was asked; later, at `connect`,
 `bind` or `sendto`, EADDRNOTAVAIL if no address of the type exists.
 """
 
 import errno
 import socket
+import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from odm_agent.core.model import AddressType
 
-__all__ = ["AddressType", "NotSupported", "connect", "get_type", "set_type", "supported"]
+__all__ = [
+    "AddressType",
+    "Lifetime",
+    "NotSupported",
+    "connect",
+    "get_lifetime",
+    "get_type",
+    "lifetime_left",
+    "set_type",
+    "supported",
+]
 
 #: IPV6_ADDR_PREFERENCES (RFC 5014), at level IPPROTO_IPV6 on IPv4 and MPTCP sockets too.
 SOCKOPT: Final = 72
@@ -30,6 +47,11 @@ TYPE_SHIFT: Final = 16
 TYPE_MASK: Final = 0x0007_0000
 #: RFC 5014's own bits, which a type overrides.
 RFC5014_MASK: Final = 0x0000_0FFF
+
+#: The option's value with a lifetime: value, seconds, bytes; and what is read: seconds left, bytes
+#: left of the address that the socket has.
+_REQUEST: Final = struct.Struct("=IIQ")
+_ANSWER: Final = struct.Struct("=IIQI4xQ")
 
 # How a kernel without the option for this kind of socket says so.
 _UNKNOWN: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
@@ -43,6 +65,18 @@ class NotSupported(OSError):
             errno.ENOTSUP,
             "address types are not supported here (no odm-agent enforces them for this socket)",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long (seconds), and for how many IP bytes that it sends, a socket keeps an address.
+
+    None: without end. When it is over a connection goes on, and the next connect or datagram is
+    given another address, or EADDRNOTAVAIL if there is none.
+    """
+
+    seconds: int | None = None
+    bytes: int | None = None
 
 
 def _read(sock: socket.socket) -> int:
@@ -60,15 +94,60 @@ def get_type(sock: socket.socket) -> AddressType:
     return AddressType((_read(sock) & TYPE_MASK) >> TYPE_SHIFT)
 
 
-def set_type(sock: socket.socket, type: AddressType) -> None:
+def get_lifetime(sock: socket.socket) -> Lifetime | None:
+    """The lifetime that the socket asked for, or has by its class; None: its address has no end."""
+    answer = _read_lifetime(sock)
+    asked = answer and Lifetime(answer[1] or None, answer[2] or None)
+    return None if asked == Lifetime() else asked
+
+
+def lifetime_left(sock: socket.socket) -> Lifetime | None:
+    """What is left of it, of the address that the socket has now; None as `get_lifetime`."""
+    answer, asked = _read_lifetime(sock), get_lifetime(sock)
+    if answer is None or asked is None:
+        return None
+    return Lifetime(
+        None if asked.seconds is None else answer[3], None if asked.bytes is None else answer[4]
+    )
+
+
+def _read_lifetime(sock: socket.socket) -> tuple[int, int, int, int, int] | None:
+    """Value, seconds, bytes, seconds left, bytes left; None: nobody tells."""
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_IPV6, SOCKOPT, _ANSWER.size)
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return None
+        raise
+    return _ANSWER.unpack(raw) if len(raw) == _ANSWER.size else None
+
+
+def _request(type: AddressType, lifetime: Lifetime | None) -> int | bytes:
+    """The option's value; OSError (EINVAL) if it can't be one."""
+    value = type << TYPE_SHIFT
+    if lifetime is None:
+        return value
+    seconds, bytes_ = lifetime.seconds, lifetime.bytes
+    if (
+        lifetime == Lifetime()
+        or (seconds is not None and not 0 < seconds < 2**32)
+        or (bytes_ is not None and not 0 < bytes_ < 2**64)
+    ):
+        raise OSError(errno.EINVAL, f"{lifetime} is no lifetime; name seconds, bytes or both")
+    return _REQUEST.pack(value, seconds or 0, bytes_ or 0)
+
+
+def set_type(sock: socket.socket, type: AddressType, lifetime: Lifetime | None = None) -> None:
     """Ask for a type and make sure that somebody heard it; holds for the next connect or bind.
 
-    UNSPECIFIED takes the request back, and the socket's RFC 5014 preferences with it.
-    Raises NotSupported, PermissionError (the class may not), or OSError as setsockopt(2).
+    UNSPECIFIED takes the request back, and the socket's RFC 5014 preferences with it. Without a
+    lifetime the socket has that of its class, if there is one.
+    Raises NotSupported, PermissionError (the class may not), or OSError as setsockopt(2): EDQUOT if
+    the class's addresses do not live so long, EINVAL if it is no lifetime, or a fixed address's.
     """
-    before = _read(sock)
+    wanted, before = _request(type, lifetime), _read(sock)
     try:
-        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, type << TYPE_SHIFT)
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, wanted)
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
@@ -78,6 +157,9 @@ def set_type(sock: socket.socket, type: AddressType) -> None:
     if get_type(sock) != type:
         # A kernel that dropped the type took the rest as "no preferences": put them back.
         sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before & RFC5014_MASK)
+        raise NotSupported
+    if lifetime is not None and _read_lifetime(sock) is None:  # an agent that knows no lifetimes
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before)
         raise NotSupported
 
 
@@ -108,6 +190,7 @@ def connect(
     *,
     timeout_s: float | None = None,
     fallback: bool = True,
+    lifetime: Lifetime | None = None,
 ) -> socket.socket:
     """Connect by TCP to (host, port) from an address of `type`; tries all of the host's addresses.
 
@@ -120,7 +203,7 @@ def connect(
         try:
             sock.settimeout(timeout_s)
             try:
-                set_type(sock, type)
+                set_type(sock, type, lifetime)
             except NotSupported:
                 if not fallback:
                     raise

@@ -47,6 +47,27 @@ enum odm_address_type {
 #define ODM_ON_NET 0x00080000u
 #define ODM_FRESH 0x00100000u
 
+/*
+ * How long, and for how many IP bytes that it sends, a socket is given the same address (RFC 8653, section 5). 0: no
+ * end. When it is over a connection goes on; the next connect() or datagram is given another address, or fails with
+ * EADDRNOTAVAIL if there is none.
+ */
+struct odm_lifetime {
+	uint32_t seconds;
+	uint64_t bytes;
+};
+
+/* The option's value with a lifetime. What is set ends before `seconds_left`; all of it can be read. */
+struct odm_option {
+	uint32_t value;
+	uint32_t seconds;
+	uint64_t bytes;
+	uint32_t seconds_left;
+	uint32_t pad;
+	uint64_t bytes_left;
+};
+#define ODM_OPTION_SET_SIZE 16
+
 /* True if the error means "nobody here knows the option", as a stock kernel says it. */
 static inline int odm_is_unsupported_(int error)
 {
@@ -76,6 +97,39 @@ static inline int odm_get_type(int fd)
 	if (odm_read_(fd, &value) == -1)
 		return -1;
 	return (int)((value & ODM_ON_DEMAND_MASK) >> ODM_ON_DEMAND_SHIFT);
+}
+
+/*
+ * The lifetime that the socket asked for, or has by its class, and what is left of it for the address that it has
+ * now; either pointer may be NULL. 1 if there is one, 0 if there is none (both are zeros then), or -1 with errno.
+ */
+static inline int odm_get_lifetime(int fd, struct odm_lifetime *asked, struct odm_lifetime *left)
+{
+	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
+	socklen_t size = sizeof(option);
+
+	if (getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, &size) == -1 &&
+	    !odm_is_unsupported_(errno))
+		return -1;
+	if (asked) {
+		asked->seconds = option.seconds;
+		asked->bytes = option.bytes;
+	}
+	if (left) {
+		left->seconds = option.seconds_left;
+		left->bytes = option.bytes_left;
+	}
+	return option.seconds || option.bytes;
+}
+
+/* Does anybody here know lifetimes? For a socket whose type was heard. */
+static inline int odm_hears_lifetimes_(int fd)
+{
+	struct odm_option option;
+	socklen_t size = sizeof(option);
+
+	return getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, &size) == 0 &&
+	       size == sizeof(option);
 }
 
 /*
@@ -117,6 +171,40 @@ static inline int odm_set_type(int fd, int type)
 	/* A kernel that dropped the type took the rest as "no preferences": put them back. */
 	value = before & ODM_RFC5014_MASK;
 	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value));
+	errno = ENOTSUP;
+	return -1;
+}
+
+/*
+ * The same, and each address serves the socket for so long. Beside the errors of odm_set_type():
+ *	EDQUOT	the class's addresses do not live as long as that
+ *	EINVAL	no lifetime (nothing ends), or that of a fixed address, which is for ever
+ *	ENOTSUP	also where an agent enforces types and knows no lifetimes
+ */
+static inline int odm_set_type_for(int fd, int type, const struct odm_lifetime *lifetime)
+{
+	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
+	uint32_t before;
+
+	if (type <= UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS ||
+	    !(lifetime->seconds || lifetime->bytes)) {
+		errno = EINVAL;
+		return -1;
+	}
+	option.value = (uint32_t)type << ODM_ON_DEMAND_SHIFT;
+	option.seconds = lifetime->seconds;
+	option.bytes = lifetime->bytes;
+	if (odm_read_(fd, &before) == -1)
+		return -1;
+	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, ODM_OPTION_SET_SIZE) == -1) {
+		if (odm_is_unsupported_(errno))
+			errno = ENOTSUP;
+		return -1;
+	}
+	if (odm_get_type(fd) == type && odm_hears_lifetimes_(fd))
+		return 0;
+	/* Nobody heard all of it: put back what was there. */
+	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &before, sizeof(before));
 	errno = ENOTSUP;
 	return -1;
 }

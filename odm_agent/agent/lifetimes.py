@@ -60,7 +60,7 @@ def _views(
 
 
 def _leased(row: Row) -> list[tuple[str, AddressLease]]:
-    if row.any_ip:
+    if row.prefix.one_lease:
         return [(str(row.prefix.network), lease) for lease in row.prefix.addresses]
     return [(str(address), lease) for address, lease in row.leases.items()]
 

@@ -7,6 +7,7 @@ from odm_agent.agent.engine import Engine
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Want
 from odm_agent.core.model import IPAddress
+from odm_agent.prefixes.selection import is_local_as_a_whole
 
 
 def offered(
@@ -37,6 +38,12 @@ def offered(
                 offers.setdefault(want, first)
     used = cache(in_use)
     leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
+    local = {
+        address
+        for row in engine.table
+        if is_local_as_a_whole(row, engine.host)
+        for address in row.unconfigured
+    }
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
         offers=offers,
@@ -47,7 +54,7 @@ def offered(
         own_fault=own_fault,
         to_probe=frozenset(engine.to_probe),
         unused=_unused(engine, ended - chosen, used),
-        ready_leases=frozenset(id_ for id_, address in leased.items() if address in held),
+        ready_leases=frozenset(id_ for id_, address in leased.items() if address in held | local),
         unused_leases=_unused_leases(leased, ended_leases, used),
     )
 

@@ -13,11 +13,11 @@ from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.configured import compiled
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.owner import journal_of
 from odm_agent.agent.state import State
-from odm_agent.agent.uplinks import Uplinks
 from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.config.values import numbers_of
@@ -138,7 +138,7 @@ def open_state(
             leases=leases,
             usage=usage,
             cgroup_book=CgroupBook(journal),
-            uplinks=Uplinks(journal),
+            host_settings=HostSettings(journal),
             configured=prefixes,
             held=held,
             numbering=numbering,

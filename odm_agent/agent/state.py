@@ -16,9 +16,9 @@ from odm_agent.agent.configured import compiled, read_config
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.event_log import EventLog
+from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
-from odm_agent.agent.uplinks import Uplinks
 from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.core import tables
@@ -86,7 +86,7 @@ class State:
     leases: LeaseBook
     usage: UsageBook
     cgroup_book: CgroupBook
-    uplinks: Uplinks
+    host_settings: HostSettings
     #: What the configuration in force names.
     configured: tuple[TypedPrefix, ...]
     #: What an agent before this one held.
@@ -157,10 +157,10 @@ class State:
         if Dirty.KERNEL in dirty:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
-            self.uplinks.confine(self.engine.table, self.engine.host)
+            self._change_settings()
             changed = self._project()
-            self.uplinks.confine(self.engine.table, self.engine.host)
-            self.uplinks.release(self.engine.table, self.engine.host)
+            self._change_settings()
+            self._put_back_settings()
         elif is_new:
             changed = self.engine.reclassify()  # a class is there before cgroups of it
         if Dirty.CGROUPS in dirty:
@@ -170,6 +170,18 @@ class State:
             self.is_settled = not self.cgroups.is_behind_root and enough
         self._forget_gone()
         return changed
+
+    def _change_settings(self) -> None:
+        """The host's, and then what hooks may count on."""
+        nonlocal_bind = self.config.agent.nonlocal_bind
+        engine = self.engine
+        self.host_settings.change(engine.table, engine.host, nonlocal_bind=nonlocal_bind)
+        self.datapath.count_on_nonlocal_bind(nonlocal_bind)
+
+    def _put_back_settings(self) -> None:
+        nonlocal_bind = self.config.agent.nonlocal_bind
+        engine = self.engine
+        self.host_settings.put_back(engine.table, engine.host, nonlocal_bind=nonlocal_bind)
 
     def classify(self, path: Path) -> None:
         """Give one cgroup its class before all others that wait. Raises OdmError."""
@@ -220,7 +232,7 @@ class State:
     @property
     def unfinished(self) -> bool:
         """Whether something could not be done that may be possible in a moment."""
-        trouble = self.addresses.trouble or self.leases.trouble or self.uplinks.trouble
+        trouble = self.addresses.trouble or self.leases.trouble or self.host_settings.trouble
         trouble = trouble or self.cgroup_book.trouble or self.unwatched
         return bool(not self.engine.is_at_rest or self.troubles or trouble)
 

@@ -102,7 +102,7 @@ def _unrecorded(state: State) -> list[str]:
             "classes of cgroups are not recorded, and an upgrade may forget those of removed ones:"
             f" {trouble}"
         )
-    if (trouble := state.uplinks.trouble) is not None:
+    if (trouble := state.host_settings.trouble) is not None:
         found.append(f"interfaces' settings are left as they are: {trouble}")
     return found
 

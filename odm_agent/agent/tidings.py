@@ -68,7 +68,7 @@ def _marks(old: Row, new: Row) -> Iterator[tuple[Happened, str]]:
     for lease in new.prefix.addresses:
         if (before := was.get(lease.id)) is None or before.number != lease.number:
             continue
-        address = str(new.prefix.network if new.any_ip else leased.get(lease.number, ""))
+        address = str(new.prefix.network if new.prefix.one_lease else leased.get(lease.number, ""))
         if lease.spent and not before.spent:
             yield "spent", address
         elif lease.warned and not before.warned:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
+from odm_agent.config.check_lifetimes import check_lifetimes
 from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
@@ -114,6 +115,7 @@ def _classes(config: Config) -> Iterator[Problem]:
                 " allow, or leave strict out",
             )
         yield from _caps(name, section)
+        yield from check_lifetimes(("classes", name), section, config.prefixes)
         for pattern in section.cgroups:
             where = ("classes", name, "cgroups")
             if reason := _bad_pattern(pattern, config.agent.cgroup):

@@ -11,11 +11,11 @@ from odm_agent.config.terms import (
     RENEWED,
     RENEWED_S,
     WARNED,
+    ends_as_one,
     has_successor,
-    is_one_lease,
 )
 from odm_agent.config.values import room
-from odm_agent.core.model import IPNetwork
+from odm_agent.core.model import LEASED_AT_MOST, IPNetwork
 
 #: A successor is configured, and checked for conflicts, before it serves.
 SHORTEST_S: Final = 5
@@ -52,13 +52,13 @@ def check_terms(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -
             "a fixed address is for ever (RFC 8653, section 3.2); leave this out, or use another"
             " type",
         )
-    elif lengths.get("rotate") and is_one_lease(prefix):
+    elif lengths.get("rotate") and ends_as_one(prefix):
         yield Problem(
             (*at, "rotate"),
-            "the addresses of a prefix that is local as a whole don't rotate; use a pool of at most"
-            ' 16, or sharing = "socket", which gives each socket an address of its own',
+            f"so many addresses end together and don't rotate; use a pool of at most"
+            f" {LEASED_AT_MOST}, or leave rotate out where each socket has an address of its own",
         )
-    elif ends and not is_one_lease(prefix) and not has_successor(prefix):
+    elif ends and not ends_as_one(prefix) and not has_successor(prefix):
         yield Problem(
             (*at, ends[0]),
             f"no other address could take the place of one that ends: {prefix.range or network} has"
@@ -87,7 +87,7 @@ def _reuse(
     at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork, lengths: dict[str, int]
 ) -> Iterator[Problem]:
     """Whether an IPv4 range has addresses enough to serve while the former ones rest."""
-    if network.version == 6 or "reuse" not in lengths or is_one_lease(prefix):
+    if network.version == 6 or "reuse" not in lengths or ends_as_one(prefix):
         return
     ends = [lengths[key] for key in ("preferred", "rotate") if key in lengths]
     if prefix.type in RENEWED and prefix.rotate is None:

@@ -1,7 +1,8 @@
 """Application classes of the configuration as what the maps and the agent work with."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
+from odm_agent.config.quantities import number_of_bytes, seconds
 from odm_agent.config.schema import ClassConfig, Config
 from odm_agent.core.model import (
     COSTLY,
@@ -9,6 +10,7 @@ from odm_agent.core.model import (
     AddressType,
     Cap,
     ClassPolicy,
+    Limit,
     Mode,
     SocketKind,
 )
@@ -47,7 +49,18 @@ def _policy(id_: int, name: str, section: ClassConfig) -> ClassPolicy:
             Cap(AddressType.from_word(word), cap.sockets or 0, cap.requests_per_minute or 0)
             for word, cap in section.caps.items()
         ),
+        limits=frozenset(limits_of(section)),
     )
+
+
+def limits_of(section: ClassConfig) -> Iterator[Limit]:
+    """How long addresses serve a class, whose entry is checked; ValueError says what is wrong."""
+    for word, each in section.lifetimes.items():
+        yield Limit(
+            AddressType.from_word(word),
+            seconds(each.preferred) if each.preferred else 0,
+            number_of_bytes(each.budget) if each.budget else 0,
+        )
 
 
 def _kinds(words: Iterable[str]) -> frozenset[SocketKind]:

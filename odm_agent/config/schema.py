@@ -26,6 +26,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     rule_priority: int = 8653
     #: rtm_protocol, fra_protocol and IFA_PROTO of all that we make (8 bits).
     protocol: int = 86
+    #: Lets all IPv6 sockets of the host be bound to addresses that no interface has.
+    nonlocal_bind: bool = False
     #: "address:port" of the Prometheus endpoint; empty: none.
     metrics: str = "127.0.0.1:9653"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -48,6 +50,15 @@ class CapConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     requests_per_minute: int | None = None
 
 
+class LifetimeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[classes.NAME.lifetimes.TYPE]`: how long the class uses an address of the type at most."""
+
+    #: How long it is given to sockets; e.g. "12h".
+    preferred: str | None = None
+    #: IP bytes after which it is given to no socket any more; e.g. "10GB".
+    budget: str | None = None
+
+
 class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[classes.NAME]`: which cgroups belong to an application class, and what it may use."""
 
@@ -64,6 +75,7 @@ class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     #: Kinds of socket that the class may not use.
     refuse: list[KindWord] = []
     caps: dict[TypeWord, CapConfig] = {}
+    lifetimes: dict[TypeWord, LifetimeConfig] = {}
 
 
 class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -2,13 +2,15 @@
 the configuration says.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from odm_agent.config.quantities import number_of_bytes, percent, seconds
 from odm_agent.config.schema import PrefixConfig
 from odm_agent.config.values import network_of, room
 from odm_agent.core.lifetimes import Terms
-from odm_agent.core.model import Placement, is_any_ip
+from odm_agent.core.model import Limit, is_one_lease
 
 #: Types that are renewed without being asked (RFC 8653, section 5), and how often: as long as a
 #: temporary address is preferred by default (RFC 8981, section 3.8).
@@ -19,18 +21,43 @@ NEVER: Final = "never"
 WARNED: Final = "80%"
 
 
-def is_one_lease(prefix: PrefixConfig) -> bool:
-    """Whether the addresses of a prefix, local as a whole, end together, with no successor."""
-    return is_any_ip(Placement(prefix.placement), prefix.pool, prefix.sharing == "socket")
+def is_per_socket(prefix: PrefixConfig) -> bool:
+    """Whether sockets are to have addresses of their own."""
+    return prefix.sharing == "socket"
+
+
+def ends_as_one(prefix: PrefixConfig) -> bool:
+    """Whether the addresses of a prefix end together, with no successor."""
+    return is_one_lease(prefix.pool, is_per_socket(prefix))
 
 
 def has_successor(prefix: PrefixConfig) -> bool:
     """Whether the prefix can give another address while its pool is in use."""
-    return not is_one_lease(prefix) and room(prefix, network_of(prefix)) > prefix.pool
+    return not ends_as_one(prefix) and room(prefix, network_of(prefix)) > prefix.pool
 
 
-def terms_of(prefix: PrefixConfig) -> Terms:
-    """The terms of a checked entry; ValueError says what is wrong with one that is not."""
+def terms_of(prefix: PrefixConfig, limits: Iterable[Limit] = ()) -> Terms:
+    """The terms of a checked entry; ValueError says what is wrong with one that is not.
+
+    `limits` are those of the classes that share its addresses: the shortest one holds for all.
+    """
+    terms = _terms(prefix)
+    for limit in limits if has_successor(prefix) else ():
+        terms = _limited(terms, limit, prefix)
+    return terms
+
+
+def _limited(terms: Terms, limit: Limit, prefix: PrefixConfig) -> Terms:
+    if limit.longest_s:
+        ends = (limit.longest_s, terms.preferred_s, terms.valid_s)
+        terms = replace(terms, preferred_s=min(each for each in ends if each is not None))
+    if limit.bytes:
+        budget = limit.bytes if terms.budget is None else min(limit.bytes, terms.budget)
+        terms = replace(terms, budget=budget, warn=_warn(budget, prefix))
+    return terms
+
+
+def _terms(prefix: PrefixConfig) -> Terms:
     valid_s = _or_none(prefix.valid)
     rotate_s: int | None = None
     if prefix.rotate is not None:
@@ -44,9 +71,9 @@ def terms_of(prefix: PrefixConfig) -> Terms:
         valid_s=valid_s,
         rotate_s=rotate_s,
         budget=budget,
-        warn=None if budget is None else max(1, budget * percent(prefix.warn or WARNED) // 100),
+        warn=None if budget is None else _warn(budget, prefix),
         hard=prefix.hard,
-        linger=max(1, min(prefix.linger, free)),
+        linger=max(1, min(max(prefix.linger, prefix.pool), free)),
         reuse_s=_or_none(prefix.reuse) or 0,
     )
 
@@ -54,6 +81,10 @@ def terms_of(prefix: PrefixConfig) -> Terms:
 def wander_of(prefix: PrefixConfig) -> int | None:
     """How often another prefix stands first (seconds), of a checked entry; None: it stays."""
     return _or_none(prefix.wander)
+
+
+def _warn(budget: int, prefix: PrefixConfig) -> int:
+    return max(1, budget * percent(prefix.warn or WARNED) // 100)
 
 
 def _or_none(duration: str | None) -> int | None:

@@ -19,6 +19,8 @@ IPNetwork = IPv4Network | IPv6Network
 #: A delegated pool larger than this is made local by a route: each configured address costs every
 #: untyped IPv6 connect of the namespace a little, since the kernel looks at all of them.
 CONFIGURED_AT_MOST: Final = 16
+#: A pool up to this has a lease for each address, if these end; of a larger one all end together.
+LEASED_AT_MOST: Final = 256
 #: The id of the class of sockets that belong to no class.
 UNCLASSIFIED: Final = 0
 
@@ -96,6 +98,11 @@ def is_any_ip(placement: Placement, pool: int, per_socket: bool) -> bool:
     return placement is Placement.DELEGATED and (pool > CONFIGURED_AT_MOST or per_socket)
 
 
+def is_one_lease(pool: int, per_socket: bool) -> bool:
+    """Whether the addresses of a prefix end together, since there are too many to tell apart."""
+    return per_socket or pool > LEASED_AT_MOST
+
+
 @dataclass(frozen=True, slots=True)
 class TypedPrefix:
     """One row of the typed prefix table.
@@ -143,6 +150,11 @@ class TypedPrefix:
         return is_any_ip(self.placement, self.pool, self.per_socket)
 
     @property
+    def one_lease(self) -> bool:
+        """Whether all its addresses end together, with no successor."""
+        return is_one_lease(self.pool, self.per_socket)
+
+    @property
     def family(self) -> Family:
         """The prefix's IP version."""
         return Family.of(self.network)
@@ -172,6 +184,15 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """How long, and for how many IP bytes, an address of a type serves a class; 0: no limit."""
+
+    type: AddressType
+    longest_s: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPolicy:
     """What an application class may do (decided by the configuration), with its kernel id."""
 
@@ -186,3 +207,4 @@ class ClassPolicy:
     delegated: bool = False
     refuse: frozenset[SocketKind] = frozenset()
     caps: frozenset[Cap] = frozenset()
+    limits: frozenset[Limit] = frozenset()

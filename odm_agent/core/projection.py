@@ -54,7 +54,8 @@ class PrefixRow:
 
     `pool` lists every address that may be handed out; the first `configured` of them exist on
     an interface, the others only by an any-IP local route (bindable with FREEBIND for IPv6). The
-    last `spares` of it are given, in this order, only while the leases of all others are over.
+    last `spares` of it are given, in this order, only while the leases of all others are over; the
+    first `configured_spares` of these exist on an interface, too.
     `leases` are the ids of their leases, in the order of `pool`; () if none of them ends. `fresh`
     is the key (16 bytes) of the hash that makes an address of its own for each IPv6 socket; b"":
     they share those of the pool.
@@ -67,6 +68,7 @@ class PrefixRow:
     pool: tuple[IPAddress, ...]
     configured: int
     spares: int = 0
+    configured_spares: int = 0
     leases: tuple[int, ...] = ()
     fresh: bytes = b""
 

@@ -110,7 +110,7 @@ def deadline(lease: Lease) -> float:
     for each in lease.addresses:
         if each.phase is Phase.LINGERING:
             due.append(each.lifetime.valid_until_s)
-        elif each.phase is Phase.CURRENT and not lease.grant.prefix.any_ip:
+        elif each.phase is Phase.CURRENT and not lease.grant.prefix.one_lease:
             if has_spare:
                 due.append(_due_s(each))
             if not each.succeeded:
@@ -140,7 +140,7 @@ def _promoted(lease: Lease, now_s: float) -> tuple[Lease, dict[int, Cause]]:
 
 def _with_spares(lease: Lease, now_s: float, ids: Ids) -> Lease:
     """A successor is made for each address that will be over soon."""
-    if lease.grant.prefix.any_ip:
+    if lease.grant.prefix.one_lease:
         return lease
     for each in lease.addresses:
         if each.phase is Phase.CURRENT and not each.succeeded and _spare_s(each) <= now_s:
@@ -195,7 +195,7 @@ def _each(
 
 def _size(lease: Lease) -> int:
     """How many addresses at a time are given to sockets, each with a lease of its own."""
-    return 1 if lease.grant.prefix.any_ip else lease.grant.prefix.pool
+    return 1 if lease.grant.prefix.one_lease else lease.grant.prefix.pool
 
 
 def _dated(each: AddressLease, lease: Lease) -> AddressLease:

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 6
+ABI_TAG: Final = 7
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -22,6 +22,8 @@ MAX_SOURCES: Final = 16384
 MAX_SPANS: Final = 4096
 MAX_LEASES: Final = 16384
 MAX_EVENTS: Final = 262144
+MAX_LIFETIME_BYTES: Final = 1_000_000_000_000_000_000
+OPTION_SET_SIZE: Final = 16
 REFUSED_NS: Final = 100_000_000
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
@@ -78,6 +80,7 @@ SOCKET_NONLOCAL: Final = 0x10
 SOCKET_SUBFLOW: Final = 0x20
 SOCKET_BOUND: Final = 0x40
 SOCKET_GIVEN: Final = 0x80
+SOCKET_ENDING: Final = 0x100
 HELD_BY_USER: Final = 0x01
 HELD_BY_KERNEL: Final = 0x02
 HELD_BOUND: Final = 0x04
@@ -121,6 +124,7 @@ class Reason(IntEnum):
     UPLINK = 21
     UNDECIDED = 22
     ENDED = 23
+    LIFETIME = 24
 
 
 class Hook(IntEnum):
@@ -213,7 +217,7 @@ class Settings(ct.Structure):
         ("zero", ct.c_uint32),
         ("patterns", ct.c_uint64),
         ("asked_share", ct.c_uint32),
-        ("room", ct.c_uint32 * 1),
+        ("nonlocal_bind", ct.c_uint32),
     )
 
 
@@ -240,6 +244,46 @@ class Cap(ct.Structure):
         ("interval_ns", ct.c_uint64),
         ("burst_ns", ct.c_uint64),
         ("room", ct.c_uint64),
+    )
+
+
+class Limit(ct.Structure):
+    """struct odm_limit."""
+
+    _fields_ = (("longest_ns", ct.c_uint64), ("bytes", ct.c_uint64))
+
+
+class Turn(ct.Structure):
+    """struct odm_turn."""
+
+    _fields_ = (("lock", ct.c_uint32), ("next", ct.c_uint32))
+
+
+class Lifetime(ct.Structure):
+    """struct odm_lifetime."""
+
+    _fields_ = (
+        ("length_ns", ct.c_uint64),
+        ("budget", ct.c_uint64),
+        ("ends_ns", ct.c_uint64),
+        ("bytes", ct.c_uint64),
+        ("addr", Addr),
+        ("turn", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("room", ct.c_uint64),
+    )
+
+
+class Option(ct.Structure):
+    """struct odm_option."""
+
+    _fields_ = (
+        ("value", ct.c_uint32),
+        ("seconds", ct.c_uint32),
+        ("bytes", ct.c_uint64),
+        ("seconds_left", ct.c_uint32),
+        ("pad", ct.c_uint32),
+        ("bytes_left", ct.c_uint64),
     )
 
 
@@ -420,7 +464,7 @@ class Prefix(ct.Structure):
         ("spares", ct.c_uint16),
         ("ifindex", ct.c_uint32),
         ("mark", ct.c_uint32),
-        ("pad2", ct.c_uint32),
+        ("configured_spares", ct.c_uint32),
         ("pool", ct.c_uint64),
         ("fresh", ct.c_uint64 * 2),
         ("room", ct.c_uint64),

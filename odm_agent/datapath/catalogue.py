@@ -125,6 +125,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_leases": Shape(_ARRAY, _U32, abi.Lease, abi.MAX_LEASES, 0, "agent"),
     "odm_meters": Shape(_ARRAY, _U32, abi.Meter, abi.MAX_LEASES, 0, "hooks"),
     "odm_traffic": Shape(_PERCPU_ARRAY, _U32, abi.Traffic, abi.USAGES, 0, "hooks"),
+    "odm_turns": Shape(_ARRAY, _U32, abi.Turn, abi.MAX_PREFIXES, 0, "hooks"),
     "odm_choices": Shape(_ARRAY, _U32, abi.Choice, abi.CHOICES, 0, "agent"),
     "odm_verdicts": Shape(
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
@@ -135,6 +136,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_asked_slots": Shape(_ARRAY, _U32, abi.AskedSlot, abi.MAX_ASKED, 0, "hooks"),
     "odm_asked_turns": Shape(_ARRAY, _U32, abi.AskedTurn, abi.MAX_CLASSES, 0, "hooks"),
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
+    "odm_limits": Shape(_ARRAY, _U32, abi.Limit, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
     "odm_live": Shape(_HASH, abi.LiveKey, _U64, abi.MAX_LIVE, _NO_PREALLOC, "hooks"),
     "odm_missed": Shape(_PERCPU_ARRAY, _U32, _U64, abi.MISSED, 0, "hooks"),
@@ -142,6 +144,10 @@ MAPS: Final[dict[str, Shape]] = {
     STORAGE: Shape(
         libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
     ),
+    "odm_lifetimes": Shape(
+        libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Lifetime, 0, _NO_PREALLOC, "hooks"
+    ),
+    "odm_lifetimes_asked": Shape(_ARRAY, _U32, _U64, 1, 0, "hooks"),
 }
 
 #: What is counted of the sockets that the storage knows: it begins anew with a new one.
@@ -151,8 +157,9 @@ OF_STORAGE: Final = ("odm_usage", "odm_live")
 TOGETHER: Final = (
     ("odm_prefixes", "odm_slots"),
     ("odm_leases", "odm_meters"),
-    ("odm_classes", "odm_caps"),
+    ("odm_classes", "odm_caps", "odm_limits"),
     ("odm_settings", "odm_resolved"),
+    ("odm_lifetimes", "odm_lifetimes_asked"),
     ("odm_globs", "odm_steps", "odm_folders"),
     ("odm_questions", "odm_asked_slots", "odm_asked_turns"),
 )

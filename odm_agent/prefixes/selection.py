@@ -36,6 +36,11 @@ def absence(row: Row, host: HostState) -> str | None:
     return f"{row.holder} {fault}" if holder and (fault := holder.lacks(family)) else None
 
 
+def is_local_as_a_whole(row: Row, host: HostState) -> bool:
+    """Whether the host takes all addresses of an any-IP prefix for its own."""
+    return row.any_ip and host.routes.issuperset(any_ip_routes(row))
+
+
 def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> PrefixRow | None:
     """The prefix as hooks see it, or None while it must not be used.
 
@@ -50,21 +55,33 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         return None
     if not host.rules.issuperset(rules_of(row, numbers)):
         return None
-    pool, own = ready, False
-    if row.any_ip and host.routes.issuperset(any_ip_routes(row)):
-        pool += row.addresses[len(row.configured) :]
-        own = row.prefix.per_socket
+    current, spares = _parted(row, ready)
+    others: tuple[IPAddress, ...] = ()
+    own = bool(current) and is_local_as_a_whole(row, host)
+    if own:
+        others = tuple(filter(row.serves, row.unconfigured))
+    other_current, other_spares = _parted(row, others)
+    pool = (*current, *other_current, *spares, *other_spares)
     return PrefixRow(
         type=row.prefix.type,
         family=row.prefix.family,
         ifindex=link.index,
         mark=numbers.mark(row.prefix.id),
         pool=pool,
-        configured=len(ready),
-        spares=sum(map(row.is_spare, ready)),
+        configured=len(current),
+        spares=len(spares) + len(other_spares),
+        configured_spares=len(spares),
         leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
-        fresh=socket_key(row.prefix.network, secret) if own else b"",
+        fresh=socket_key(row.prefix.network, secret) if own and row.prefix.per_socket else b"",
     )
+
+
+def _parted(
+    row: Row, addresses: tuple[IPAddress, ...]
+) -> tuple[tuple[IPAddress, ...], tuple[IPAddress, ...]]:
+    """Those that sockets are given now, and the spares."""
+    spares = tuple(filter(row.is_spare, addresses))
+    return tuple(each for each in addresses if each not in spares), spares
 
 
 def choices(

@@ -30,15 +30,16 @@ class Row:
 
     @cached_property
     def leases(self) -> dict[IPAddress, AddressLease]:
-        """The leases of those addresses that end by themselves; all of an any-IP prefix share one,
-        which is not among these."""
-        if self.any_ip:
+        """The leases of those addresses that end by themselves; one that all of a prefix share is
+        not among these."""
+        if self.prefix.one_lease:
             return {}
         by_number = {each.number: each for each in self.prefix.addresses}
+        there = frozenset(self.addresses)
         return {
             address: by_number[number]
             for number, address in self.known.kept.items()
-            if number in by_number and address in self.addresses
+            if number in by_number and address in there
         }
 
     def serves(self, address: IPAddress) -> bool:
@@ -53,7 +54,7 @@ class Row:
 
     def lease_id(self, address: IPAddress) -> int:
         """The id of an address's lease; 0: it never ends."""
-        if self.any_ip:
+        if self.prefix.one_lease:
             return self.span_lease
         return self.leases[address].id if address in self.leases else 0
 
@@ -65,14 +66,27 @@ class Row:
         """
         if not self.prefix.addresses:
             return 0
-        if self.any_ip:
+        if self.prefix.one_lease:
             return self.prefix.addresses[0].id
         return OVER if self.prefix.terms.end_in_kernel else 0
 
     @property
     def configured(self) -> tuple[IPAddress, ...]:
-        """The addresses that are to exist on an interface; the others are local by a route only."""
-        return self.addresses[:CONFIGURED_AT_MOST] if self.any_ip else self.addresses
+        """The addresses that are to exist on an interface; the others are local by a route only.
+
+        Of the spares, as many: all current ones may end at once.
+        """
+        if not self.any_ip:
+            return self.addresses
+        current = [each for each in self.addresses if not self.is_spare(each) and self.serves(each)]
+        spares = [each for each in self.addresses if self.is_spare(each)]
+        return (*current[:CONFIGURED_AT_MOST], *spares[:CONFIGURED_AT_MOST])
+
+    @property
+    def unconfigured(self) -> tuple[IPAddress, ...]:
+        """The addresses that are local by a route only."""
+        configured = frozenset(self.configured)
+        return tuple(each for each in self.addresses if each not in configured)
 
     @property
     def holder(self) -> str:
@@ -186,7 +200,7 @@ class PrefixTable:
 
 def _past(prefix: TypedPrefix, memory: Memory) -> set[IPAddress]:
     """Former addresses of a prefix whose addresses end: they are free again."""
-    if prefix.any_ip or not prefix.addresses:
+    if prefix.one_lease or not prefix.addresses:
         return set()
     kept = prefix.resting.union(each.number for each in prefix.addresses)
     known = memory.between(*bounds(prefix)).kept

@@ -48,8 +48,9 @@ def sources(
             rows[local.address] = _UNTYPED
     known = rows.keys() | {address.address for address in wanted}
     for row in table:
-        for address in row.configured:
-            if address in known:
+        by_route = frozenset(() if row.prefix.one_lease else row.unconfigured)
+        for address in (*row.configured, *by_route):
+            if address in known or address in by_route:
                 rows[address] = SourceRow(
                     row.prefix.id, row.prefix.type, lease=row.lease_id(address)
                 )

@@ -1,7 +1,8 @@
 """Typed prefixes that stand in the configuration: grants that never end."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
+from odm_agent.config.classes import limits_of
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.terms import terms_of, wander_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
@@ -9,7 +10,7 @@ from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
-from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, Limit, Placement, TypedPrefix
 from odm_agent.sources.base import Configured, Input, Output, Resumed
 
 
@@ -56,19 +57,31 @@ def typed_prefixes(
 
     `by_interface` are the names of prefixes whose first addresses were made with the interface's.
     """
+    limits = [
+        limit
+        for section in config.classes.values()
+        if section.mode != "off"
+        for limit in limits_of(section)
+    ]
     return tuple(
-        _typed(name, prefix, id_of(name), order, name in by_interface)
+        _typed(name, prefix, id_of(name), order, name in by_interface, limits)
         for order, (name, prefix) in enumerate(config.prefixes.items())
     )
 
 
 def _typed(
-    name: str, prefix: PrefixConfig, id_: int, order: int, by_interface: bool
+    name: str,
+    prefix: PrefixConfig,
+    id_: int,
+    order: int,
+    by_interface: bool,
+    limits: Iterable[Limit],
 ) -> TypedPrefix:
+    type_ = AddressType.from_word(prefix.type)
     return TypedPrefix(
         id=id_,
         name=name,
-        type=AddressType.from_word(prefix.type),
+        type=type_,
         network=network_of(prefix),
         interface=prefix.interface,
         gateway=gateway_of(prefix),
@@ -81,7 +94,7 @@ def _typed(
         forwarded=prefix.forwarded == "allow",
         order=order,
         net_iface=prefix.interface if by_interface else "",
-        terms=terms_of(prefix),
+        terms=terms_of(prefix, (limit for limit in limits if limit.type is type_)),
         per_socket=prefix.sharing == "socket",
         wander_s=wander_of(prefix),
     )

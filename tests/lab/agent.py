@@ -41,6 +41,8 @@ class LabClass:
     delegated: bool = False
     #: type -> the keys of its cap, e.g. {FIXED: {"sockets": 3}}.
     caps: Mapping[AddressType, Mapping[str, int]] = field(default_factory=dict)
+    #: type -> the keys of its lifetime, e.g. {SESSION: {"preferred": "5s"}}.
+    lifetimes: Mapping[AddressType, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,6 +79,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
         lines += [f"[classes.{name}]", *_keys(keys)]
         for type, cap in each.caps.items():
             lines += [f"[classes.{name}.caps.{type.word}]", *_keys(cap)]
+        for type, lifetime in each.lifetimes.items():
+            lines += [f"[classes.{name}.lifetimes.{type.word}]", *_keys(lifetime)]
     for prefix in settings.prefixes:
         keys = {
             "type": prefix.type.word,

@@ -52,8 +52,9 @@ class Limits:
                 replace(
                     row,
                     pool=pool,
-                    configured=len(pool),
+                    configured=len(pool) - spares,
                     spares=spares,
+                    configured_spares=spares,
                     leases=tuple(range(1, 1 + len(pool))),
                 ),
             )

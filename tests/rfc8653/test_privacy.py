@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -33,13 +34,15 @@ from tests.lab.world import STANDARD, World
 
 _MANY: Final = 10_000
 _AT_ONCE: Final = 500
+#: Addresses of the IPv4 prefix.
+_POOL: Final = 4
 _SETTINGS: Final[Settings] = replace(
     STANDARD,
     classes={
         "asking": LabClass(allow=(NONPERSISTENT,)),
         "brief": LabClass(allow=(NONPERSISTENT,), default=NONPERSISTENT),
     },
-    extra={"brief6": {"sharing": "socket"}},
+    extra={"brief6": {"sharing": "socket"}, "brief4": {"sharing": "socket", "pool": _POOL}},
 )
 
 
@@ -101,10 +104,72 @@ def test_L6_D5_a_socket_keeps_the_address_that_is_its_own(private: World, kind: 
     assert first != private.place("asking").do(client)
 
 
-def test_D5_sockets_that_do_not_ask_share_one(private: World) -> None:
+def test_D5_tcp_sockets_that_do_not_ask_share_one(private: World) -> None:
     """The kernel binds them to configured addresses only."""
     place = private.place("brief")
     assert len({place.do(lambda: call(Kind.TCP6).seen) for _ in range(5)}) == 1
+
+
+@pytest.mark.parametrize("name", ["asking", "brief"])
+def test_L6_D5_so_have_datagram_sockets(private: World, name: str) -> None:
+    """Those that get the type by default, too: the kernel takes any source of theirs."""
+    type_ = NONPERSISTENT if name == "asking" else AddressType.UNSPECIFIED
+    place = private.place(name)
+    seen = {place.do(lambda: call(Kind.SENDTO6, type_).seen) for _ in range(5)}
+    assert len(seen) == 5
+    assert {type_of(each) for each in seen} == {NONPERSISTENT}
+
+
+@pytest.mark.parametrize("name", ["asking", "brief"])
+@pytest.mark.parametrize("kind", [Kind.TCP4, Kind.UDP4, Kind.SENDTO4], ids=lambda k: k.name)
+def test_L6_D5_ipv4_sockets_have_the_addresses_of_a_pool_in_turn(
+    private: World, name: str, kind: Kind
+) -> None:
+    """Each another one, as long as there are some; datagrams may meet by chance."""
+    type_ = NONPERSISTENT if name == "asking" else AddressType.UNSPECIFIED
+    place = private.place(name)
+    seen = [place.do(lambda: call(kind, type_).seen) for _ in range(_POOL)]
+    assert {type_of(each) for each in seen} == {NONPERSISTENT}
+    assert len(set(seen)) == _POOL if kind.connects else len(set(seen)) > 1
+
+
+def test_L6_D5_an_ipv4_datagram_socket_keeps_its_address(private: World) -> None:
+    def client() -> set[str]:
+        with Kind.SENDTO4.open() as sock:
+            return {exchange(sock, Kind.SENDTO4).seen for _ in range(5)}
+
+    assert len(private.place("brief").do(client)) == 1
+
+
+def test_L6_D5_where_the_host_allows_it_tcp_sockets_need_not_ask(tmp_path: Path) -> None:
+    """net.ipv6.ip_nonlocal_bind, which is put back."""
+    setting = "/proc/sys/net/ipv6/ip_nonlocal_bind"
+    settings = replace(_SETTINGS, agent={"nonlocal_bind": True})
+    with World(tmp_path, settings) as world:
+        host, place = world.site.host, world.place("brief")
+        assert host.run(["cat", setting]).strip() == "1"
+
+        def sources() -> list[str]:
+            return [place.do(lambda: call(Kind.TCP6).seen) for _ in range(20)]
+
+        seen = sources()
+        assert len(set(seen)) == len(seen)
+        assert {type_of(each) for each in seen} == {NONPERSISTENT}
+        world.agent.sigkill()
+        assert len({*seen, *sources()}) == 40, "in the kernel alone"
+        world.agent.start()
+        # A resolver connects one UDP socket to many destinations: it is bound to none of these.
+        assert len({place.do(lambda: call(Kind.UDP6).seen) for _ in range(5)}) == 1
+        world.agent.sigkill()
+        world.agent.configure(_SETTINGS)
+        world.agent.start()
+        assert host.run(["cat", setting]).strip() == "0", "it is not wanted any more"
+        assert len(set(sources())) == 1
+        world.agent.sigkill()
+        world.agent.configure(settings)
+        world.agent.start()
+        world.agent.close()
+        assert host.run(["cat", setting]).strip() == "0", "detach puts it back"
 
 
 def test_L6_no_two_types_or_successors_have_an_identifier_in_common(private: World) -> None:

@@ -1,12 +1,13 @@
 """A class's policy as its rows in odm_classes and odm_caps."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Mode, SocketKind
+from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Limit, Mode, SocketKind
 from odm_agent.datapath import abi, libbpf
 
-_NS_PER_MINUTE: Final = 60_000_000_000
+_NS_PER_S: Final = 1_000_000_000
+_NS_PER_MINUTE: Final = 60 * _NS_PER_S
 _REFUSE: Final = {
     SocketKind.RAW: abi.REFUSE_RAW,
     SocketKind.PING: abi.REFUSE_PING,
@@ -47,9 +48,19 @@ def caps(policy: ClassPolicy | None) -> dict[AddressType, abi.Cap]:
     return rows
 
 
-def unpack(class_id: int, row: abi.Class, caps_map: libbpf.Map) -> ClassPolicy:
-    """The policy that a row of odm_classes and its rows of odm_caps stand for (without names)."""
-    rows = {type_: caps_map.get(abi.usage_index(class_id, type_)) for type_ in TYPES}
+def limits(policy: ClassPolicy | None) -> dict[AddressType, abi.Limit]:
+    """The rows of odm_limits by type; all 0 where there is no limit."""
+    rows = {type_: abi.Limit() for type_ in TYPES}
+    for limit in policy.limits if policy else ():
+        rows[limit.type] = abi.Limit(longest_ns=limit.longest_s * _NS_PER_S, bytes=limit.bytes)
+    return rows
+
+
+def unpack(class_id: int, row: abi.Class, maps: Mapping[str, libbpf.Map]) -> ClassPolicy:
+    """The policy that a row of odm_classes stands for, with its rows by type (without names)."""
+    at = {type_: abi.usage_index(class_id, type_) for type_ in TYPES}
+    rows = {type_: maps["odm_caps"].get(index) for type_, index in at.items()}
+    limit_rows = {type_: maps["odm_limits"].get(index) for type_, index in at.items()}
     return ClassPolicy(
         id=class_id,
         name="",
@@ -63,6 +74,11 @@ def unpack(class_id: int, row: abi.Class, caps_map: libbpf.Map) -> ClassPolicy:
             Cap(type_, each.sockets, each.requests_per_minute)
             for type_, each in rows.items()
             if each is not None and (each.sockets or each.requests_per_minute)
+        ),
+        limits=frozenset(
+            Limit(type_, each.longest_ns // _NS_PER_S, each.bytes)
+            for type_, each in limit_rows.items()
+            if each is not None and (each.longest_ns or each.bytes)
         ),
     )
 

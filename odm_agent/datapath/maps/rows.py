@@ -62,6 +62,7 @@ def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
         tuple(abi.unpack_addr(slot.addr) for slot in slots),
         configured,
         row.spares,
+        row.configured_spares,
         leases if any(leases) else (),
         bytes(row.fresh) if any(row.fresh) else b"",
     )
@@ -73,6 +74,7 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
         type=row.type,
         family=abi.family_index(row.family),
         spares=row.spares,
+        configured_spares=row.configured_spares,
         ifindex=row.ifindex,
         mark=row.mark,
         pool=abi.pack_pool(first, len(row.pool), row.configured),

@@ -163,22 +163,24 @@ class Leases(Written[int, LeaseRow]):
 
 
 class Classes(Written[int, ClassPolicy]):
-    """Classes with their caps, which have rows by class and type."""
+    """Classes with their caps and limits, which have rows by class and type."""
 
     def __init__(self, maps: Maps) -> None:
-        super().__init__(maps, "odm_classes", "odm_caps")
+        super().__init__(maps, "odm_classes", "odm_caps", "odm_limits")
 
     def _found(self) -> Iterator[tuple[int, ClassPolicy]]:
         for key, row in self._map.items():
             if any(bytes(row)):
-                yield key, classes.unpack(key, row, self._maps["odm_caps"])
+                yield key, classes.unpack(key, row, self._maps)
 
     def _write(self, key: int, row: ClassPolicy | None) -> None:
-        """A cap before the class that says it has some."""
+        """Caps and limits before the class, which says that it has caps."""
         if not 0 <= key < abi.MAX_CLASSES:
             raise DatapathError(f"the maps have no room for a class with the number {key}")
         for type_, cap in classes.caps(row).items():
             self._maps["odm_caps"].put(abi.usage_index(key, type_), cap)
+        for type_, limit in classes.limits(row).items():
+            self._maps["odm_limits"].put(abi.usage_index(key, type_), limit)
         self._map.put(key, classes.pack(row))
 
     def _erase(self, key: int) -> None:

@@ -126,6 +126,10 @@ class MapWriter(MapReader):
                 count = max(0, self.members(class_id) + change)
                 self._maps["odm_members"].put(class_id, count)
 
+    def count_on_nonlocal_bind(self, allowed: bool) -> None:
+        """Tell the programs whether IPv6 sockets can be bound to what no interface has."""
+        self._count("nonlocal_bind", int(allowed))
+
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id; a copy, since other threads ask as well."""
         return self._tables[tables.PREFIXES].rows.copy()

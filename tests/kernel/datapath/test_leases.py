@@ -389,3 +389,22 @@ def test_classes_and_types_are_counted_too_and_a_lease_that_begins_anew_begins_a
     assert 1 not in limits.writer.meters()
     limits.set(1, _OPEN)
     assert limits.writer.meters()[1] == Sent(0, 0)
+
+
+# --- large pools ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 40, 255])
+def test_the_one_address_that_is_open_is_found_among_as_many_as_a_link_holds(
+    limits: Limits, at: int
+) -> None:
+    """However many are over."""
+    rows = [_DEPRECATED] * 256
+    rows[at] = _OPEN
+    pool = limits.limit(Family.IPV6, *rows)
+    assert {limits.world.place("every").do(_asks(Kind.TCP6)) for _ in range(3)} == {pool[at]}
+
+
+def test_a_spare_is_found_behind_as_many(limits: Limits) -> None:
+    pool = limits.limit(Family.IPV6, *[_DEPRECATED] * 256, _OPEN, _OPEN, spares=2)
+    assert limits.world.place("every").do(_asks(Kind.TCP6)) == pool[256]

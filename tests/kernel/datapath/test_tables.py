@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from odm_agent.core import tables
-from odm_agent.core.model import AddressType, Cap, ClassPolicy, Family, SocketKind
+from odm_agent.core.model import AddressType, Cap, ClassPolicy, Family, Limit, SocketKind
 from odm_agent.core.projection import CgroupRow, LeaseRow, PrefixRow, Projection, SourceRow, SpanRow
 from odm_agent.core.tables import Table
 from odm_agent.datapath import abi, libbpf
@@ -41,12 +41,16 @@ _ROWS: Final[dict[Table[Any, Any], tuple[Any, Any, Any]]] = {
     tables.PREFIXES: (
         900,
         PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL, 2),
-        PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL[1:], 1, 1, (8, 9), b"k" * 16),
+        PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL[1:], 1, 1, 1, (8, 9), b"k" * 16),
     ),
     tables.CHOICES: ((AddressType.UNSPECIFIED, Family.IPV4), (900, 3), (900,)),
     tables.CLASSES: (
         200,
-        ClassPolicy(200, "", frozenset({_FIXED}), refuse=frozenset({SocketKind.RAW})),
+        ClassPolicy(
+            *(200, "", frozenset({_FIXED})),
+            refuse=frozenset({SocketKind.RAW}),
+            limits=frozenset({Limit(_FIXED, 3600, 10**9)}),
+        ),
         ClassPolicy(200, "", frozenset({_FIXED}), caps=frozenset({Cap(_FIXED, 3, 60)})),
     ),
     tables.CGROUPS: (1 << 60, CgroupRow(1), CgroupRow(2, _FIXED)),

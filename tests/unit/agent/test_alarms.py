@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import status
+from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.state import Attachments, State
-from odm_agent.agent.uplinks import Uplinks
 from odm_agent.core.errors import DatapathError, KernelError
 from odm_agent.core.host import HostState
 from odm_agent.journal import JournalError
@@ -51,14 +51,14 @@ def test_settings_that_cannot_be_noted_are_left_alone(monkeypatch: pytest.Monkey
     full = raising(JournalError("the disk is full"))
     journal: Any = SimpleNamespace(remember_sysctl=full, sysctls=full)
     written: list[str] = []
-    monkeypatch.setattr("odm_agent.agent.uplinks.sysctl.read", lambda name: "0")
+    monkeypatch.setattr("odm_agent.agent.host_settings.sysctl.read", lambda name: "0")
     monkeypatch.setattr(
-        "odm_agent.agent.uplinks.sysctl.write", lambda name, value: written.append(name)
+        "odm_agent.agent.host_settings.sysctl.write", lambda name, value: written.append(name)
     )
     shield = SimpleNamespace(confined={"w0", "w1"})
-    monkeypatch.setattr("odm_agent.agent.uplinks.shield", lambda table, host: shield)
-    uplinks = Uplinks(journal)
-    uplinks.confine(PrefixTable(b""), HostState())
-    assert uplinks.trouble == "the disk is full"
-    uplinks.release(PrefixTable(b""), HostState())
-    assert uplinks.trouble == "the disk is full" and not written
+    monkeypatch.setattr("odm_agent.agent.host_settings.shield", lambda table, host: shield)
+    settings = HostSettings(journal)
+    settings.change(PrefixTable(b""), HostState(), nonlocal_bind=False)
+    assert settings.trouble == "the disk is full"
+    settings.put_back(PrefixTable(b""), HostState(), nonlocal_bind=False)
+    assert settings.trouble == "the disk is full" and not written

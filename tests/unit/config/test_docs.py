@@ -13,6 +13,7 @@ from odm_agent.config.schema import (
     CapConfig,
     ClassConfig,
     Config,
+    LifetimeConfig,
     PrefixConfig,
     UnclassifiedConfig,
 )
@@ -23,6 +24,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[unclassified]": UnclassifiedConfig,
     "[classes.NAME]": ClassConfig,
     "[classes.NAME.caps.TYPE]": CapConfig,
+    "[classes.NAME.lifetimes.TYPE]": LifetimeConfig,
     "[prefixes.NAME]": PrefixConfig,
 }
 ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+) \|$", re.M)

@@ -10,6 +10,7 @@ from odm_agent.config.load import parse
 from odm_agent.config.terms import terms_of
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.lifetimes import Terms
+from odm_agent.sources.static import typed_prefixes
 
 DAY_S = 86400
 HEAD = """[prefixes.p]
@@ -73,7 +74,7 @@ def test_the_other_types_are_renewed_once_a_day_without_being_asked(kind: str) -
 @pytest.mark.parametrize(
     ("extra", "network", "placement"),
     [
-        ("pool = 17", V6, "delegated"),
+        ("pool = 257", V6, "delegated"),
         ('sharing = "socket"', V6, "delegated"),
         ("", "203.0.113.4/32", "delegated"),
         ('pool = 2\nrange = "203.0.113.4-203.0.113.5"', V4, "delegated"),
@@ -111,6 +112,11 @@ def test_a_range_is_not_asked_for_more_lingering_addresses_than_it_has_room_for(
     assert terms(prefix(f"{ten}\nlinger = 3", network=V4)).linger == 3
 
 
+def test_as_many_may_linger_as_may_end_at_once() -> None:
+    assert terms(prefix('rotate = "1h"\npool = 200')).linger == 200
+    assert terms(prefix('rotate = "1h"\npool = 20\nlinger = 5')).linger == 20
+
+
 @pytest.mark.parametrize(
     ("extra", "key", "words"),
     [
@@ -133,7 +139,7 @@ def test_a_range_is_not_asked_for_more_lingering_addresses_than_it_has_room_for(
         ('valid = "4s"', "valid", "shorter than it takes to make another address"),
         ("linger = 0", "linger", "out of range; use 1 to 1024"),
         ("linger = 1025", "linger", "out of range; use 1 to 1024"),
-        ('rotate = "1h"\npool = 17', "rotate", "don't rotate"),
+        ('rotate = "1h"\npool = 257', "rotate", "don't rotate"),
         ('rotate = "1h"\nsharing = "socket"', "rotate", "don't rotate"),
     ],
 )
@@ -262,3 +268,66 @@ def test_every_entry_is_refused_with_words_or_has_terms_that_hold(keys: dict[str
     assert 1 <= found.linger <= 1024
     assert found.budget is None or 1 <= (found.warn or 0) <= found.budget
     assert not (found.end and keys["type"] == "fixed")
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+CLASS = """[classes.c]
+allow = ["fixed", "session-lasting", "nonpersistent"]
+[classes.c.lifetimes.{kind}]
+"""
+
+
+def limited(extra: str, ends: str, kind: str = "session-lasting") -> Terms:
+    """The terms of a prefix that a class with such a lifetime shares."""
+    text = prefix(extra, kind) + CLASS.format(kind=kind) + ends
+    (typed,) = typed_prefixes(parse(text, Path("f.toml")), lambda _: 1)
+    return typed.terms
+
+
+def test_an_address_that_classes_share_lives_as_long_as_the_shortest_of_their_lifetimes() -> None:
+    both = 'preferred = "1h"\nbudget = "1GB"'
+    assert limited("", both) == Terms(preferred_s=3600, budget=10**9, warn=8 * 10**8)
+    longer = 'preferred = "2h"\nbudget = "5GB"\nwarn = "50%"\nhard = true'
+    assert limited(longer, both) == Terms(preferred_s=3600, budget=10**9, warn=5 * 10**8, hard=True)
+    shorter = 'preferred = "30m"\nbudget = "5MB"'
+    assert limited(shorter, both) == Terms(preferred_s=1800, budget=5 * 10**6, warn=4 * 10**6)
+    assert limited('valid = "10m"', both).preferred_s == 600
+    assert limited("", both, "nonpersistent").rotate_s == DAY_S
+
+
+def test_the_lifetime_of_a_class_that_is_off_is_none() -> None:
+    text = prefix() + CLASS.format(kind="session-lasting").replace(
+        "[classes.c]", '[classes.c]\nmode = "off"'
+    )
+    (typed,) = typed_prefixes(parse(text + 'preferred = "1h"', Path("f.toml")), lambda _: 1)
+    assert not typed.terms.end
+
+
+def test_sockets_with_addresses_of_their_own_end_the_prefix_for_nobody() -> None:
+    assert not limited('sharing = "socket"', 'preferred = "1h"').end
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind", "ends", "at", "words"),
+    [
+        ("", "fixed", 'preferred = "1h"', "", "a fixed address is for ever"),
+        ("", "graceful-replacement", 'preferred = "1h"', "", "is not allowed to the class"),
+        ("", "session-lasting", "", "", "nothing ends by this"),
+        ("", "session-lasting", 'preferred = "1"', "preferred", "has no unit"),
+        ("", "session-lasting", 'preferred = "4s"', "preferred", "shorter than it takes"),
+        ("", "session-lasting", 'budget = "0B"', "budget", "out of range"),
+        ("", "session-lasting", 'budget = "1000B"', "budget", "one packet may be as large"),
+        ("pool = 300", "session-lasting", 'preferred = "1h"', "", "no other address of prefix p"),
+    ],
+)
+def test_a_lifetime_that_cannot_be_is_refused_with_its_line_and_what_to_do(
+    extra: str, kind: str, ends: str, at: str, words: str
+) -> None:
+    head = prefix(extra)
+    (message,) = refused(head + CLASS.format(kind=kind) + ends)
+    line = head.count("\n") + 3 + bool(at)
+    place = f"classes.c.lifetimes.{kind}" + (f".{at}" if at else "")
+    assert message.startswith(f"f.toml:{line}: {place}: ")
+    assert words in message
+    assert "; " in message, "it says what to do"

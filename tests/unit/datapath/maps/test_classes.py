@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Mode, SocketKind
+from odm_agent.config.quantities import LARGEST, LONGEST_S
+from odm_agent.core.model import TYPES, AddressType, Cap, ClassPolicy, Limit, Mode, SocketKind
 from odm_agent.datapath import abi
 from odm_agent.datapath.maps import classes
 
@@ -15,6 +16,11 @@ caps = st.builds(
     lambda type, numbers: Cap(type, *numbers),
     st.sampled_from(TYPES),
     st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 100_000)).filter(any),
+)
+limits = st.builds(
+    lambda type, numbers: Limit(type, *numbers),
+    st.sampled_from(TYPES),
+    st.tuples(st.integers(0, LONGEST_S), st.integers(0, LARGEST)).filter(any),
 )
 policies = st.builds(
     ClassPolicy,
@@ -27,24 +33,28 @@ policies = st.builds(
     fail_closed=st.booleans(),
     refuse=st.frozensets(st.sampled_from(SocketKind)),
     caps=st.lists(caps, unique_by=lambda cap: cap.type).map(frozenset),
+    limits=st.lists(limits, unique_by=lambda limit: limit.type).map(frozenset),
 )
 
 
 class Rows:
-    """odm_caps in memory."""
+    """A map in memory."""
 
-    def __init__(self, rows: dict[int, abi.Cap]) -> None:
-        self._rows = rows
+    def __init__(self, rows: dict[AddressType, Any], class_id: int) -> None:
+        self._rows = {abi.usage_index(class_id, type_): row for type_, row in rows.items()}
 
     def get(self, index: int) -> Any:
-        return self._rows.get(index, abi.Cap())
+        return self._rows[index]
 
 
 @given(policies)
 def test_a_policy_reads_back_as_it_was_written(policy: ClassPolicy) -> None:
-    rows = {abi.usage_index(policy.id, type_): cap for type_, cap in classes.caps(policy).items()}
+    maps: Any = {
+        "odm_caps": Rows(dict(classes.caps(policy)), policy.id),
+        "odm_limits": Rows(dict(classes.limits(policy)), policy.id),
+    }
     row = abi.Class.from_buffer_copy(bytes(classes.pack(policy)))
-    assert classes.unpack(policy.id, row, Rows(rows)) == policy  # type: ignore[arg-type]
+    assert classes.unpack(policy.id, row, maps) == policy
 
 
 def test_a_class_that_is_gone_is_all_zero() -> None:

@@ -1,12 +1,15 @@
-"""Has interfaces offer only their own addresses (use_oif_addrs_only) where that is right.
+"""The settings of the network namespace (sysctls) that are others while the agent needs them.
 
-Which they are, and why: `prefixes.untyped`. What a setting was is noted before it is changed, and
-put back when it is not wanted any more, also by `detach` without a configuration.
+Interfaces offer only their own addresses (use_oif_addrs_only) where that is right: which they are,
+and why, is in `prefixes.untyped`. And sockets may be bound to addresses that no interface has
+(ip_nonlocal_bind), if the configuration says so. What a setting was is noted before it is changed,
+and put back when it is not wanted any more, also by `detach` without a configuration.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState, Link
@@ -18,9 +21,12 @@ from odm_agent.prefixes.untyped import shield
 log = logging.getLogger(__name__)
 
 
+_NONLOCAL_BIND: Final = "net/ipv6/ip_nonlocal_bind"
+
+
 @dataclass
-class Uplinks:
-    """The interfaces' settings; what was changed is in the journal.
+class HostSettings:
+    """The settings; what was changed is in the journal.
 
     `_numbers` are those of the interfaces changed here, which an interface keeps when it is
     renamed, as it keeps the setting.
@@ -31,14 +37,13 @@ class Uplinks:
     trouble: str | None = None
     _numbers: dict[str, int] = field(default_factory=dict)
 
-    def confine(self, table: PrefixTable, host: HostState) -> None:
+    def change(self, table: PrefixTable, host: HostState, *, nonlocal_bind: bool) -> None:
         """Set what is wanted: before addresses come that default selection must not see.
 
         Also again what somebody has put back meanwhile.
         """
         self.trouble = None
-        for interface in sorted(shield(table, host).confined):
-            name = _setting(interface)
+        for name, interface in sorted(_wanted(table, host, nonlocal_bind).items()):
             try:
                 before = sysctl.read(name)
                 if before != "0":
@@ -46,23 +51,24 @@ class Uplinks:
                 self.journal.remember_sysctl(name, before)
                 sysctl.write(name, "1")
             except KernelError as error:  # gone meanwhile, or IPv6 is not there
-                log.info("typed addresses are not hidden", extra={"error": str(error)})
+                log.info("not changed", extra={"sysctl": name, "error": str(error)})
             except JournalError as error:  # nobody would know that it was changed
                 self.trouble = str(error)
                 return
             else:
-                self._numbers[interface] = host.links[interface].index
+                if interface is not None:
+                    self._numbers[interface] = host.links[interface].index
 
-    def release(self, table: PrefixTable, host: HostState) -> None:
+    def put_back(self, table: PrefixTable, host: HostState, *, nonlocal_bind: bool) -> None:
         """Put back what is not wanted any more: after addresses have gone."""
         try:
-            self._release(table, host)
+            self._put_back(table, host, nonlocal_bind)
         except JournalError as error:
             self.trouble = str(error)
 
-    def _release(self, table: PrefixTable, host: HostState) -> None:
+    def _put_back(self, table: PrefixTable, host: HostState, nonlocal_bind: bool) -> None:
         self._follow_names(host.links)
-        wanted = {_setting(each) for each in shield(table, host).confined}
+        wanted = _wanted(table, host, nonlocal_bind)
         for name, before in self.journal.sysctls().items():
             if name in wanted:
                 continue
@@ -85,6 +91,14 @@ class Uplinks:
                 self.journal.remember_sysctl(_setting(new), before)
                 self.journal.forget_sysctl(_setting(old))
                 self._numbers[new] = number
+
+
+def _wanted(table: PrefixTable, host: HostState, nonlocal_bind: bool) -> dict[str, str | None]:
+    """The settings that are to be 1, each with the interface that it is one of, if it is."""
+    wanted: dict[str, str | None] = {
+        _setting(interface): interface for interface in shield(table, host).confined
+    }
+    return wanted | ({_NONLOCAL_BIND: None} if nonlocal_bind else {})
 
 
 def _setting(interface: str) -> str:

@@ -475,7 +475,7 @@ _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
  * The option's value in full: `value` is that of IPV6_ADDR_PREFERENCES. A set that ends before `seconds_left` is
  * whole, one of `value` alone asks for no lifetime; what is left is for reading.
  */
-struct odm_option {
+struct odm_request {
 	__u32 value;
 	__u32 seconds;      /* so long an address serves the socket; 0: no end */
 	__u64 bytes;        /* so many are sent from it; 0: no end */
@@ -483,15 +483,15 @@ struct odm_option {
 	__u32 pad;
 	__u64 bytes_left;
 };
-_Static_assert(sizeof(struct odm_option) == 32, "odm_option");
+_Static_assert(sizeof(struct odm_request) == 32, "odm_request");
 
-#define ODM_OPTION_SET_SIZE 16 /* up to `seconds_left` */
+#define ODM_REQUEST_SIZE 16 /* up to `seconds_left` */
 
 /*
  * odm_lifetimes: for how long, and for how many bytes, a socket that asked for this is given the same address. Only
  * such a socket has one. When it is over, the next connect or datagram is given another address.
  */
-struct odm_lifetime {
+struct odm_socket_lifetime {
 	__u64 length_ns; /* 0: no end */
 	__u64 budget;    /* bytes; 0: no end */
 	__u64 ends_ns;   /* boot time; of `addr`, as is `bytes` */
@@ -501,7 +501,7 @@ struct odm_lifetime {
 	__u32 pad;
 	__u64 room;
 };
-_Static_assert(sizeof(struct odm_lifetime) == 64, "odm_lifetime");
+_Static_assert(sizeof(struct odm_socket_lifetime) == 64, "odm_socket_lifetime");
 
 /* What the census (an iterator over socket storage) tells of a socket. */
 struct odm_census {

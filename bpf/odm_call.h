@@ -8,9 +8,9 @@ struct odm_call {
 	void *ctx; /* of the hook */
 	struct bpf_sock *sk;
 	const struct odm_settings *settings;
-	struct odm_class *class;       /* the caller's */
-	struct odm_socket *sock;       /* NULL: it never asked for anything */
-	struct odm_lifetime *lifetime; /* that the socket asked for; NULL: none */
+	struct odm_class *class;              /* the caller's */
+	struct odm_socket *sock;              /* NULL: it never asked for anything */
+	struct odm_socket_lifetime *lifetime; /* that the socket asked for; NULL: none */
 	__u16 class_id;
 	__u8 hook;   /* enum odm_hook */
 	__u8 family; /* enum odm_family, of the address that the call is about */

@@ -30,11 +30,11 @@ static __always_inline struct odm_part odm_part_of(const struct odm_prefix *pref
 {
 	u64 pool = odm_pool_of(prefix);
 	u32 size = ODM_POOL_SIZE(pool), spares = prefix->spares;
-	u32 current = spares < size ? size - spares : 0;
+	u32 current = spares < size ? size - spares : 0, configured = ODM_POOL_CONFIGURED(pool);
 
 	return (struct odm_part){
 		.first = ODM_POOL_FIRST(pool),
-		.equal = any_ip ? current : ODM_POOL_CONFIGURED(pool),
+		.equal = any_ip || configured > current ? current : configured,
 		.first_spare = ODM_POOL_FIRST(pool) + current,
 		.spares = any_ip ? spares : prefix->configured_spares,
 	};

@@ -17,9 +17,9 @@ static __always_inline bool odm_any_lifetime(void)
 }
 
 /* The lifetime of a socket; of a subflow, that of its MPTCP socket. NULL: it asked for none. */
-static __always_inline struct odm_lifetime *odm_lifetime_of(struct bpf_sock *sk)
+static __always_inline struct odm_socket_lifetime *odm_lifetime_of(struct bpf_sock *sk)
 {
-	struct odm_lifetime *own = odm_lifetimes.sk_storage_get(sk, 0, 0);
+	struct odm_socket_lifetime *own = odm_lifetimes.sk_storage_get(sk, 0, 0);
 	void *msk;
 
 	if (own)
@@ -32,7 +32,8 @@ static __always_inline struct odm_lifetime *odm_lifetime_of(struct bpf_sock *sk)
  * Hold what is asked for against how long the class's addresses live: the reason why it may not be, or 0. Where
  * nothing was said it is so long.
  */
-static __always_inline u8 odm_limit_lifetime(struct odm_lifetime *wanted, u16 class_id, u8 type)
+static __always_inline u8 odm_limit_lifetime(struct odm_socket_lifetime *wanted, u16 class_id,
+					     u8 type)
 {
 	u32 index = odm_usage_index(class_id, type);
 	struct odm_limit *limit = odm_limits.lookup(&index);
@@ -55,9 +56,9 @@ static __always_inline u8 odm_limit_lifetime(struct odm_lifetime *wanted, u16 cl
  * new lifetime says. False: there is no memory.
  */
 static __always_inline bool odm_store_lifetime(struct bpf_sock *sk, struct odm_socket *sock,
-					       const struct odm_lifetime *wanted)
+					       const struct odm_socket_lifetime *wanted)
 {
-	struct odm_lifetime *own;
+	struct odm_socket_lifetime *own;
 	u32 zero = 0;
 	u64 *count;
 
@@ -81,14 +82,14 @@ static __always_inline bool odm_store_lifetime(struct bpf_sock *sk, struct odm_s
 }
 
 /* Is it time that the socket is given another address than it has? */
-static __always_inline bool odm_has_ended(const struct odm_lifetime *own)
+static __always_inline bool odm_has_ended(const struct odm_socket_lifetime *own)
 {
 	return own && !odm_is_any(&own->addr) &&
 	       (odm_is_over(own->ends_ns) || (own->budget && own->bytes >= own->budget));
 }
 
 /* The socket is given `addr`: if that is another one than it had, its lifetime begins. */
-static __always_inline void odm_begin_lifetime(struct odm_lifetime *own,
+static __always_inline void odm_begin_lifetime(struct odm_socket_lifetime *own,
 					       const struct odm_addr *addr)
 {
 	if (!own || odm_same_addr(&own->addr, addr))
@@ -104,7 +105,7 @@ static __always_inline void odm_begin_lifetime(struct odm_lifetime *own,
 static __always_inline void odm_spend_lifetime(struct bpf_sock *sk, const struct odm_addr *addr,
 					       u32 weight)
 {
-	struct odm_lifetime *own;
+	struct odm_socket_lifetime *own;
 
 	if (!odm_any_lifetime() || !sk)
 		return;

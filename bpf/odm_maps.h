@@ -140,7 +140,7 @@ ODM_MAP("percpu_array", u32, u64, odm_missed, ODM_MISSED, 0);
 ODM_MAP("sk_storage", int, struct odm_socket, odm_sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 
 /* Socket -> the lifetime that it asked for, and what became of it. Hooks only. Made only for those. */
-ODM_MAP("sk_storage", int, struct odm_lifetime, odm_lifetimes, 0, BPF_F_NO_PREALLOC);
+ODM_MAP("sk_storage", int, struct odm_socket_lifetime, odm_lifetimes, 0, BPF_F_NO_PREALLOC);
 
 /* 0 -> how many lifetimes were ever asked for. Hooks only. While it is 0 nobody looks for one. */
 ODM_MAP("array", u32, u64, odm_lifetimes_asked, 1, 0);

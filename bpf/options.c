@@ -49,12 +49,11 @@ static __always_inline int odm_leave_to_kernel(struct bpf_sockopt *ctx)
 
 /* What a set asks for beside the type; a fixed address is for ever, and nothing ends without a type. */
 static __always_inline bool odm_read_lifetime(const struct bpf_sockopt *ctx, u8 type,
-					      struct odm_lifetime *wanted)
+					      struct odm_socket_lifetime *wanted)
 {
-	const struct odm_option *option = ctx->optval;
+	const struct odm_request *option = ctx->optval;
 
-	if (ctx->optlen < ODM_OPTION_SET_SIZE ||
-	    (void *)option + ODM_OPTION_SET_SIZE > ctx->optval_end)
+	if (ctx->optlen < ODM_REQUEST_SIZE || (void *)option + ODM_REQUEST_SIZE > ctx->optval_end)
 		return true; /* the type alone */
 	wanted->length_ns = option->seconds * 1000000000ULL;
 	wanted->budget = option->bytes;
@@ -81,7 +80,7 @@ static __always_inline struct odm_decision odm_check_request(const struct odm_cl
 
 /* Keep type and lifetime with the socket, and who asked. */
 static __always_inline bool odm_store_request(struct bpf_sock *sk, u8 type, u16 class_id,
-					      const struct odm_lifetime *wanted)
+					      const struct odm_socket_lifetime *wanted)
 {
 	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
 
@@ -147,7 +146,7 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
 	struct odm_call call = { .ctx = ctx, .sk = sk, .hook = ODM_H_SETSOCKOPT };
-	struct odm_lifetime wanted = {};
+	struct odm_socket_lifetime wanted = {};
 	struct odm_decision d, cap;
 	u8 reason;
 
@@ -268,8 +267,8 @@ static __always_inline bool odm_holds_for_caller(void)
 static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					       const struct odm_socket *sock)
 {
-	struct odm_option *option = ctx->optval;
-	struct odm_lifetime none = {}, *own = NULL;
+	struct odm_request *option = ctx->optval;
+	struct odm_socket_lifetime none = {}, *own = NULL;
 	u64 now = bpf_ktime_get_boot_ns();
 
 	if ((void *)(option + 1) > ctx->optval_end)
@@ -308,6 +307,6 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 	else
 		ctx->retval = 0;
 	*optval = flags | ((u32)sock->type << ODM_FIELD_SHIFT);
-	ctx->optlen = odm_write_lifetime(ctx, sk, sock) ? sizeof(struct odm_option) : 4;
+	ctx->optlen = odm_write_lifetime(ctx, sk, sock) ? sizeof(struct odm_request) : 4;
 	return 1;
 }

@@ -23,7 +23,7 @@ MAX_SPANS: Final = 4096
 MAX_LEASES: Final = 16384
 MAX_EVENTS: Final = 262144
 MAX_LIFETIME_BYTES: Final = 1_000_000_000_000_000_000
-OPTION_SET_SIZE: Final = 16
+REQUEST_SIZE: Final = 16
 REFUSED_NS: Final = 100_000_000
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
@@ -259,8 +259,8 @@ class Turn(ct.Structure):
     _fields_ = (("lock", ct.c_uint32), ("next", ct.c_uint32))
 
 
-class Lifetime(ct.Structure):
-    """struct odm_lifetime."""
+class SocketLifetime(ct.Structure):
+    """struct odm_socket_lifetime."""
 
     _fields_ = (
         ("length_ns", ct.c_uint64),
@@ -274,8 +274,8 @@ class Lifetime(ct.Structure):
     )
 
 
-class Option(ct.Structure):
-    """struct odm_option."""
+class Request(ct.Structure):
+    """struct odm_request."""
 
     _fields_ = (
         ("value", ct.c_uint32),
@@ -568,7 +568,11 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_settings": Settings,
     "odm_class": Class,
     "odm_cap": Cap,
+    "odm_limit": Limit,
     "odm_usage": Usage,
+    "odm_turn": Turn,
+    "odm_request": Request,
+    "odm_socket_lifetime": SocketLifetime,
     "odm_live_key": LiveKey,
     "odm_census": Census,
     "odm_cgroup": Cgroup,

@@ -145,7 +145,7 @@ MAPS: Final[dict[str, Shape]] = {
         libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Socket, 0, _NO_PREALLOC | _CLONE, "hooks"
     ),
     "odm_lifetimes": Shape(
-        libbpf.MAP_SK_STORAGE, ct.c_int32, abi.Lifetime, 0, _NO_PREALLOC, "hooks"
+        libbpf.MAP_SK_STORAGE, ct.c_int32, abi.SocketLifetime, 0, _NO_PREALLOC, "hooks"
     ),
     "odm_lifetimes_asked": Shape(_ARRAY, _U32, _U64, 1, 0, "hooks"),
 }

@@ -109,6 +109,12 @@ _PUBLIC = {
     "GRACEFUL_REPLACEMENT_IP_ADDRESS": "ODM_GRACEFUL_REPLACEMENT",
     "ODM_ON_DEMAND_SHIFT": "ODM_FIELD_SHIFT",
     "ODM_ON_DEMAND_MASK": "ODM_FIELD_MASK",
+    "ODM_OPTION_SET_SIZE": "ODM_REQUEST_SIZE",
+    "sizeof(struct odm_option)": "sizeof(struct odm_request)",
+    **{
+        f"offsetof(struct odm_option, {field})": f"offsetof(struct odm_request, {field})"
+        for field, *_ in abi.Request._fields_
+    },
 }
 
 
@@ -124,6 +130,7 @@ def test_application_header_agrees(tmp_path: Path) -> None:
         "\n".join(
             [
                 "#include <linux/bpf.h>",
+                "#include <stddef.h>",
                 f'#include "{public}"',
                 f'#include "{_HEADER}"',
                 *asserts,

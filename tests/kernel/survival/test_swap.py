@@ -97,7 +97,10 @@ def test_upgrade_to_another_abi_and_back(own: World, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert "start it again" in done.stdout
         # Of maps that belong together none is shared if one can't be, though both know the others.
-        assert _listed(done.stdout, "new maps") == {*RENAMED.values(), "odm_slots", "odm_caps"}
+        assert _listed(done.stdout, "new maps") == {
+            *RENAMED.values(),
+            *("odm_slots", "odm_caps", "odm_limits"),
+        }
         assert _listed(done.stdout, "removed maps") == set(RENAMED)
         assert (own.agent.pins / "odm_spans_2").exists()
         assert not (own.agent.pins / "odm_spans").exists()

@@ -472,8 +472,9 @@ struct odm_socket {
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
 
 /*
- * The option's value in full: `value` is that of IPV6_ADDR_PREFERENCES. A set that ends before `seconds_left` is
- * whole, one of `value` alone asks for no lifetime; what is left is for reading.
+ * The option's value in full: `value` is that of IPV6_ADDR_PREFERENCES. A set that ends just before `seconds_left`
+ * asks for a lifetime, too; one of any other length is `value` alone, whatever follows, as to a stock kernel. All of
+ * it is read by who has room for just that.
  */
 struct odm_request {
 	__u32 value;

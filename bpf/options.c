@@ -53,7 +53,7 @@ static __always_inline bool odm_read_lifetime(const struct bpf_sockopt *ctx, u8 
 {
 	const struct odm_request *option = ctx->optval;
 
-	if (ctx->optlen < ODM_REQUEST_SIZE || (void *)option + ODM_REQUEST_SIZE > ctx->optval_end)
+	if (ctx->optlen != ODM_REQUEST_SIZE || (void *)option + ODM_REQUEST_SIZE > ctx->optval_end)
 		return true; /* the type alone */
 	wanted->length_ns = option->seconds * 1000000000ULL;
 	wanted->budget = option->bytes;
@@ -263,7 +263,7 @@ static __always_inline bool odm_holds_for_caller(void)
 	return cgroup.class_id && class && class->mode != ODM_MODE_OFF;
 }
 
-/* What was asked for beside the type, and what is left of it; false: the caller has no room for that. */
+/* What was asked for beside the type, and what is left of it, to who reads just that; false: he does not. */
 static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					       const struct odm_socket *sock)
 {
@@ -271,7 +271,7 @@ static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, st
 	struct odm_socket_lifetime none = {}, *own = NULL;
 	u64 now = bpf_ktime_get_boot_ns();
 
-	if ((void *)(option + 1) > ctx->optval_end)
+	if ((void *)(option + 1) > ctx->optval_end || (void *)(option + 1) + 1 <= ctx->optval_end)
 		return false;
 	if (sock->flags & ODM_SOCKET_ENDING)
 		own = odm_lifetimes.sk_storage_get(sk, 0, 0);

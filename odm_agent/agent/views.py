@@ -15,6 +15,7 @@ from odm_agent.control.answers import (
     AddressView,
     CapView,
     ClassView,
+    LimitView,
     Membership,
     PrefixView,
     Status,
@@ -134,6 +135,14 @@ def classes(state: State) -> list[ClassView]:
             sockets=live[policy.id],
             refuse=sorted(kind.value for kind in policy.refuse),
             caps=[_cap(policy.id, cap, usage) for cap in sorted(policy.caps, key=lambda c: c.type)],
+            lifetimes=[
+                LimitView(
+                    type=limit.type.word,
+                    preferred_seconds=limit.longest_s or None,
+                    budget_bytes=limit.bytes or None,
+                )
+                for limit in sorted(policy.limits, key=lambda each: each.type)
+            ],
         )
         for policy in state.engine.classes.values()
         if policy.id != UNCLASSIFIED

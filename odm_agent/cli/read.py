@@ -20,13 +20,14 @@ from odm_agent.control.answers import (
     AddressView,
     CapView,
     ClassView,
+    LimitView,
     PrefixView,
     SocketView,
     Status,
     WanderView,
 )
 from odm_agent.control.client import AgentNotRunning
-from odm_agent.text import duration_words
+from odm_agent.text import bytes_words, duration_words
 
 SOCKETS_NOTE = (
     "Listed by sock_diag, which knows no TCP socket that is only bound (before Linux 6.8) and no "
@@ -41,7 +42,7 @@ PREFIX_HEADINGS = (
 
 CLASS_HEADINGS = (
     *("NAME", "MODE", "ALLOW", "DEFAULT", "STRICT", "ON FAILURE"),
-    *("REFUSE", "CAPS", "SOCKETS", "CGROUPS"),
+    *("REFUSE", "CAPS", "LIFETIMES", "SOCKETS", "CGROUPS"),
 )
 
 
@@ -189,7 +190,8 @@ def classes(
         CLASS_HEADINGS,
         lambda view: (
             *(view.name, view.mode, view.allow, view.default, view.strict, view.on_failure),
-            *(view.refuse, [_cap_words(cap) for cap in view.caps], view.sockets, view.cgroups),
+            *(view.refuse, [_cap_words(cap) for cap in view.caps]),
+            *([_limit_words(limit) for limit in view.lifetimes], view.sockets, view.cgroups),
         ),
         empty="no classes",
         json=json,
@@ -202,4 +204,13 @@ def _cap_words(cap: CapView) -> str:
         words.append(f"{cap.live}/{cap.sockets}")
     if cap.requests_per_minute is not None:
         words.append(f"{cap.requests_per_minute}/min")
+    return " ".join(words)
+
+
+def _limit_words(limit: LimitView) -> str:
+    words = [limit.type]
+    if limit.preferred_seconds is not None:
+        words.append(duration_words(limit.preferred_seconds))
+    if limit.budget_bytes is not None:
+        words.append(bytes_words(limit.budget_bytes))
     return " ".join(words)

@@ -119,6 +119,14 @@ class CapView(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_minute: int | None = None
 
 
+class LimitView(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an address of a type serves a class, and for how many bytes (None: no limit)."""
+
+    type: str
+    preferred_seconds: int | None = None
+    budget_bytes: int | None = None
+
+
 class ClassView(msgspec.Struct, frozen=True, kw_only=True):
     """An application class with the cgroups that its patterns match now (absolute paths)."""
 
@@ -134,6 +142,7 @@ class ClassView(msgspec.Struct, frozen=True, kw_only=True):
     #: Kinds of socket that the class may not use.
     refuse: list[str] = []
     caps: list[CapView] = []
+    lifetimes: list[LimitView] = []
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,13 +59,17 @@ class Witness:
 
 @contextmanager
 def witness(netns: NetNs, interface: str, folder: Path) -> Iterator[Witness]:
-    """tcpdump at what *arrives* at an interface, from now on."""
+    """tcpdump at what *leaves* by an interface, from now on.
+
+    There it is cut into segments, where the interface does not offer to do that. At the other end
+    of the link some of it may be gone: a receiver that is too slow drops what its queue can't hold.
+    """
     file, log = folder / f"{interface}.pcap", folder / f"{interface}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             netns.command(
                 [
-                    *("tcpdump", "-i", interface, "-Q", "in", "-s", str(_SNAPSHOT), "-U", "-n"),
+                    *("tcpdump", "-i", interface, "-Q", "out", "-s", str(_SNAPSHOT), "-U", "-n"),
                     *("-B", "65536", "-Z", "root", "-w", str(file), "ip or ip6"),
                 ]
             ),

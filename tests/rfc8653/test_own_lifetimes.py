@@ -153,7 +153,7 @@ def test_L5_L2_the_datagram_that_reaches_the_budget_is_the_last_one(
 
 
 def test_L5_who_shares_the_only_address_is_given_none_again(asking: World) -> None:
-    """Never the one that it has had for as long as it asked."""
+    """Not the one that it has had for as long as it asked; and there is no spare yet."""
 
     def application() -> tuple[str, int | None]:
         with Kind.TCP6.open() as sock:
@@ -165,6 +165,15 @@ def test_L5_who_shares_the_only_address_is_given_none_again(asking: World) -> No
             except OSError as error:
                 return seen, error.errno
 
+    def has_just_begun() -> bool:
+        return any(
+            each["prefix"] == prefix_of(SESSION, Family.IPV6).name
+            and each["phase"] == "current"
+            and each["preferred_seconds_left"] > _LIMIT_S - 1
+            for each in asking.agent.read("lifetimes")
+        )
+
+    wait_until(has_just_begun, "an address that has just begun", timeout_s=3 * _LIMIT_S)
     seen, refused = asking.place("limited").do(application)
     assert type_of(seen) == SESSION
     assert refused == errno.EADDRNOTAVAIL
@@ -188,6 +197,10 @@ def test_L5_the_addresses_of_a_class_live_no_longer_than_it_says(asking: World, 
         each
         for each in asking.agent.read("lifetimes")
         if each["prefix"] == prefix_of(SESSION, kind.family).name and each["phase"] == "current"
+    ]
+    [told] = [each for each in asking.agent.read("classes") if each["name"] == "limited"]
+    assert told["lifetimes"] == [
+        {"type": SESSION.word, "preferred_seconds": _LIMIT_S, "budget_bytes": 10**6}
     ]
     assert lease["budget_bytes"] == 10**6
     assert 0 < lease["preferred_seconds_left"] <= _LIMIT_S

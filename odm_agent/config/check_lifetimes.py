@@ -1,8 +1,8 @@
 """Whether addresses can live for a class as its entry in the configuration says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from odm_agent.config.check_terms import SHORTEST_S, SMALLEST_BUDGET
+from odm_agent.config.check_terms import too_short, too_small
 from odm_agent.config.problems import Problem
 from odm_agent.config.quantities import number_of_bytes, seconds
 from odm_agent.config.schema import ClassConfig, LifetimeConfig, PrefixConfig
@@ -46,27 +46,16 @@ def _can_end(prefix: PrefixConfig) -> bool:
 
 
 def _lengths(where: tuple[str, ...], each: LifetimeConfig) -> Iterator[Problem]:
-    if each.preferred is not None:
+    fault_in: dict[str, Callable[[str], str | None]] = {
+        "preferred": lambda text: too_short(seconds(text)),
+        "budget": lambda text: too_small(number_of_bytes(text)),
+    }
+    for key, look in fault_in.items():
+        if (text := getattr(each, key)) is None:
+            continue
         try:
-            longest_s = seconds(each.preferred)
+            fault = look(text)
         except ValueError as error:
-            yield Problem((*where, "preferred"), str(error))
-        else:
-            if longest_s < SHORTEST_S:
-                yield Problem(
-                    (*where, "preferred"),
-                    f"{longest_s} s is shorter than it takes to make another address; use at least"
-                    f" {SHORTEST_S}s",
-                )
-    if each.budget is not None:
-        try:
-            budget = number_of_bytes(each.budget)
-        except ValueError as error:
-            yield Problem((*where, "budget"), str(error))
-        else:
-            if budget < SMALLEST_BUDGET:
-                yield Problem(
-                    (*where, "budget"),
-                    f"one packet may be as large as {SMALLEST_BUDGET} bytes; use at least"
-                    f' "{SMALLEST_BUDGET}B"',
-                )
+            fault = str(error)
+        if fault is not None:
+            yield Problem((*where, key), fault)

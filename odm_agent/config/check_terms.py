@@ -66,14 +66,28 @@ def check_terms(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -
         )
 
 
+def too_short(length_s: int) -> str | None:
+    """Why an address can't serve for so few seconds, and what to do; None: it can."""
+    if length_s >= SHORTEST_S:
+        return None
+    return (
+        f"{length_s} s is shorter than it takes to make another address; use at least {SHORTEST_S}s"
+    )
+
+
+def too_small(budget: int) -> str | None:
+    """Why an address can't serve for so few bytes, and what to do; None: it can."""
+    if budget >= SMALLEST_BUDGET:
+        return None
+    return (
+        f'one packet may be as large as {SMALLEST_BUDGET} bytes; use at least "{SMALLEST_BUDGET}B"'
+    )
+
+
 def _lengths(at: tuple[str, ...], lengths: dict[str, int]) -> Iterator[Problem]:
     for key in ("preferred", "valid", "rotate"):
-        if lengths.get(key, SHORTEST_S) < SHORTEST_S:
-            yield Problem(
-                (*at, key),
-                f"{lengths[key]} s is shorter than it takes to make another address; use at least"
-                f" {SHORTEST_S}s",
-            )
+        if key in lengths and (fault := too_short(lengths[key])):
+            yield Problem((*at, key), fault)
     for key in ("preferred", "rotate"):
         if key in lengths and lengths.get("valid", lengths[key]) < lengths[key]:
             yield Problem(
@@ -122,12 +136,8 @@ def _budget(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
     except ValueError as error:
         yield Problem((*at, "budget"), str(error))
         return
-    if budget < SMALLEST_BUDGET:
-        yield Problem(
-            (*at, "budget"),
-            f"one packet may be as large as {SMALLEST_BUDGET} bytes; use at least"
-            f' "{SMALLEST_BUDGET}B"',
-        )
+    if fault := too_small(budget):
+        yield Problem((*at, "budget"), fault)
 
 
 def _sharing(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from typing import Final
 from odm_agent.core.model import AddressType, Family
 from tests.lab.host import CORRESPONDENT
 from tests.lab.peer import IPPROTO_MPTCP, MPTCP_PORT, plain
+from tests.lab.place import Ready
 
 #: IPPROTO_IPV6 option of RFC 5014, extended by the on-demand field (RFC 8653, appendix A).
 IPV6_ADDR_PREFERENCES: Final = 72
@@ -140,6 +142,19 @@ def call(
         if bind is not None:
             sock.bind(bind)
         return exchange(sock, kind, to)
+
+
+def talker(kind: Kind) -> Callable[[Ready], None]:
+    """An application with one connection, that sends all the time; it is ready with its source."""
+
+    def talk(ready: Ready) -> None:
+        with kind.open() as sock:
+            ready(exchange(sock, kind).seen)
+            while True:
+                sock.send(b"x")
+                time.sleep(0.05)
+
+    return talk
 
 
 def disconnect(sock: socket.socket) -> None:

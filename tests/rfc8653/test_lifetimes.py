@@ -11,7 +11,7 @@ import pytest
 from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cases import each_kind
-from tests.lab.client import Kind, call, exchange
+from tests.lab.client import Kind, call, talker
 from tests.lab.host import (
     GRACEFUL,
     NONPERSISTENT,
@@ -19,7 +19,6 @@ from tests.lab.host import (
     prefix_of,
     type_of,
 )
-from tests.lab.place import Ready
 from tests.lab.process import wait_until
 from tests.lab.world import STANDARD, World
 
@@ -61,19 +60,6 @@ def _boot_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _talker(kind: Kind) -> Any:
-    """An application that says each 50 ms what became of its one connection."""
-
-    def talk(ready: Ready) -> None:
-        with kind.open() as sock:
-            ready(exchange(sock, kind).seen)
-            while True:
-                sock.send(b"x")
-                time.sleep(0.05)
-
-    return talk
-
-
 def _calls(kind: Kind, until_s: float) -> list[tuple[float, str]]:
     """When one connection after the other began, and from where it came, or the error."""
     calls = []
@@ -93,7 +79,7 @@ def test_L1_an_end_in_seconds_is_kept_also_while_the_agent_is_dead(
 ) -> None:
     """Nothing is given past its preferred lifetime, nothing leaves past its valid one."""
     place = mortal.place("session")
-    with place.background(_talker(kind)) as had, mortal.captures() as captures:
+    with place.background(talker(kind)) as had, mortal.captures() as captures:
         [lease] = [x for x in _told(mortal, SESSION, kind.family) if x["address"] == had]
         told_s = _boot_s()
         if not alive:
@@ -140,7 +126,7 @@ def test_L4_short_lived_types_are_renewed_without_being_asked(
         assert type_of(seen) is type
         return seen != before
 
-    with place.background(_talker(kind)) as had:
+    with place.background(talker(kind)) as had:
         wait_until(lambda: rotated(had), "another address", 15)
         wait_until(
             lambda: (

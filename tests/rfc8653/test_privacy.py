@@ -17,7 +17,7 @@ from odm_agent.core.model import AddressType, Family
 from odm_agent.prefixes.rfc7217 import is_reserved
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cases import each_kind
-from tests.lab.client import PORT, Kind, ask, call, exchange
+from tests.lab.client import PORT, Kind, ask, call, exchange, talker
 from tests.lab.host import (
     CORRESPONDENT,
     GRACEFUL,
@@ -28,7 +28,6 @@ from tests.lab.host import (
     prefix_of,
     type_of,
 )
-from tests.lab.place import Ready
 from tests.lab.process import wait_until
 from tests.lab.world import STANDARD, World
 
@@ -253,19 +252,6 @@ def _runs(calls: Sequence[tuple[float, str]]) -> list[tuple[str, float]]:
     return [(name, next(of)[0]) for name, of in groupby(calls, key=lambda each: each[1])]
 
 
-def _talker(kind: Kind) -> Any:
-    """An application with one connection, which says whence it came each time that it is heard."""
-
-    def talk(ready: Ready) -> None:
-        with kind.open() as sock:
-            ready(exchange(sock, kind).seen)
-            while True:
-                sock.send(b"x")
-                time.sleep(0.05)
-
-    return talk
-
-
 @each_kind(Kind.TCP6, Kind.TCP4, Kind.SENDTO6)
 def test_L6_new_sockets_come_from_another_prefix_each_period_and_old_ones_go_on(
     wandering: World, kind: Kind
@@ -273,7 +259,7 @@ def test_L6_new_sockets_come_from_another_prefix_each_period_and_old_ones_go_on(
     """As the peer sees them; no call fails, and each leaves by the gateway of its prefix."""
     place = wandering.place("brief")
     talking = Kind.TCP4 if kind is Kind.TCP4 else Kind.TCP6
-    with place.background(_talker(talking)) as had, wandering.captures() as captures:
+    with place.background(talker(talking)) as had, wandering.captures() as captures:
         captures.await_quiet()
         told = _standing_for_a_while(wandering, kind.family)
         began_s = time.monotonic()

@@ -50,6 +50,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # A number must not be given twice because the power failed.
         db.execute("PRAGMA synchronous = FULL")
         migrate(db, path)
+        _check_numbers(db, path)
         db.execute(f"PRAGMA busy_timeout = {_BUSY_LATER_MS}")
     except BaseException:
         db.close()
@@ -62,3 +63,17 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     found = [str(row[0]) for row in db.execute("PRAGMA quick_check(3)")]
     if found != ["ok"]:
         raise damaged(path, "; ".join(" ".join(each.split()) for each in found))
+
+
+def _check_numbers(db: sqlite3.Connection, path: Path) -> None:
+    """Look at every number: to sqlite the type of a column is no more than advice."""
+    tables = [
+        str(row[0]) for row in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")
+    ]
+    for table in tables:
+        for _, column, type_, *_ in db.execute("SELECT * FROM pragma_table_info(?)", (table,)):
+            wrong = (
+                f"SELECT 1 FROM \"{table}\" WHERE typeof(\"{column}\") NOT IN ('integer', 'null')"
+            )
+            if type_ == "INTEGER" and db.execute(f"{wrong} LIMIT 1").fetchone():
+                raise damaged(path, f"{table}.{column} holds what is no number")

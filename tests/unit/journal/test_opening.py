@@ -63,3 +63,24 @@ def test_what_is_no_database_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "state" / "journal.sqlite").write_bytes(b"no database" * 500)
     with pytest.raises(JournalError, match=r"damaged: .*move it away"):
         open_journal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO meters VALUES (1, 'many', 2)",
+        "INSERT INTO meters VALUES (1, 1.5, 2)",
+        "INSERT INTO sent VALUES ('web', 2, 3600, x'00', 1)",
+        "INSERT INTO recorded VALUES ('boot', 1, 'two', 3, 4)",
+        "INSERT INTO ids VALUES ('class', 'one', 'web')",
+        "INSERT INTO addresses VALUES ('2001:db8::1', 'first', 0)",
+        "INSERT INTO cgroups VALUES ('', '', '', 7, 1, 'x', 2)",
+    ],
+)
+def test_what_is_no_number_is_found_when_it_is_opened(tmp_path: Path, change: str) -> None:
+    with open_journal(tmp_path) as journal:
+        journal._db.execute(change)
+    with pytest.raises(
+        JournalError, match=r"damaged: \w+\.\w+ holds what is no number; put a copy"
+    ):
+        open_journal(tmp_path)

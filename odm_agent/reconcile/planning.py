@@ -36,16 +36,14 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     routes and rules stand before old ones go.
     """
     kept = _kept_rows(desired, observed)
-    # They go when the rows that are kept until then hand them out no more.
-    given = frozenset(address for i in kept for address in observed.prefixes[i].pool)
     return [
         *_withdraw(desired, observed, kept),
         *classify(desired, observed),
         *_record(desired, observed),
         *_build(desired, observed),
-        *_tear_down(desired, observed, given),
+        *_tear_down(desired, observed),
         *_offer(desired, observed, kept),
-        *_unconfigure(desired, observed, given),
+        *_unconfigure(desired, observed),
         *_forget(desired, observed, host),
     ]
 
@@ -128,37 +126,24 @@ def _build(desired: Projection, observed: Projection) -> Iterator[Action]:
             yield AddRule(rule)
 
 
-def _tear_down(
-    desired: Projection, observed: Projection, given: frozenset[IPAddress]
-) -> Iterator[Action]:
-    """Rules, routes, addresses that are `given` to no socket, labels: the reverse of building."""
+def _tear_down(desired: Projection, observed: Projection) -> Iterator[Action]:
+    """Rules and routes: the reverse of building."""
     for rule in sorted(observed.rules - desired.rules, key=_rule_order):
         if not refuses(rule):
             yield RemoveRule(rule)
     # Some are gone already: adding a route replaces that of its destination and metric.
     for route in sorted(observed.routes - desired.routes, key=_route_order, reverse=True):
         yield RemoveRoute(route)
-    for address in _unwanted(desired, observed):
-        if address.address not in given:
-            yield RemoveAddress(address)
-    for labelled in sorted(observed.labels - desired.labels):
-        yield RemoveLabel(labelled)
 
 
-def _unconfigure(
-    desired: Projection, observed: Projection, given: frozenset[IPAddress]
-) -> Iterator[Action]:
-    """Addresses that were `given` until now, and are local by a route only from now on."""
-    for address in _unwanted(desired, observed):
-        if address.address in given:
-            yield RemoveAddress(address)
-
-
-def _unwanted(desired: Projection, observed: Projection) -> Iterator[Address]:
+def _unconfigure(desired: Projection, observed: Projection) -> Iterator[Action]:
+    """Addresses and labels, when no row hands them out any more: they may be local by a route."""
     staying = {(a.address, a.interface) for a in desired.addresses}
     for address in sorted(observed.addresses - desired.addresses, key=_by_address):
         if (address.address, address.interface) not in staying:
-            yield address
+            yield RemoveAddress(address)
+    for labelled in sorted(observed.labels - desired.labels):
+        yield RemoveLabel(labelled)
 
 
 def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:

@@ -53,6 +53,8 @@ RFC5014_MASK: Final = 0x0000_0FFF
 _REQUEST: Final = struct.Struct("=IIQ")
 _ANSWER: Final = struct.Struct("=IIQI4xQ")
 
+_NONE: Final = (None, None)
+
 # How a kernel without the option for this kind of socket says so.
 _UNKNOWN: Final = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
@@ -96,30 +98,29 @@ def get_type(sock: socket.socket) -> AddressType:
 
 def get_lifetime(sock: socket.socket) -> Lifetime | None:
     """The lifetime that the socket asked for, or has by its class; None: its address has no end."""
-    answer = _read_lifetime(sock)
-    asked = answer and Lifetime(answer[1] or None, answer[2] or None)
-    return None if asked == Lifetime() else asked
+    return (_read_lifetime(sock) or _NONE)[0]
 
 
 def lifetime_left(sock: socket.socket) -> Lifetime | None:
     """What is left of it, of the address that the socket has now; None as `get_lifetime`."""
-    answer, asked = _read_lifetime(sock), get_lifetime(sock)
-    if answer is None or asked is None:
-        return None
-    return Lifetime(
-        None if asked.seconds is None else answer[3], None if asked.bytes is None else answer[4]
-    )
+    return (_read_lifetime(sock) or _NONE)[1]
 
 
-def _read_lifetime(sock: socket.socket) -> tuple[int, int, int, int, int] | None:
-    """Value, seconds, bytes, seconds left, bytes left; None: nobody tells."""
+def _read_lifetime(sock: socket.socket) -> tuple[Lifetime | None, Lifetime | None] | None:
+    """What was asked for, and what is left of it; None: nobody tells."""
     try:
         raw = sock.getsockopt(socket.IPPROTO_IPV6, SOCKOPT, _ANSWER.size)
     except OSError as error:
         if error.errno in _UNKNOWN:
             return None
         raise
-    return _ANSWER.unpack(raw) if len(raw) == _ANSWER.size else None
+    if len(raw) != _ANSWER.size:
+        return None
+    _, seconds, bytes_, seconds_left, bytes_left = _ANSWER.unpack(raw)
+    if not seconds and not bytes_:
+        return _NONE
+    left = Lifetime(seconds_left if seconds else None, bytes_left if bytes_ else None)
+    return Lifetime(seconds or None, bytes_ or None), left
 
 
 def _request(type: AddressType, lifetime: Lifetime | None) -> int | bytes:

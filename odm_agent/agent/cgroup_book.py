@@ -55,7 +55,7 @@ class CgroupBook(JournalWork):
             number: CgroupRow(
                 note.class_id,
                 None if note.default is None else AddressType(note.default),
-                frozenset() if note.class_id else _types(note),
+                frozenset() if note.class_id else abi.unpack_types(note.types),
             )
             for number, note in self._written.items()
         }
@@ -63,7 +63,7 @@ class CgroupBook(JournalWork):
     def classes(self) -> dict[int, ClassPolicy]:
         """The classes that these rows were of; of a policy only what it allowed."""
         return {
-            note.class_id: ClassPolicy(note.class_id, "", allow=_types(note))
+            note.class_id: ClassPolicy(note.class_id, "", allow=abi.unpack_types(note.types))
             for note in self._written.values()
             if note.class_id != UNCLASSIFIED
         }
@@ -81,8 +81,4 @@ def _note(row: CgroupRow, classes: Mapping[int, ClassPolicy]) -> CgroupNote:
         policy = classes.get(row.class_id)
         types = policy.allow if policy is not None else frozenset()
     default = None if row.default is None else int(row.default)
-    return CgroupNote(row.class_id, default, sum(1 << each for each in types))
-
-
-def _types(note: CgroupNote) -> frozenset[AddressType]:
-    return frozenset(each for each in AddressType if note.types >> each & 1)
+    return CgroupNote(row.class_id, default, abi.pack_types(types))

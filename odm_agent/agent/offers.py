@@ -38,12 +38,6 @@ def offered(
                 offers.setdefault(want, first)
     used = cache(in_use)
     leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
-    local = {
-        address
-        for row in engine.table
-        if is_local_as_a_whole(row, engine.host)
-        for address in row.unconfigured
-    }
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
         offers=offers,
@@ -54,9 +48,19 @@ def offered(
         own_fault=own_fault,
         to_probe=frozenset(engine.to_probe),
         unused=_unused(engine, ended - chosen, used),
-        ready_leases=frozenset(id_ for id_, address in leased.items() if address in held | local),
+        ready_leases=_ready_leases(engine, held),
         unused_leases=_unused_leases(leased, ended_leases, used),
     )
+
+
+def _ready_leases(engine: Engine, held: set[IPAddress]) -> frozenset[int]:
+    """Of addresses that an interface holds, or that are local by a route."""
+    ready: set[int] = set()
+    for row in engine.table:
+        by_route = row.unconfigured if is_local_as_a_whole(row, engine.host) else ()
+        there = held.union(by_route) if row.leases else held
+        ready |= {lease.id for address, lease in row.leases.items() if address in there}
+    return frozenset(ready)
 
 
 def _unused(

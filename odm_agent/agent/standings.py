@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from odm_agent.agent.engine import Engine
-from odm_agent.core.wandering import Wanderers, begins_s, wanderers_of
+from odm_agent.core.wandering import Wanderers, begins_s, groups
 from odm_agent.prefixes.table import Row
 
 
@@ -28,18 +28,14 @@ class Standing:
 
 def standings(engine: Engine) -> dict[Wanderers, Standing]:
     """All prefixes that wander, as hooks have them in order."""
-    found: dict[Wanderers, list[Row]] = {}
-    for row in engine.table:
-        if (wanderers := wanderers_of(row.prefix)) is not None:
-            found.setdefault(wanderers, []).append(row)
-    return {each: _standing(engine, each, rows) for each, rows in found.items()}
-
-
-def _standing(engine: Engine, wanderers: Wanderers, rows: list[Row]) -> Standing:
-    chosen = engine.datapath.choices().get((wanderers.type, wanderers.family), ())
-    by_id = {row.prefix.id: row for row in rows}
-    return Standing(
-        wanderers,
-        tuple(by_id[prefix_id] for prefix_id in chosen if prefix_id in by_id),
-        begins_s(wanderers, rows[0].prefix.period + 1),
-    )
+    rows = {row.prefix.id: row for row in engine.table}
+    found: dict[Wanderers, Standing] = {}
+    for wanderers, prefixes in groups(row.prefix for row in rows.values()).items():
+        chosen = engine.datapath.choices().get((wanderers.type, wanderers.family), ())
+        ids = {prefix.id for prefix in prefixes}
+        found[wanderers] = Standing(
+            wanderers,
+            tuple(rows[prefix_id] for prefix_id in chosen if prefix_id in ids),
+            begins_s(wanderers, prefixes[0].period + 1),
+        )
+    return found

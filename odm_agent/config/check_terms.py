@@ -13,6 +13,7 @@ from odm_agent.config.terms import (
     WARNED,
     ends_as_one,
     has_successor,
+    is_per_socket,
 )
 from odm_agent.config.values import room
 from odm_agent.core.model import LEASED_AT_MOST, IPNetwork
@@ -141,7 +142,7 @@ def _budget(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
 
 
 def _sharing(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
-    if prefix.sharing != "socket":
+    if not is_per_socket(prefix):
         return
     where = (*at, "sharing")
     if prefix.type == "fixed":

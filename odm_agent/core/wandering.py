@@ -46,10 +46,18 @@ def period_at(wanderers: Wanderers, boot_s: float) -> int:
     return period + 1 if begins_s(wanderers, period + 1) <= boot_s else period
 
 
+def groups(prefixes: Iterable[TypedPrefix]) -> dict[Wanderers, list[TypedPrefix]]:
+    """Those among these prefixes that wander, by what they have in common."""
+    found: dict[Wanderers, list[TypedPrefix]] = {}
+    for prefix in prefixes:
+        if (wanderers := wanderers_of(prefix)) is not None:
+            found.setdefault(wanderers, []).append(prefix)
+    return found
+
+
 def periods_at(prefixes: Iterable[TypedPrefix], boot_s: float) -> Periods:
     """Which period it is for each of those among these prefixes that wander."""
-    found = {each: None for prefix in prefixes if (each := wanderers_of(prefix)) is not None}
-    return {each: period_at(each, boot_s) for each in found}
+    return {each: period_at(each, boot_s) for each in groups(prefixes)}
 
 
 def next_s(periods: Periods) -> float:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from odm_agent.journal.database import Database
-from odm_agent.journal.errors import damaged
 
 
 class CgroupNote(NamedTuple):
@@ -26,17 +25,14 @@ class Cgroups(Database):
             " WHERE (boot, netns, pin_dir) = (?, ?, ?)",
             *self._owner,
         )
-        try:
-            return {
-                int(str(cgroup)): CgroupNote(
-                    int(str(class_id)),
-                    None if default is None else int(str(default)),
-                    int(str(types)),
-                )
-                for cgroup, class_id, default, types in rows
-            }
-        except ValueError as error:
-            raise damaged(self.path, error) from error
+        return {
+            int(str(cgroup)): CgroupNote(
+                int(str(class_id)),
+                None if default is None else int(str(default)),
+                int(str(types)),
+            )
+            for cgroup, class_id, default, types in rows
+        }
 
     def keep_cgroups(self, changed: Mapping[int, CgroupNote | None]) -> None:
         """Write down what cgroups are, by their ids; None: there is nothing to say any more."""

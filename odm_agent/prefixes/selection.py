@@ -3,7 +3,7 @@
 from odm_agent.core.host import HostState
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.core.projection import PrefixRow
-from odm_agent.core.wandering import Wanderers, wanderers_of
+from odm_agent.core.wandering import groups
 from odm_agent.prefixes import wandering
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.rfc7217 import socket_key
@@ -80,8 +80,8 @@ def _parted(
     row: Row, addresses: tuple[IPAddress, ...]
 ) -> tuple[tuple[IPAddress, ...], tuple[IPAddress, ...]]:
     """Those that sockets are given now, and the spares."""
-    spares = tuple(filter(row.is_spare, addresses))
-    return tuple(each for each in addresses if each not in spares), spares
+    current = tuple(each for each in addresses if not row.is_spare(each))
+    return current, tuple(filter(row.is_spare, addresses))
 
 
 def choices(
@@ -114,18 +114,14 @@ def choices(
 
 def _places(table: PrefixTable) -> dict[int, int]:
     """Where each prefix that wanders stands among those with which it does, by its id."""
-    wandering_together: dict[Wanderers, list[Row]] = {}
-    for row in table:
-        wanderers = wanderers_of(row.prefix)
-        if wanderers is not None and not row.prefix.lingering:
-            wandering_together.setdefault(wanderers, []).append(row)
-    if not wandering_together:
+    together = groups(row.prefix for row in table if not row.prefix.lingering)
+    if not together:
         return {}
     key = wandering.wander_key(table.secret, table.boot)
     return {
         prefix_id: place
-        for wanderers, rows in wandering_together.items()
+        for wanderers, prefixes in together.items()
         for place, prefix_id in enumerate(
-            wandering.order([r.prefix.id for r in rows], wanderers, rows[0].prefix.period, key)
+            wandering.order([p.id for p in prefixes], wanderers, prefixes[0].period, key)
         )
     }

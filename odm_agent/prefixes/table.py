@@ -70,7 +70,7 @@ class Row:
             return self.prefix.addresses[0].id
         return OVER if self.prefix.terms.end_in_kernel else 0
 
-    @property
+    @cached_property
     def configured(self) -> tuple[IPAddress, ...]:
         """The addresses that are to exist on an interface; the others are local by a route only.
 
@@ -82,7 +82,7 @@ class Row:
         spares = [each for each in self.addresses if self.is_spare(each)]
         return (*current[:CONFIGURED_AT_MOST], *spares[:CONFIGURED_AT_MOST])
 
-    @property
+    @cached_property
     def unconfigured(self) -> tuple[IPAddress, ...]:
         """The addresses that are local by a route only."""
         configured = frozenset(self.configured)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from odm_agent.config.classes import limits_of
 from odm_agent.config.schema import Config, PrefixConfig
-from odm_agent.config.terms import terms_of, wander_of
+from odm_agent.config.terms import is_per_socket, terms_of, wander_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
@@ -95,6 +95,6 @@ def _typed(
         order=order,
         net_iface=prefix.interface if by_interface else "",
         terms=terms_of(prefix, (limit for limit in limits if limit.type is type_)),
-        per_socket=prefix.sharing == "socket",
+        per_socket=is_per_socket(prefix),
         wander_s=wander_of(prefix),
     )

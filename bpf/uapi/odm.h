@@ -99,6 +99,16 @@ static inline int odm_get_type(int fd)
 	return (int)((value & ODM_ON_DEMAND_MASK) >> ODM_ON_DEMAND_SHIFT);
 }
 
+/* The option in full, whose other fields stay as they are where nobody knows lifetimes. 1: it is known, 0, -1 with errno. */
+static inline int odm_read_option_(int fd, struct odm_option *option)
+{
+	socklen_t size = sizeof(*option);
+
+	if (getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, option, &size) == 0)
+		return size == sizeof(*option);
+	return odm_is_unsupported_(errno) ? 0 : -1;
+}
+
 /*
  * The lifetime that the socket asked for, or has by its class, and what is left of it for the address that it has
  * now; either pointer may be NULL. 1 if there is one, 0 if there is none (both are zeros then), or -1 with errno.
@@ -106,10 +116,8 @@ static inline int odm_get_type(int fd)
 static inline int odm_get_lifetime(int fd, struct odm_lifetime *asked, struct odm_lifetime *left)
 {
 	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
-	socklen_t size = sizeof(option);
 
-	if (getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, &size) == -1 &&
-	    !odm_is_unsupported_(errno))
+	if (odm_read_option_(fd, &option) == -1)
 		return -1;
 	if (asked) {
 		asked->seconds = option.seconds;
@@ -122,14 +130,33 @@ static inline int odm_get_lifetime(int fd, struct odm_lifetime *asked, struct od
 	return option.seconds || option.bytes;
 }
 
-/* Does anybody here know lifetimes? For a socket whose type was heard. */
-static inline int odm_hears_lifetimes_(int fd)
+/* Set the first `size` bytes of an option, and make sure that somebody heard them; else it is as before. */
+static inline int odm_ask_(int fd, const struct odm_option *wanted, socklen_t size)
 {
-	struct odm_option option;
-	socklen_t size = sizeof(option);
+	int type = (int)(wanted->value >> ODM_ON_DEMAND_SHIFT), heard;
+	struct odm_option answer = { 0, 0, 0, 0, 0, 0 };
+	uint32_t before;
 
-	return getsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, &size) == 0 &&
-	       size == sizeof(option);
+	if (odm_read_(fd, &before) == -1)
+		return -1;
+	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, wanted, size) == -1) {
+		if (!odm_is_unsupported_(errno))
+			return -1;
+		if (type == UNSPECIFIED_IP_ADDRESS)
+			return 0; /* there is nothing to take back */
+		errno = ENOTSUP;
+		return -1;
+	}
+	heard = odm_get_type(fd);
+	if (heard == -1)
+		return -1;
+	if (heard != type) /* a kernel that dropped it took the rest as "no preferences" */
+		before &= ODM_RFC5014_MASK;
+	else if (size == sizeof(wanted->value) || odm_read_option_(fd, &answer) == 1)
+		return 0;
+	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &before, sizeof(before));
+	errno = ENOTSUP;
+	return -1;
 }
 
 /*
@@ -146,33 +173,14 @@ static inline int odm_hears_lifetimes_(int fd)
  */
 static inline int odm_set_type(int fd, int type)
 {
-	uint32_t value = (uint32_t)type << ODM_ON_DEMAND_SHIFT, before;
-	int heard;
+	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
 
 	if (type < UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS) {
 		errno = EINVAL;
 		return -1;
 	}
-	if (odm_read_(fd, &before) == -1)
-		return -1;
-	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value)) == -1) {
-		if (!odm_is_unsupported_(errno))
-			return -1;
-		if (type == UNSPECIFIED_IP_ADDRESS)
-			return 0; /* there is nothing to take back */
-		errno = ENOTSUP;
-		return -1;
-	}
-	heard = odm_get_type(fd);
-	if (heard == type)
-		return 0;
-	if (heard == -1)
-		return -1;
-	/* A kernel that dropped the type took the rest as "no preferences": put them back. */
-	value = before & ODM_RFC5014_MASK;
-	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &value, sizeof(value));
-	errno = ENOTSUP;
-	return -1;
+	option.value = (uint32_t)type << ODM_ON_DEMAND_SHIFT;
+	return odm_ask_(fd, &option, sizeof(option.value));
 }
 
 /*
@@ -184,7 +192,6 @@ static inline int odm_set_type(int fd, int type)
 static inline int odm_set_type_for(int fd, int type, const struct odm_lifetime *lifetime)
 {
 	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
-	uint32_t before;
 
 	if (type <= UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS ||
 	    !(lifetime->seconds || lifetime->bytes)) {
@@ -194,19 +201,7 @@ static inline int odm_set_type_for(int fd, int type, const struct odm_lifetime *
 	option.value = (uint32_t)type << ODM_ON_DEMAND_SHIFT;
 	option.seconds = lifetime->seconds;
 	option.bytes = lifetime->bytes;
-	if (odm_read_(fd, &before) == -1)
-		return -1;
-	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &option, ODM_OPTION_SET_SIZE) == -1) {
-		if (odm_is_unsupported_(errno))
-			errno = ENOTSUP;
-		return -1;
-	}
-	if (odm_get_type(fd) == type && odm_hears_lifetimes_(fd))
-		return 0;
-	/* Nobody heard all of it: put back what was there. */
-	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &before, sizeof(before));
-	errno = ENOTSUP;
-	return -1;
+	return odm_ask_(fd, &option, ODM_OPTION_SET_SIZE);
 }
 
 /*

@@ -21,6 +21,7 @@
 #define ODM_MAX_CLASSES 256
 #define ODM_MAX_PREFIXES 1024
 #define ODM_MAX_POOL 65536    /* addresses of all prefixes together */
+#define ODM_MAX_LEASED 256    /* addresses of a pool that end one by one */
 #define ODM_MAX_CHOICES 8     /* prefixes that serve one type of one family */
 #define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
 #define ODM_MAX_SPANS 4096

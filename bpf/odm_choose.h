@@ -3,12 +3,7 @@
 #ifndef ODM_CHOOSE_H
 #define ODM_CHOOSE_H
 
-/*
- * How many slots of a pool are looked at for one that is open: of those that are as good as the other, and of the
- * spares. An on-link pool is no larger than the first; where a larger one has so many in a row that are over, a
- * spare has been waiting for that.
- */
-#define ODM_MAX_EQUAL 256
+/* How many spares of a pool are looked at for one that is open, if all ODM_MAX_LEASED others are over. */
 #define ODM_MAX_SPARES 64
 
 /* The pool as one word, read once: the agent may put another in its place at any moment. */
@@ -60,12 +55,21 @@ int odm_is_candidate_body(const struct odm_candidate *candidate)
 	       !odm_same_addr(&slot->addr, &candidate->avoid);
 }
 
-/* Of which prefix is a slot wanted, and how does the socket come by it? */
-struct odm_search {
+/* What a socket wants. `ifindex`: its own device, 0 if it is bound to none. */
+struct odm_wish {
 	struct odm_addr avoid; /* an address that it is not given any more */
-	u64 cookie;
-	u32 prefix_id;
-	u32 any_ip; /* it may be one that no interface has */
+	u64 cookie;            /* of a socket that does not keep what it is given */
+	u32 ifindex;
+	u8 type;
+	u8 family;
+	u8 any_ip; /* it may have an address that no interface has */
+	u8 pad;
+};
+
+/* Of which prefix is a slot wanted, for whom? */
+struct odm_search {
+	struct odm_wish wish;
+	u64 prefix_id;
 };
 
 /* The next turn in a prefix's pool. */
@@ -97,8 +101,8 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 		return 0;
 	if (!key[0] || prefix->family != ODM_IPV4)
 		from = bpf_get_prandom_u32();
-	else if (search->cookie)
-		from = odm_fresh_id(key, search->cookie);
+	else if (search->wish.cookie)
+		from = odm_fresh_id(key, search->wish.cookie);
 	else
 		from = odm_next_turn(search->prefix_id);
 	return from % among;
@@ -111,11 +115,11 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 static __always_inline int odm_open_slot_inline(const struct odm_search *search,
 						const struct odm_prefix *prefix)
 {
-	struct odm_candidate candidate = { .avoid = search->avoid };
-	struct odm_part part = odm_part_of(prefix, search->any_ip);
+	struct odm_candidate candidate = { .avoid = search->wish.avoid };
+	struct odm_part part = odm_part_of(prefix, search->wish.any_ip);
 	u32 start = odm_start(search, prefix, part.equal), i;
 
-	for (i = 0; i < ODM_MAX_EQUAL; i++) {
+	for (i = 0; i < ODM_MAX_LEASED; i++) {
 		ODM_KEEP_COUNT(i);
 		if (i >= part.equal)
 			break;
@@ -148,17 +152,6 @@ int odm_open_slot_body(const struct odm_search *search)
 	return prefix ? odm_open_slot_inline(search, prefix) : -1;
 }
 
-/* What a socket wants. `ifindex`: its own device, 0 if it is bound to none. */
-struct odm_wish {
-	struct odm_addr avoid; /* an address that it is not given any more */
-	u64 cookie;            /* of a socket that does not keep what it is given */
-	u32 ifindex;
-	u8 type;
-	u8 family;
-	u8 any_ip; /* it may have an address that no interface has */
-	u8 pad;
-};
-
 /* The best prefix that serves a wish, and the slot: prefix id << 32 | slot; 0: none does. */
 ODM_FUNCTION(5, u64, odm_choose, struct odm_wish);
 u64 odm_choose_body(const struct odm_wish *wish)
@@ -171,6 +164,7 @@ u64 odm_choose_body(const struct odm_wish *wish)
 
 	if (!wish)
 		return 0;
+	search.wish = *wish;
 	index = wish->type * ODM_FAMILIES + wish->family;
 	choice = odm_choices.lookup(&index);
 	if (!choice)
@@ -183,9 +177,6 @@ u64 odm_choose_body(const struct odm_wish *wish)
 		if (!prefix || (wish->ifindex && prefix->ifindex != wish->ifindex))
 			continue;
 		search.prefix_id = id;
-		search.any_ip = wish->any_ip;
-		search.cookie = wish->cookie;
-		search.avoid = wish->avoid;
 		slot = odm_open_slot(&search);
 		if (slot >= 0)
 			return (u64)id << 32 | (u32)slot;

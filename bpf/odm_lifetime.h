@@ -7,6 +7,8 @@
 #ifndef ODM_LIFETIME_H
 #define ODM_LIFETIME_H
 
+#define ODM_NS_PER_S 1000000000ULL
+
 /* Has any socket ever asked for one? Spares packets a lookup each. */
 static __always_inline bool odm_any_lifetime(void)
 {
@@ -26,6 +28,21 @@ static __always_inline struct odm_socket_lifetime *odm_lifetime_of(struct bpf_so
 		return own;
 	msk = ODM_MPTCP_SOCKET(sk);
 	return msk ? odm_lifetimes.sk_storage_get(msk, 0, 0) : NULL;
+}
+
+/* What a set asks for beside the type; a fixed address is for ever, and nothing ends without a type. */
+static __always_inline bool odm_read_lifetime(const struct bpf_sockopt *ctx, u8 type,
+					      struct odm_socket_lifetime *wanted)
+{
+	const struct odm_request *request = ctx->optval;
+
+	if (ctx->optlen != ODM_REQUEST_SIZE || (void *)request + ODM_REQUEST_SIZE > ctx->optval_end)
+		return true; /* the type alone */
+	wanted->length_ns = request->seconds * ODM_NS_PER_S;
+	wanted->budget = request->bytes;
+	if (wanted->budget > ODM_MAX_LIFETIME_BYTES)
+		return false;
+	return !(wanted->length_ns || wanted->budget) || type > ODM_FIXED;
 }
 
 /*
@@ -51,6 +68,13 @@ static __always_inline u8 odm_limit_lifetime(struct odm_socket_lifetime *wanted,
 	return reason;
 }
 
+static __always_inline void odm_drop_lifetime(struct bpf_sock *sk, struct odm_socket *sock)
+{
+	if (sock->flags & ODM_SOCKET_ENDING)
+		odm_lifetimes.sk_storage_delete(sk);
+	sock->flags &= ~ODM_SOCKET_ENDING;
+}
+
 /*
  * Keep a lifetime with a socket; none where nothing ends. The address that it has, it keeps for no longer than the
  * new lifetime says. False: there is no memory.
@@ -63,9 +87,7 @@ static __always_inline bool odm_store_lifetime(struct bpf_sock *sk, struct odm_s
 	u64 *count;
 
 	if (!wanted->length_ns && !wanted->budget) {
-		if (sock->flags & ODM_SOCKET_ENDING)
-			odm_lifetimes.sk_storage_delete(sk);
-		sock->flags &= ~ODM_SOCKET_ENDING;
+		odm_drop_lifetime(sk, sock);
 		return true;
 	}
 	own = odm_lifetimes.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -121,6 +143,29 @@ static __always_inline void odm_spend_lifetime(struct bpf_sock *sk, const struct
 static __always_inline u64 odm_left(u64 whole, u64 used)
 {
 	return whole > used ? whole - used : 0;
+}
+
+/* What was asked for beside the type, and what is left of it, to who reads just that; false: he does not. */
+static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
+					       const struct odm_socket *sock)
+{
+	struct odm_socket_lifetime none = {}, *own = NULL;
+	struct odm_request *request = ctx->optval;
+	u64 left_ns;
+
+	if ((void *)(request + 1) > ctx->optval_end || (void *)(request + 1) + 1 <= ctx->optval_end)
+		return false;
+	if (sock->flags & ODM_SOCKET_ENDING)
+		own = odm_lifetimes.sk_storage_get(sk, 0, 0);
+	if (!own)
+		own = &none;
+	left_ns = odm_left(own->ends_ns, bpf_ktime_get_boot_ns());
+	request->seconds = own->length_ns / ODM_NS_PER_S;
+	request->bytes = own->budget;
+	request->seconds_left = (left_ns + ODM_NS_PER_S - 1) / ODM_NS_PER_S;
+	request->pad = 0;
+	request->bytes_left = odm_left(own->budget, own->bytes);
+	return true;
 }
 
 #endif

@@ -47,21 +47,6 @@ static __always_inline int odm_leave_to_kernel(struct bpf_sockopt *ctx)
 	return 1;
 }
 
-/* What a set asks for beside the type; a fixed address is for ever, and nothing ends without a type. */
-static __always_inline bool odm_read_lifetime(const struct bpf_sockopt *ctx, u8 type,
-					      struct odm_socket_lifetime *wanted)
-{
-	const struct odm_request *option = ctx->optval;
-
-	if (ctx->optlen != ODM_REQUEST_SIZE || (void *)option + ODM_REQUEST_SIZE > ctx->optval_end)
-		return true; /* the type alone */
-	wanted->length_ns = option->seconds * 1000000000ULL;
-	wanted->budget = option->bytes;
-	if (wanted->budget > ODM_MAX_LIFETIME_BYTES)
-		return false;
-	return !(wanted->length_ns || wanted->budget) || type > ODM_FIXED;
-}
-
 /* May the caller ask for this? Everything is checked before anything is stored. */
 static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
 							     u32 value)
@@ -133,8 +118,7 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 
 	if (sock && sock->type) {
 		sock->type = 0;
-		sock->flags &= ~ODM_SOCKET_ENDING;
-		odm_lifetimes.sk_storage_delete(sk);
+		odm_drop_lifetime(sk, sock);
 		if (!odm_kernel_has_option(sk)) {
 			ctx->optlen = -1;
 			return 1;
@@ -143,12 +127,20 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 	return odm_leave_to_kernel(ctx);
 }
 
+/* What is accepted stays so, unless there is a reason why it exceeds what the class may have. */
+static __always_inline struct odm_decision odm_within(const struct odm_call *call,
+						      struct odm_decision d, u8 reason)
+{
+	struct odm_decision cap = odm_exceeds(call, reason, d.type);
+
+	return cap.verdict == ODM_REFUSE ? cap : d;
+}
+
 static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
 {
 	struct odm_call call = { .ctx = ctx, .sk = sk, .hook = ODM_H_SETSOCKOPT };
 	struct odm_socket_lifetime wanted = {};
-	struct odm_decision d, cap;
-	u8 reason;
+	struct odm_decision d;
 
 	call.settings = odm_settings_get();
 	if (!call.settings || !odm_is_home(&call))
@@ -160,18 +152,10 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	d = odm_check_request(call.class, value);
 	if (d.verdict == ODM_ACCEPT && !odm_read_lifetime(ctx, d.type, &wanted))
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FIELD, d.type);
-	if (d.verdict == ODM_ACCEPT) {
-		reason = odm_limit_lifetime(&wanted, call.class_id, d.type);
-		cap = odm_exceeds(&call, reason, d.type);
-		if (cap.verdict == ODM_REFUSE)
-			d = cap;
-	}
-	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED) {
-		reason = odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST);
-		cap = odm_exceeds(&call, reason, d.type);
-		if (cap.verdict == ODM_REFUSE)
-			d = cap;
-	}
+	if (d.verdict == ODM_ACCEPT)
+		d = odm_within(&call, d, odm_limit_lifetime(&wanted, call.class_id, d.type));
+	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED)
+		d = odm_within(&call, d, odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST));
 	if (d.verdict == ODM_ACCEPT && !odm_store_request(sk, d.type, call.class_id, &wanted))
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
 	if (!odm_end(&call, d))
@@ -261,28 +245,6 @@ static __always_inline bool odm_holds_for_caller(void)
 	cgroup = odm_class_of_caller(settings);
 	class = odm_class_row(cgroup.class_id);
 	return cgroup.class_id && class && class->mode != ODM_MODE_OFF;
-}
-
-/* What was asked for beside the type, and what is left of it, to who reads just that; false: he does not. */
-static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
-					       const struct odm_socket *sock)
-{
-	struct odm_request *option = ctx->optval;
-	struct odm_socket_lifetime none = {}, *own = NULL;
-	u64 now = bpf_ktime_get_boot_ns();
-
-	if ((void *)(option + 1) > ctx->optval_end || (void *)(option + 1) + 1 <= ctx->optval_end)
-		return false;
-	if (sock->flags & ODM_SOCKET_ENDING)
-		own = odm_lifetimes.sk_storage_get(sk, 0, 0);
-	if (!own)
-		own = &none;
-	option->seconds = own->length_ns / 1000000000;
-	option->bytes = own->budget;
-	option->seconds_left = (odm_left(own->ends_ns, now) + 999999999) / 1000000000;
-	option->pad = 0;
-	option->bytes_left = odm_left(own->budget, own->bytes);
-	return true;
 }
 
 /* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */

@@ -5,8 +5,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odm_agent.config.check_prefixes import ON_LINK_POOL
+from odm_agent.config.quantities import LARGEST
 from odm_agent.core.lifetimes import OVER
-from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.model import LEASED_AT_MOST, AddressType, Family, IPAddress
 from odm_agent.datapath import abi
 
 
@@ -43,3 +45,10 @@ def test_choices_have_a_row_each() -> None:
 def test_the_lease_that_is_always_over_is_the_last_row() -> None:
     """The core gives the ids below it, and knows nothing of maps."""
     assert abi.MAX_LEASES - 1 == OVER
+
+
+def test_what_the_core_and_the_configuration_allow_is_what_the_programs_look_at() -> None:
+    """Neither knows anything of maps."""
+    assert LEASED_AT_MOST == abi.MAX_LEASED
+    assert ON_LINK_POOL <= abi.MAX_LEASED
+    assert LARGEST == abi.MAX_LIFETIME_BYTES

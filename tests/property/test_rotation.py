@@ -15,20 +15,19 @@ from hypothesis import strategies as st
 
 from odm_agent.agent.meters import turned
 from odm_agent.core import machine, trace
-from odm_agent.core.clock import Moment
 from odm_agent.core.effects import EndSockets, Look, Project, Record
-from odm_agent.core.events import Event, Granted, Metered, Offered, Rotated, Tick
+from odm_agent.core.events import Event, Granted, Metered, Offered, Rotated
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import OVER, Cause, Phase, Terms
 from odm_agent.core.model import AddressType, IPAddress, IPNetwork, Placement, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable
 from odm_agent.prefixes.typings import leases as lease_rows
+from tests.virtual.stepped import Stepped
 
 _NET6: Final = IPv6Network("2001:db8:1::/64")
 _NET4: Final = IPv4Network("192.0.2.0/28")
 _YEAR_S: Final = 365 * 86400.0
-_WALL_S: Final = 1_700_000_000.0
 
 
 def _prefix(network: IPNetwork, terms: Terms, pool: int = 1) -> TypedPrefix:
@@ -40,12 +39,11 @@ def _prefix(network: IPNetwork, terms: Terms, pool: int = 1) -> TypedPrefix:
 
 
 @dataclass
-class Host:
+class Host(Stepped):
     """A host whose kernel is as quick as `delay_s`, with sockets that hold addresses."""
 
+    most_steps = 50
     prefix: TypedPrefix
-    boot_s: float = 100.0
-    wall_s: float = _WALL_S
     delay_s: float = 0.01
     table: PrefixTable = field(default_factory=lambda: PrefixTable(b"secret"))
     recorded: dict[int, Lease] = field(default_factory=dict)
@@ -57,11 +55,6 @@ class Host:
 
     def __post_init__(self) -> None:
         self.begin()
-
-    @property
-    def now(self) -> Moment:
-        """This moment."""
-        return Moment(self.boot_s, self.wall_s)
 
     def begin(self) -> None:
         """An agent begins, with what the one before has recorded."""
@@ -103,20 +96,6 @@ class Host:
                 unused_leases=unused,
             )
         )
-
-    def settle(self) -> None:
-        """Until nothing is due now."""
-        for _ in range(50):
-            due = machine.deadline(self.state)
-            if due is None or due > self.boot_s:
-                return
-            self.put(Tick())
-        raise AssertionError("the machine is never done")
-
-    def pass_time(self, by_s: float) -> None:
-        """On both clocks."""
-        self.boot_s += by_s
-        self.wall_s += by_s
 
     def run(self, for_s: float, each: Callable[[], None]) -> None:
         """Let time pass from deadline to deadline, at most a tenth of `for_s` at once."""

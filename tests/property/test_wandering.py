@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odm_agent.core import machine
-from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Effect, Look, Project
-from odm_agent.core.events import Event, Granted, Offered, Tick
+from odm_agent.core.events import Event, Granted, Offered
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.host import HostState, Link
 from odm_agent.core.model import AddressType, Family, Placement, TypedPrefix
 from odm_agent.core.projection import PrefixRow
 from odm_agent.prefixes.selection import choices
 from odm_agent.prefixes.table import PrefixTable
+from tests.virtual.stepped import Stepped
 
 _TYPE: Final = AddressType.NONPERSISTENT
 _WEB: Final = (_TYPE, Family.IPV6)
@@ -40,13 +40,12 @@ def _prefix(id_: int, wander_s: int | None, preference: int = 0) -> TypedPrefix:
 
 
 @dataclass
-class Host:
+class Host(Stepped):
     """A host each of whose prefixes has an uplink of its own."""
 
+    most_steps = 9
     prefixes: list[TypedPrefix]
     down: set[int] = field(default_factory=set)
-    boot_s: float = 100.0
-    wall_s: float = 1_700_000_000.0
     effects: list[Effect] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -60,11 +59,6 @@ class Host:
             self.put(Granted(Grant(GrantKey("static", each.name), each)))
         self.settle()
 
-    @property
-    def now(self) -> Moment:
-        """This moment."""
-        return Moment(self.boot_s, self.wall_s)
-
     def put(self, event: Event) -> None:
         """The machine takes its step; what it wants is done at once."""
         self.state, effects = machine.step(self.state, event, self.now)
@@ -75,20 +69,6 @@ class Host:
                     self.table = self.table.with_only(prefixes)
                 case Look():
                     self.put(Offered(usable=True, finished=True))
-
-    def settle(self) -> None:
-        """Until nothing is due now."""
-        for _ in range(9):
-            due = machine.deadline(self.state)
-            if due is None or due > self.boot_s:
-                return
-            self.put(Tick())
-        raise AssertionError("the machine is never done")
-
-    def pass_time(self, by_s: float) -> None:
-        """On both clocks."""
-        self.boot_s += by_s
-        self.wall_s += by_s
 
     def run(self, for_s: float, each: Callable[[float], None]) -> None:
         """Let time pass from change to change; `each` is told how long nothing has changed."""

@@ -83,6 +83,16 @@ def _upgrade(world: World, folder: Path, renamed: dict[str, str]) -> None:
     assert all(name in done.stdout for name in renamed.values()), "the control"
 
 
+def _upgraded_and_started(
+    world: World, folder: Path, renamed: dict[str, str], peer: socket.socket
+) -> None:
+    """It goes on over an upgrade, and with the agent that follows."""
+    _upgrade(world, folder, renamed)
+    assert _goes_on(peer)
+    world.agent.start()
+    assert _goes_on(peer)
+
+
 @pytest.mark.parametrize(
     ("after", "renamed"), [(_OFF, _BOTH), (_REMOVED, _CGROUPS)], ids=["off", "removed"]
 )
@@ -93,10 +103,7 @@ def test_sockets_of_a_class_that_has_ended_keep_their_source(
         world.agent.configure(after)
         world.agent.reload()
         assert _goes_on(peer)
-        _upgrade(world, tmp_path / "other", renamed)
-        assert _goes_on(peer)
-        world.agent.start()
-        assert _goes_on(peer)
+        _upgraded_and_started(world, tmp_path / "other", renamed, peer)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +117,7 @@ def test_so_do_those_of_a_class_that_ends_while_no_agent_runs(
     with _connection(world) as peer:
         world.agent.stop()
         world.agent.configure(after)
-        _upgrade(world, tmp_path / "other", renamed)
-        assert _goes_on(peer)
-        world.agent.start()
-        assert _goes_on(peer)
+        _upgraded_and_started(world, tmp_path / "other", renamed, peer)
 
 
 @pytest.mark.parametrize("below", ["", "/worker"], ids=["in it", "in one below"])
@@ -129,7 +133,4 @@ def test_sockets_whose_cgroup_was_removed_keep_their_class(
         if below:
             service.path.rmdir()
         assert _goes_on(peer)
-        _upgrade(world, tmp_path / "other", _BOTH)
-        assert _goes_on(peer)
-        world.agent.start()
-        assert _goes_on(peer)
+        _upgraded_and_started(world, tmp_path / "other", _BOTH, peer)

@@ -33,17 +33,19 @@ class HostSettings:
     """
 
     journal: Journal
+    #: Whether sockets may be bound to what no interface has; it stays so as long as the agent runs.
+    nonlocal_bind: bool = False
     #: Why the journal can't tell or be told what is changed; None: it can.
     trouble: str | None = None
     _numbers: dict[str, int] = field(default_factory=dict)
 
-    def change(self, table: PrefixTable, host: HostState, *, nonlocal_bind: bool) -> None:
+    def change(self, table: PrefixTable, host: HostState) -> None:
         """Set what is wanted: before addresses come that default selection must not see.
 
         Also again what somebody has put back meanwhile.
         """
         self.trouble = None
-        for name, interface in sorted(_wanted(table, host, nonlocal_bind).items()):
+        for name, interface in sorted(self._wanted(table, host).items()):
             try:
                 before = sysctl.read(name)
                 if before != "0":
@@ -59,16 +61,16 @@ class HostSettings:
                 if interface is not None:
                     self._numbers[interface] = host.links[interface].index
 
-    def put_back(self, table: PrefixTable, host: HostState, *, nonlocal_bind: bool) -> None:
+    def put_back(self, table: PrefixTable, host: HostState) -> None:
         """Put back what is not wanted any more: after addresses have gone."""
         try:
-            self._put_back(table, host, nonlocal_bind)
+            self._put_back(table, host)
         except JournalError as error:
             self.trouble = str(error)
 
-    def _put_back(self, table: PrefixTable, host: HostState, nonlocal_bind: bool) -> None:
+    def _put_back(self, table: PrefixTable, host: HostState) -> None:
         self._follow_names(host.links)
-        wanted = _wanted(table, host, nonlocal_bind)
+        wanted = self._wanted(table, host)
         for name, before in self.journal.sysctls().items():
             if name in wanted:
                 continue
@@ -77,6 +79,13 @@ class HostSettings:
             except KernelError as error:
                 log.info("not restored", extra={"sysctl": name, "error": str(error)})
             self.journal.forget_sysctl(name)
+
+    def _wanted(self, table: PrefixTable, host: HostState) -> dict[str, str | None]:
+        """The settings that are to be 1, each with the interface that it is one of, if it is."""
+        wanted: dict[str, str | None] = {
+            _setting(interface): interface for interface in shield(table, host).confined
+        }
+        return wanted | ({_NONLOCAL_BIND: None} if self.nonlocal_bind else {})
 
     def _follow_names(self, links: Mapping[str, Link]) -> None:
         """What was noted about an interface holds under the name that it has now."""
@@ -91,14 +100,6 @@ class HostSettings:
                 self.journal.remember_sysctl(_setting(new), before)
                 self.journal.forget_sysctl(_setting(old))
                 self._numbers[new] = number
-
-
-def _wanted(table: PrefixTable, host: HostState, nonlocal_bind: bool) -> dict[str, str | None]:
-    """The settings that are to be 1, each with the interface that it is one of, if it is."""
-    wanted: dict[str, str | None] = {
-        _setting(interface): interface for interface in shield(table, host).confined
-    }
-    return wanted | ({_NONLOCAL_BIND: None} if nonlocal_bind else {})
 
 
 def _setting(interface: str) -> str:

@@ -138,7 +138,7 @@ def open_state(
             leases=leases,
             usage=usage,
             cgroup_book=CgroupBook(journal),
-            host_settings=HostSettings(journal),
+            host_settings=HostSettings(journal, agent.nonlocal_bind),
             configured=prefixes,
             held=held,
             numbering=numbering,

@@ -157,10 +157,12 @@ class State:
         if Dirty.KERNEL in dirty:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
-            self._change_settings()
+            self.host_settings.change(self.engine.table, self.engine.host)
             changed = self._project()
-            self._change_settings()
-            self._put_back_settings()
+            self.host_settings.change(self.engine.table, self.engine.host)
+            # The programs count on it only while it is there.
+            self.datapath.count_on_nonlocal_bind(self.host_settings.nonlocal_bind)
+            self.host_settings.put_back(self.engine.table, self.engine.host)
         elif is_new:
             changed = self.engine.reclassify()  # a class is there before cgroups of it
         if Dirty.CGROUPS in dirty:
@@ -170,18 +172,6 @@ class State:
             self.is_settled = not self.cgroups.is_behind_root and enough
         self._forget_gone()
         return changed
-
-    def _change_settings(self) -> None:
-        """The host's, and then what hooks may count on."""
-        nonlocal_bind = self.config.agent.nonlocal_bind
-        engine = self.engine
-        self.host_settings.change(engine.table, engine.host, nonlocal_bind=nonlocal_bind)
-        self.datapath.count_on_nonlocal_bind(nonlocal_bind)
-
-    def _put_back_settings(self) -> None:
-        nonlocal_bind = self.config.agent.nonlocal_bind
-        engine = self.engine
-        self.host_settings.put_back(engine.table, engine.host, nonlocal_bind=nonlocal_bind)
 
     def classify(self, path: Path) -> None:
         """Give one cgroup its class before all others that wait. Raises OdmError."""

@@ -58,7 +58,7 @@ def test_settings_that_cannot_be_noted_are_left_alone(monkeypatch: pytest.Monkey
     shield = SimpleNamespace(confined={"w0", "w1"})
     monkeypatch.setattr("odm_agent.agent.host_settings.shield", lambda table, host: shield)
     settings = HostSettings(journal)
-    settings.change(PrefixTable(b""), HostState(), nonlocal_bind=False)
+    settings.change(PrefixTable(b""), HostState())
     assert settings.trouble == "the disk is full"
-    settings.put_back(PrefixTable(b""), HostState(), nonlocal_bind=False)
+    settings.put_back(PrefixTable(b""), HostState())
     assert settings.trouble == "the disk is full" and not written

@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from typing import Final
 
 from odm_agent.core.model import Family, IPAddress, IPNetwork
+
+#: What IPv6 makes of a route without a metric; the model writes 0 for it.
+IPV6_DEFAULT_METRIC: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,8 @@ class Link:
     it has no carrier, it waits, for authentication say, or it is a port of a bridge or bond. Routes
     can lead by an enabled one. `ipv6_fault` says why it carries no IPv6, whatever else is right.
     `group` is a number that interfaces can have in common (`ip link`), 0 if nobody has set one.
+    `peered`: packets need no next hop there (a tunnel, PPP), since there is one peer, or whoever
+    carries them knows the way.
     """
 
     name: str
@@ -26,6 +32,7 @@ class Link:
     fault: str = ""
     ipv6_fault: str = ""
     group: int = 0
+    peered: bool = False
 
     def lacks(self, family: Family) -> str:
         """Why neither addresses nor routes of a family can stand there; empty: they can."""
@@ -118,6 +125,11 @@ class Route:
     hops: tuple[Hop, ...] = ()
     only_from: IPNetwork | None = None
     attributes: Attributes = ()
+
+    @property
+    def cost(self) -> int:
+        """The metric as the kernel compares it."""
+        return self.metric or (IPV6_DEFAULT_METRIC if self.family is Family.IPV6 else 0)
 
     @property
     def interfaces(self) -> frozenset[str]:
@@ -249,6 +261,38 @@ class HostState:
     def at(self, address: IPAddress, interface: str) -> Sequence[LocalAddress]:
         """What is known of an address on an interface (IPv4 may have it there twice)."""
         return self._places.get((address, interface), ())
+
+    @cached_property
+    def ways(self) -> dict[tuple[Family, str], Route]:
+        """The default route that counts on each interface: main's, else one of others' tables.
+
+        Of several next hops each is a way of its own interface. As routes of table 0, without
+        source and metric.
+        """
+        found: dict[tuple[Family, str], tuple[bool, int, str]] = {}
+        ways: dict[tuple[Family, str], Route] = {}
+        tables = ((False, self.main_routes), (True, self.foreign_routes))
+        for elsewhere, route in ((where, each) for where, routes in tables for each in routes):
+            special = route.destination is not None or route.tos or route.only_from is not None
+            if special or route.kind is not RouteKind.UNICAST:
+                continue
+            for hop in route.hops or (Hop(route.interface or "", route.gateway),):
+                key, place = (
+                    (route.family, hop.interface),
+                    (elsewhere, route.cost, str(hop.gateway)),
+                )
+                if key in found and found[key] <= place:
+                    continue
+                found[key] = place
+                ways[key] = Route(
+                    table=0,
+                    family=route.family,
+                    destination=None,
+                    interface=hop.interface,
+                    gateway=hop.gateway,
+                    attributes=(*route.attributes, *hop.attributes),
+                )
+        return ways
 
     @cached_property
     def _places(self) -> dict[tuple[IPAddress, str], list[LocalAddress]]:

@@ -143,6 +143,9 @@ class TypedPrefix:
     wander_s: int | None = None
     #: Which of these periods it is, counted from the boot on.
     period: int = 0
+    #: Whether its packets take main's best default route by `interface`, as that changes. `gateway`
+    #: serves where there is none, and an interface that has one peer needs neither.
+    learned_gateway: bool = False
 
     @property
     def any_ip(self) -> bool:

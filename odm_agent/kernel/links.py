@@ -8,7 +8,14 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink import NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETLINK
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_RUNNING, IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.ifinfmsg import (
+    IFF_LOWER_UP,
+    IFF_NOARP,
+    IFF_POINTOPOINT,
+    IFF_RUNNING,
+    IFF_UP,
+    ifinfmsg,
+)
 
 from odm_agent.core.host import Link
 from odm_agent.kernel.rtnetlink import dump, in_time
@@ -70,6 +77,7 @@ def _parse(message: ifinfmsg) -> Link:
         fault=fault,
         ipv6_fault=_ipv6_fault(message),
         group=message.get_attr("IFLA_GROUP") or 0,
+        peered=bool(flags & (IFF_POINTOPOINT | IFF_NOARP)),
     )
 
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.core.host import HostState, Link, Route, RouteKind
+from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Link, Route, RouteKind
 from odm_agent.core.model import Family, IPAddress, IPNetwork
 from odm_agent.prefixes.table import PrefixTable, Row
 
-#: What IPv6 makes of a route without a metric; the model writes 0 for it.
-_IPV6_DEFAULT_METRIC: Final = 1024
 #: The addresses among which a default route chooses (RFC 4291 2.4: global unicast is the rest).
 _WHOLE: Final[dict[Family, IPNetwork]] = {
     Family.IPV4: ip_network("0.0.0.0/0"),
@@ -29,11 +27,15 @@ _PRIVATE: Final[tuple[IPNetwork, ...]] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """The main table's routes that are no default route, and the interfaces that are uplinks."""
+    """The main table's routes that are no default route, and the interfaces that are uplinks.
+
+    `ways` are the best default routes, by IP version and interface.
+    """
 
     routes: tuple[Route, ...]
     uplinks: frozenset[str]
     links: Mapping[str, Link]
+    ways: Mapping[tuple[Family, str], Route]
 
     @classmethod
     def of(cls, table: PrefixTable, host: HostState) -> "Mirror":
@@ -46,7 +48,23 @@ class Mirror:
                 *(r.interfaces for r in defaults if r.gateway is not None or r.hops)
             ),
             host.links,
+            host.ways,
         )
+
+    def way(self, row: Row) -> Route | None:
+        """The default route of a prefix, in no table yet and without source; None: there is none.
+
+        One that follows the main table takes that route with all that it carries (an MTU, say).
+        """
+        prefix = row.prefix
+        if prefix.learned_gateway:
+            learned = self.ways.get((prefix.family, prefix.interface))
+            if learned is not None:
+                return learned
+            link = self.links.get(prefix.interface)
+            if prefix.gateway is None and not (link is not None and link.peered):
+                return None
+        return Route(0, prefix.family, None, interface=prefix.interface, gateway=prefix.gateway)
 
     def copies(self, row: Row, source: IPAddress, table: int) -> Iterator[Route]:
         """The routes for a prefix's table, each with a metric of its own.
@@ -64,7 +82,7 @@ class Mirror:
             for route in sorted(group, key=lambda r: _rank(r, mine)):
                 copy = self._copy(route, row, source, table)
                 if copy is not None:
-                    last = max(_metric(route), last + 1)
+                    last = max(route.cost, last + 1)
                     yield _with_metric(copy, last)
 
     def _copy(self, route: Route, row: Row, source: IPAddress, table: int) -> Route | None:
@@ -72,13 +90,10 @@ class Mirror:
         bare = replace(route, table=table, source=None, only_from=None)
         if route.kind is RouteKind.THROW:
             # "Not by this table": then it is the prefix's own default that decides.
-            bare = replace(
-                bare,
-                kind=RouteKind.UNICAST,
-                interface=row.prefix.interface,
-                gateway=row.prefix.gateway,
-                attributes=(),
-            )
+            way = self.way(row)
+            if way is None:
+                return None
+            bare = replace(way, table=table, destination=route.destination, tos=route.tos)
         if not bare.kind.sends:
             return bare
         foreign = frozenset() if _scoped(route) else self.uplinks - {row.prefix.interface}
@@ -130,8 +145,8 @@ def takes_everything(routes: Iterable[Route], passes_over: Callable[[Route], boo
         (over if passes_over(route) else counts).append(route)
     best: dict[tuple[object, ...], int] = {}
     for route in over:
-        best[_asked(route)] = min(_metric(route), best.get(_asked(route), _metric(route)))
-    found = [r for r in counts if _asked(r) not in best or _metric(r) <= best[_asked(r)]]
+        best[_asked(route)] = min(route.cost, best.get(_asked(route), route.cost))
+    found = [r for r in counts if _asked(r) not in best or r.cost <= best[_asked(r)]]
     if any(r.destination is None for r in found) and not _mostly_covered(over):
         return True
     return bool(default_in_disguise(found))
@@ -228,13 +243,9 @@ def _scoped(route: Route) -> bool:
 def _rank(route: Route, mine: str) -> tuple[int, int, bool]:
     """Of routes to one destination: what is for the source alone, then by metric, then our link."""
     limit = route.only_from.prefixlen if route.only_from is not None else 0
-    return -limit, _metric(route), mine not in route.interfaces
-
-
-def _metric(route: Route) -> int:
-    return route.metric or (_IPV6_DEFAULT_METRIC if route.family is Family.IPV6 else 0)
+    return -limit, route.cost, mine not in route.interfaces
 
 
 def _with_metric(route: Route, metric: int) -> Route:
-    default = route.family is Family.IPV6 and metric == _IPV6_DEFAULT_METRIC
+    default = route.family is Family.IPV6 and metric == IPV6_DEFAULT_METRIC
     return replace(route, metric=0 if default else metric)

@@ -1,6 +1,7 @@
 """The routing tables and rules that make packets from a typed prefix leave by its own gateway."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
 
@@ -38,14 +39,9 @@ def routes_of(
     yield from mirror.copies(row, source, table)
     link = mirror.links.get(prefix.interface)
     if link is not None and link.enabled and not link.lacks(prefix.family):
-        yield Route(
-            table=table,
-            family=prefix.family,
-            destination=None,
-            interface=prefix.interface,
-            gateway=prefix.gateway,
-            source=source,
-        )
+        way = mirror.way(row)
+        if way is not None:
+            yield replace(way, table=table, source=source)
 
 
 def any_ip_routes(row: Row) -> list[Route]:

@@ -32,6 +32,10 @@ def absence(row: Row, host: HostState) -> str | None:
         return f"there is no interface {interface}"
     if fault := link.fault or link.lacks(family):
         return f"{interface} {fault}"
+    prefix = row.prefix
+    follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
+    if follows and (family, interface) not in host.ways:
+        return f"no IPv{family} default route leads by {interface}"
     holder = host.links.get(row.holder)
     return f"{row.holder} {fault}" if holder and (fault := holder.lacks(family)) else None
 

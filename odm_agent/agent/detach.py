@@ -89,8 +89,14 @@ def detach(agent: AgentConfig) -> Iterator[str]:
             yield from _restore_sysctls(agent, served.netns)
         if pins.remove(folder):
             yield f"detached the programs and removed the pins in {folder}"
-        if is_there and (count := lost_pins.remove(served.netns, in_use)):
+        if is_there and (count := lost_pins.remove(served.netns, served.protocol, in_use)):
             yield f"detached {count} programs whose pins were lost"
+        for number in _lost_of_others(found, served):
+            yield (
+                "left programs whose pins were lost, since what they are for is marked with"
+                f" protocol number {number}, not {served.protocol}; to remove them, call this"
+                f" with a configuration that says `protocol = {number}`"
+            )
     _leave_numbering(agent, served.netns)
 
 
@@ -114,6 +120,12 @@ def _others(found: list[lost_pins.Found], folder: Path, served: _Served) -> list
         for pinned, protocol in places
         if pinned not in (None, Folder(folder)) and protocol == served.protocol
     )
+
+
+def _lost_of_others(found: list[lost_pins.Found], served: _Served) -> list[int]:
+    """The protocol numbers of other agents whose programs serve this namespace, pinned nowhere."""
+    numbers = {each.protocol for each in found if each.pinned is None}
+    return sorted(numbers - {served.protocol})
 
 
 def _lost_in_use(found: list[lost_pins.Found], served: _Served) -> set[int]:

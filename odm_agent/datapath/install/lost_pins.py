@@ -162,15 +162,19 @@ def _pin_missing(pin_dir: Path, maps: Mapping[str, int]) -> None:
                 libbpf.pin(fd, pin_dir / name)
 
 
-def remove(netns_cookie: int, but_for: Container[int] = ()) -> int:
-    """Detach all that is ours and pinned nowhere that anybody sees; how many links that were.
+def remove(netns_cookie: int, protocol: int, but_for: Container[int] = ()) -> int:
+    """Detach what one agent has lost: ours, by its protocol number, pinned nowhere that anybody
+    sees; how many links that were.
 
     `but_for` are settings maps (by id) whose programs are left alone.
     """
 
     def is_lost(settings_id: int | None) -> bool:
         row = _settings(settings_id)
-        return row is not None and row.home_netns == netns_cookie and settings_id not in but_for
+        if row is None or settings_id in but_for:
+            return False
+        # Another agent's addresses are told from ours by that number, and need their programs.
+        return (row.home_netns, row.protocol) == (netns_cookie, protocol)
 
     found = find(netns_cookie)
     lost = {e.link.id for e in found if e.pinned is None and is_lost(e.settings_id)}

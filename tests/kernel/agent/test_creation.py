@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from odm_agent.config.schema import AgentConfig
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import lost_pins
 from odm_agent.kernel.namespace import netns_cookie
@@ -209,5 +210,5 @@ def test_lost_pins_are_found_again_and_detach_ends_what_is_pinned_nowhere(tmp_pa
             done = world.agent.call("detach", "-c", str(world.agent.config))
             assert "programs whose pins were lost" in done.stdout, done.stderr
             assert _told(world, "closed") == _all("ok")
-            assert lost_pins.remove(world.site.host.call(netns_cookie)) == 0
+            assert lost_pins.remove(world.site.host.call(netns_cookie), AgentConfig().protocol) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from odm_agent.config.schema import AgentConfig
 from odm_agent.datapath.catalogue import ELSEWHERE_PINS, MAPS, TRACEPOINTS
 from odm_agent.datapath.guards import clsact, creation
 from odm_agent.datapath.install import lost_pins
@@ -119,7 +120,7 @@ def test_bpffs_mounted_over_the_pins(tmp_path: Path, alive: bool, has_links: boo
             world.agent.close()
             assert _ours(world) == [], "detach ends the links, below the mount as well"
             assert _filters(world) == []
-            assert lost_pins.remove(world.site.host.call(netns_cookie)) == 0
+            assert lost_pins.remove(world.site.host.call(netns_cookie), AgentConfig().protocol) == 0
         subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
 
 

@@ -239,6 +239,29 @@ def test_detach_leaves_programs_whose_pins_were_lost_to_the_agent_that_works_wit
             assert works(world)
 
 
+def test_detach_leaves_lost_programs_of_another_protocol_number(tmp_path: Path) -> None:
+    """What they are for is marked with it, stays, and would be anybody's without them."""
+    theirs = replace(MANY, agent={"protocol": 87})
+    with bpffs(tmp_path / "bpf") as mount, World(tmp_path, theirs, start=False) as world:
+        world.agent.pins = mount / "odm"
+        world.agent.configure(theirs)
+        world.agent.start()
+        ours = tmp_path / "ours.toml"
+        text = world.agent.config.read_text().replace("protocol = 87", "protocol = 86")
+        ours.write_text(text.replace(str(world.agent.pins), str(world.agent.pins) + "-ours"))
+        with bpffs(mount):
+            world.agent.sigkill()
+            done = detach(world, world.site.host, "-c", str(ours))
+            assert done.returncode == 0, done.stderr
+            assert "left programs whose pins were lost" in done.stdout
+            assert "`protocol = 87`" in done.stdout
+            assert works(world)
+            done = detach(world, world.site.host, "-c", str(world.agent.config))
+            assert "programs whose pins were lost" in done.stdout, done.stderr
+            assert not works(world)
+        subprocess.run(["rm", "-r", str(world.agent.pins)], check=True)
+
+
 @pytest.mark.parametrize("verb", ["run", "upgrade"])
 def test_second_agent_on_the_same_pins_is_refused_whatever_its_socket(
     many: World, tmp_path: Path, verb: str

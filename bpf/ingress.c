@@ -82,7 +82,7 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 {
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_addr peer, asked;
-	struct odm_asked_key key;
+	struct odm_dialogue_key key;
 	struct odm_cgroup cgroup;
 	struct odm_class *class;
 	u32 offset = 0;
@@ -106,8 +106,8 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 		return 1; /* asked of many hosts, wherever they are: answered as if unasked */
 	if (!odm_default_of(class, cgroup) && !odm_source_of_inline(&asked).type)
 		return 1; /* as without us */
-	key = odm_asked_key(sk, &peer, port, cgroup.class_id);
-	odm_note_asked(settings, &key, &asked);
+	key = odm_dialogue_key(sk, &peer, port, cgroup.class_id);
+	odm_hear(settings, &key, &asked);
 	return 1;
 }
 

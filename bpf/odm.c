@@ -16,7 +16,7 @@
 #include "odm_storage.h"
 #include "odm_lifetime.h"
 #include "odm_call.h"
-#include "odm_asked.h"
+#include "odm_dialogue.h"
 #include "odm_counting.h"
 #include "odm_reserve.h"
 #include "odm_given.h"

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 7
+#define ODM_ABI_TAG 8
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -29,8 +29,8 @@
 #define ODM_MAX_EVENTS 262144                      /* bytes of events that are not read yet */
 #define ODM_MAX_LIFETIME_BYTES 1000000000000000000 /* that a socket may ask for */
 #define ODM_MAX_CGROUPS 16384
-#define ODM_MAX_DEPTH 32     /* levels of cgroups that a class is inherited over */
-#define ODM_MAX_ASKED 131072 /* questions to UDP servers; each class has its share */
+#define ODM_MAX_DEPTH 32         /* levels of cgroups that a class is inherited over */
+#define ODM_MAX_DIALOGUES 131072 /* of UDP ports with peers; each class has its share */
 #define ODM_MAX_UPLINKS 1024
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* configured typed addresses, times the classes that use them */
@@ -159,9 +159,9 @@ struct odm_settings {
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
 	__u32 watched_classes; /* number of classes that sock_create must know; 0 spares a lookup */
 	__u32 zero;            /* 0, which the verifier can't know (odm_blur.h) */
-	__u64 patterns;    /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
-	__u32 asked_share; /* places of each class in odm_asked_slots; a power of 2 */
-	__u32 nonlocal_bind; /* 1: IPv6 sockets can be bound to addresses that no interface has */
+	__u64 patterns; /* generation of the patterns in force (odm_globs, odm_steps); 0: none */
+	__u32 dialogue_share; /* places of each class in odm_dialogue_slots; a power of 2 */
+	__u32 nonlocal_bind;  /* 1: IPv6 sockets can be bound to addresses that no interface has */
 };
 _Static_assert(sizeof(struct odm_settings) == 56, "odm_settings");
 
@@ -531,34 +531,40 @@ struct odm_verdict_key {
 };
 _Static_assert(sizeof(struct odm_verdict_key) == 8, "odm_verdict_key");
 
-/* odm_questions: which local address a peer has asked of a UDP port. */
-struct odm_asked_key {
+/* odm_dialogues: a UDP port and a peer of it. */
+struct odm_dialogue_key {
 	struct odm_addr peer;
 	__u16 peer_port; /* network order */
 	__u16 port;      /* the host's, in host order */
-	__u16 class_id;  /* of the socket that was asked */
+	__u16 class_id;  /* of the port's socket */
 	__u16 protocol;  /* UDP or UDP-Lite */
 };
-_Static_assert(sizeof(struct odm_asked_key) == 24, "odm_asked_key");
+_Static_assert(sizeof(struct odm_dialogue_key) == 24, "odm_dialogue_key");
 
-struct odm_asked {
+/*
+ * If the peer has begun: the address that it asked. If we have: the address that it was sent to from, and the
+ * one before, to which answers may be on their way yet.
+ */
+struct odm_dialogue {
 	struct odm_addr addr;
-	__u32 slot; /* the place in odm_asked_slots that keeps this row alive */
+	struct odm_addr former;
+	__u32 ours; /* 1: we have begun */
+	__u32 slot; /* the place in odm_dialogue_slots that keeps this row alive */
 };
-_Static_assert(sizeof(struct odm_asked) == 20, "odm_asked");
+_Static_assert(sizeof(struct odm_dialogue) == 40, "odm_dialogue");
 
-/* odm_asked_slots[(class id - 1) * share + turn % share]: the rows of odm_questions, in their order. */
-struct odm_asked_slot {
+/* odm_dialogue_slots[(class id - 1) * share + turn % share]: the rows of odm_dialogues, in their order. */
+struct odm_dialogue_slot {
 	struct bpf_spin_lock lock;
-	struct odm_asked_key key;
+	struct odm_dialogue_key key;
 };
-_Static_assert(sizeof(struct odm_asked_slot) == 28, "odm_asked_slot");
+_Static_assert(sizeof(struct odm_dialogue_slot) == 28, "odm_dialogue_slot");
 
-/* odm_asked_turns[class id]. */
-struct odm_asked_turn {
+/* odm_dialogue_turns[class id]. */
+struct odm_dialogue_turn {
 	struct bpf_spin_lock lock;
-	__u32 next; /* how many of the class's questions were noted */
+	__u32 next; /* how many of the class's dialogues were noted */
 };
-_Static_assert(sizeof(struct odm_asked_turn) == 8, "odm_asked_turn");
+_Static_assert(sizeof(struct odm_dialogue_turn) == 8, "odm_dialogue_turn");
 
 #endif

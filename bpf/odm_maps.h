@@ -83,17 +83,17 @@ ODM_MAP("percpu_hash", struct odm_verdict_key, u64, odm_verdicts, ODM_MAX_VERDIC
 	BPF_F_NO_PREALLOC);
 
 /*
- * UDP port and peer -> the local address that the peer asked. Hooks only. Each row has a slot, so it is
+ * UDP port and peer -> who has begun, and at or from which local address. Hooks only. Each row has a slot, so it is
  * never full; the room beyond the slots is for rows that are written before they have theirs.
  */
-ODM_MAP("hash", struct odm_asked_key, struct odm_asked, odm_questions, ODM_MAX_ASKED + 1024,
-	BPF_F_NO_PREALLOC);
+ODM_MAP("hash", struct odm_dialogue_key, struct odm_dialogue, odm_dialogues,
+	ODM_MAX_DIALOGUES + 1024, BPF_F_NO_PREALLOC);
 
-/* class and turn -> a row of odm_questions. Hooks only. Full: the class's oldest question is forgotten. */
-ODM_MAP("array", u32, struct odm_asked_slot, odm_asked_slots, ODM_MAX_ASKED, 0);
+/* class and turn -> a row of odm_dialogues. Hooks only. Full: the class's oldest one is forgotten. */
+ODM_MAP("array", u32, struct odm_dialogue_slot, odm_dialogue_slots, ODM_MAX_DIALOGUES, 0);
 
 /* class id -> which slot is next. Hooks only. */
-ODM_MAP("array", u32, struct odm_asked_turn, odm_asked_turns, ODM_MAX_CLASSES, 0);
+ODM_MAP("array", u32, struct odm_dialogue_turn, odm_dialogue_turns, ODM_MAX_CLASSES, 0);
 
 /* class and type -> what it may have at most. */
 ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);

@@ -52,6 +52,7 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 	const struct bpf_sock_addr *ctx = call->ctx;
 	struct odm_decision d = ODM_LEAVE_ALONE, cap;
 	struct odm_cgroup cgroup;
+	bool may_answer;
 
 	call->hook = ODM_H_SENDMSG;
 	call->settings = odm_settings_get();
@@ -65,12 +66,15 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 		return odm_legacy_source(call, cgroup, source, odm_is_bound_to(call->sk, source));
 	if (!odm_begin(call, cgroup))
 		return 1; /* another namespace, or a class that is off */
-	if (odm_may_answer(call, source))
+	may_answer = odm_may_answer(call, source);
+	if (may_answer)
 		d = odm_answer(call, peer, ctx->user_port, source);
 	if (d.silent) {
 		if (odm_sends_alone(call, peer, source))
 			return 1; /* nothing is wanted, or types are not for this peer */
 		d = odm_decide_sendmsg(call, source);
+		if (may_answer && d.verdict == ODM_ASSIGN)
+			odm_begin_dialogue(call, peer, ctx->user_port, source);
 	}
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {
 		cap = odm_reserve_source(call, source, d.type, ODM_HELD_BY_USER);

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 7
+ABI_TAG: Final = 8
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -28,7 +28,7 @@ REQUEST_SIZE: Final = 16
 REFUSED_NS: Final = 100_000_000
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
-MAX_ASKED: Final = 131072
+MAX_DIALOGUES: Final = 131072
 MAX_UPLINKS: Final = 1024
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
@@ -217,7 +217,7 @@ class Settings(ct.Structure):
         ("watched_classes", ct.c_uint32),
         ("zero", ct.c_uint32),
         ("patterns", ct.c_uint64),
-        ("asked_share", ct.c_uint32),
+        ("dialogue_share", ct.c_uint32),
         ("nonlocal_bind", ct.c_uint32),
     )
 
@@ -532,8 +532,8 @@ class VerdictCount(ct.Structure):
     )
 
 
-class AskedKey(ct.Structure):
-    """struct odm_asked_key."""
+class DialogueKey(ct.Structure):
+    """struct odm_dialogue_key."""
 
     _fields_ = (
         ("peer", Addr),
@@ -544,20 +544,25 @@ class AskedKey(ct.Structure):
     )
 
 
-class Asked(ct.Structure):
-    """struct odm_asked."""
+class Dialogue(ct.Structure):
+    """struct odm_dialogue."""
 
-    _fields_ = (("addr", Addr), ("slot", ct.c_uint32))
+    _fields_ = (
+        ("addr", Addr),
+        ("former", Addr),
+        ("ours", ct.c_uint32),
+        ("slot", ct.c_uint32),
+    )
 
 
-class AskedSlot(ct.Structure):
-    """struct odm_asked_slot."""
+class DialogueSlot(ct.Structure):
+    """struct odm_dialogue_slot."""
 
-    _fields_ = (("lock", ct.c_uint32), ("key", AskedKey))
+    _fields_ = (("lock", ct.c_uint32), ("key", DialogueKey))
 
 
-class AskedTurn(ct.Structure):
-    """struct odm_asked_turn."""
+class DialogueTurn(ct.Structure):
+    """struct odm_dialogue_turn."""
 
     _fields_ = (("lock", ct.c_uint32), ("next", ct.c_uint32))
 
@@ -590,10 +595,10 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_choice": Choice,
     "odm_socket": Socket,
     "odm_verdict_key": VerdictCount,
-    "odm_asked_key": AskedKey,
-    "odm_asked": Asked,
-    "odm_asked_slot": AskedSlot,
-    "odm_asked_turn": AskedTurn,
+    "odm_dialogue_key": DialogueKey,
+    "odm_dialogue": Dialogue,
+    "odm_dialogue_slot": DialogueSlot,
+    "odm_dialogue_turn": DialogueTurn,
     "odm_lease": Lease,
     "odm_meter": Meter,
     "odm_traffic": Traffic,

@@ -130,11 +130,11 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_verdicts": Shape(
         _PERCPU_HASH, abi.VerdictCount, _U64, abi.MAX_VERDICTS, _NO_PREALLOC, "hooks"
     ),
-    "odm_questions": Shape(
-        _HASH, abi.AskedKey, abi.Asked, abi.MAX_ASKED + 1024, _NO_PREALLOC, "hooks"
+    "odm_dialogues": Shape(
+        _HASH, abi.DialogueKey, abi.Dialogue, abi.MAX_DIALOGUES + 1024, _NO_PREALLOC, "hooks"
     ),
-    "odm_asked_slots": Shape(_ARRAY, _U32, abi.AskedSlot, abi.MAX_ASKED, 0, "hooks"),
-    "odm_asked_turns": Shape(_ARRAY, _U32, abi.AskedTurn, abi.MAX_CLASSES, 0, "hooks"),
+    "odm_dialogue_slots": Shape(_ARRAY, _U32, abi.DialogueSlot, abi.MAX_DIALOGUES, 0, "hooks"),
+    "odm_dialogue_turns": Shape(_ARRAY, _U32, abi.DialogueTurn, abi.MAX_CLASSES, 0, "hooks"),
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
     "odm_limits": Shape(_ARRAY, _U32, abi.Limit, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
@@ -161,5 +161,5 @@ TOGETHER: Final = (
     ("odm_settings", "odm_resolved"),
     ("odm_lifetimes", "odm_lifetimes_asked"),
     ("odm_globs", "odm_steps", "odm_folders"),
-    ("odm_questions", "odm_asked_slots", "odm_asked_turns"),
+    ("odm_dialogues", "odm_dialogue_slots", "odm_dialogue_turns"),
 )

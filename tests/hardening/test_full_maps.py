@@ -16,7 +16,7 @@ import pytest
 from odm_agent.core.errors import DatapathError
 from odm_agent.core.model import AddressType, Family, Placement
 from odm_agent.datapath import abi, libbpf
-from odm_agent.datapath.maps.classes import asked_share
+from odm_agent.datapath.maps.classes import dialogue_share
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, ask, call, outcome
 from tests.lab.host import CORRESPONDENT, FIXED, LabPrefix, type_of
@@ -30,7 +30,7 @@ _SHAPES: Final[dict[str, tuple[Any, Any]]] = {
     "odm_resolved": (ct.c_uint64, abi.Cgroup),
     "odm_sources": (abi.Addr, abi.Source),
     "odm_spans": (abi.SpanKey, abi.Source),
-    "odm_questions": (abi.AskedKey, abi.Asked),
+    "odm_dialogues": (abi.DialogueKey, abi.Dialogue),
     "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
 }
 _KINDS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4)
@@ -284,7 +284,7 @@ class _Client:
 
 
 def _questions(world: World) -> Counter[int]:
-    with opened(world, "odm_questions") as pinned:
+    with opened(world, "odm_dialogues") as pinned:
         return Counter(key.class_id for key, _ in pinned.items())
 
 
@@ -306,7 +306,7 @@ def test_no_class_makes_the_servers_of_another_forget_who_asked_them(
     ):
         client.crowd(world.address(AddressType.NONPERSISTENT, kind.family), 20_000)
         assert client.answered_from() == untyped
-        assert max(_questions(world).values()) <= asked_share(range(len(STANDARD.classes) + 1))
+        assert max(_questions(world).values()) <= dialogue_share(range(len(STANDARD.classes) + 1))
 
 
 @each_datagram
@@ -315,7 +315,7 @@ def test_servers_answer_from_the_address_asked_while_thousands_ask_the_same_clas
 ) -> None:
     """Half of the class's share, asked anew, and as many again: together more than its share."""
     untyped = world.address(AddressType.UNSPECIFIED, kind.family)
-    crowd = asked_share(range(len(STANDARD.classes) + 1)) * 49 // 100
+    crowd = dialogue_share(range(len(STANDARD.classes) + 1)) * 49 // 100
     with (
         world.place("fixed").conversation(_late_server(kind)) as server,
         world.place("fixed").background(_deaf_server(kind)),

@@ -15,8 +15,8 @@ import pytest
 from odm_agent.core.model import AddressType, Family
 from tests.lab.capture import Packet
 from tests.lab.cases import each_family, each_kind
-from tests.lab.client import Kind
-from tests.lab.host import FIXED, LINKS, SESSION, Captures, prefix_of
+from tests.lab.client import Kind, call, talker
+from tests.lab.host import FIXED, GRACEFUL, LINKS, SESSION, Captures, prefix_of
 from tests.lab.netns import NetNs
 from tests.lab.place import Ready
 from tests.lab.process import wait_until
@@ -163,6 +163,31 @@ def test_D9_clients_on_the_host_are_answered_from_the_address_asked(
         address = world.address(wanted, family)
         with world.place("session").background(_server(kind, _by_sendto)):
             assert _ask_from(world.site.host, address, mine) == (address, _PORT)
+
+
+# --- answers that we get -------------------------------------------------------------------------
+
+
+@each_kind(*_DUAL)
+def test_L3_what_a_peer_has_answered_is_no_question_to_the_next_socket_with_the_port(
+    own: World, kind: Kind
+) -> None:
+    """After a rotation it sends from the current address, though the former one is there yet."""
+    name = prefix_of(GRACEFUL, kind.family).name
+    place, bind = own.place("graceful"), (kind.wildcard, _PORT)
+    before = place.do(lambda: call(kind, bind=bind).seen)
+    assert before == own.agent.addresses(name)[0]
+    holder = Kind.TCP6 if kind.family is Family.IPV6 else Kind.TCP4
+    with place.background(talker(holder)):
+        done = own.agent.call("rotate", name, "--socket", str(own.agent.socket))
+        assert done.returncode == 0, done.stderr
+        now = own.agent.addresses(name)[0]
+        assert now != before
+        assert before in own.site.host.ip("address")
+        for _ in range(3):
+            assert place.do(lambda: call(kind, bind=bind).seen) == now
+        with place.background(_server(kind, _by_sendto)):
+            assert _dial(own, before) == {"answer": "answer", "from": before}, "but this is one"
 
 
 # --- addresses that the host has no more ----------------------------------------------------------

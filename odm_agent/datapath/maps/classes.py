@@ -88,10 +88,10 @@ def is_watched(policy: ClassPolicy) -> bool:
     return policy.mode is not Mode.OFF and bool(policy.refuse or policy.caps)
 
 
-def asked_share(class_ids: Collection[int]) -> int:
+def dialogue_share(class_ids: Collection[int]) -> int:
     """How many questions of each class are kept (odm_settings): a power of 2.
 
     The numbers of classes decide, not how many there are, since they name the class's slots.
     """
     highest = max(class_ids, default=0)
-    return abi.MAX_ASKED >> max(highest - 1, 0).bit_length()
+    return abi.MAX_DIALOGUES >> max(highest - 1, 0).bit_length()

@@ -13,10 +13,10 @@ def forget_class(maps: Mapping[str, libbpf.Map], class_id: int) -> None:
     of it.
     """
     _drop(maps["odm_verdicts"], class_id)
-    turn = maps["odm_asked_turns"].get(class_id)
+    turn = maps["odm_dialogue_turns"].get(class_id)
     if turn is not None and turn.next:
-        _drop(maps["odm_questions"], class_id)
-        maps["odm_asked_turns"].put(class_id, abi.AskedTurn(), locked=True)
+        _drop(maps["odm_dialogues"], class_id)
+        maps["odm_dialogue_turns"].put(class_id, abi.DialogueTurn(), locked=True)
     maps["odm_members"].put(class_id, 0)
     for type_ in AddressType:
         maps["odm_traffic"].delete(abi.usage_index(class_id, type_))

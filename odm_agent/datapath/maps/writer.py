@@ -204,7 +204,7 @@ class MapWriter(MapReader):
         policies: Mapping[int, ClassPolicy] = self._tables[tables.CLASSES].rows
         self._count("strict_classes", sum(each.strict for each in policies.values()))
         self._count("watched_classes", sum(map(classes.is_watched, policies.values())))
-        self._count("asked_share", classes.asked_share(policies))
+        self._count("dialogue_share", classes.dialogue_share(policies))
 
     def _count(self, field: str, value: int) -> None:
         """Keep a number that hooks read in one place; most spare a lookup while they are 0."""

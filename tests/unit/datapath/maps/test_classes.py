@@ -82,10 +82,10 @@ def test_who_must_be_known_when_a_socket_is_made() -> None:
 
 @pytest.mark.parametrize("highest", [1, 2, 3, 13, 16, 17, 128, 129, 254])
 def test_classes_share_all_places_for_questions_and_none_twice(highest: int) -> None:
-    share = classes.asked_share(range(highest + 1))
+    share = classes.dialogue_share(range(highest + 1))
     assert share.bit_count() == 1, "programs take a remainder by it as a mask"
-    assert highest * share <= abi.MAX_ASKED < 2 * highest * share + share
+    assert highest * share <= abi.MAX_DIALOGUES < 2 * highest * share + share
 
 
 def test_share_is_that_of_a_single_class_where_there_is_none() -> None:
-    assert classes.asked_share([]) == classes.asked_share([0]) == abi.MAX_ASKED
+    assert classes.dialogue_share([]) == classes.dialogue_share([0]) == abi.MAX_DIALOGUES

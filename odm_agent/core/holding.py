@@ -135,6 +135,7 @@ class Holding:
                 lingering=lease.phase is Phase.LINGERING,
                 addresses=lease.addresses,
                 resting=lease.resting_numbers,
+                ends=lease.grant.lifetime is not None,
             )
             for lease in self.leases.values()
         )
@@ -182,7 +183,10 @@ def _overlap(one: Grant, other: Grant) -> bool:
 
 
 def _end(leases: dict[int, Lease], id_: int, now: Moment, effects: list[Effect]) -> None:
-    """A lease is over from now on: a configured one is gone, others go when they are unused."""
+    """A lease is over from now on: a configured one is gone, others go when they are unused.
+
+    Sockets that have its addresses go on with them, for as long as was promised at most.
+    """
     lease = leases[id_]
     if lease.grant.is_configured:
         del leases[id_]
@@ -190,5 +194,6 @@ def _end(leases: dict[int, Lease], id_: int, now: Moment, effects: list[Effect])
             effects.append(Record(id_, None))
     elif lease.lifetime.valid_until_s > now.boot_s:
         until = Lifetime(min(lease.lifetime.preferred_until_s, now.boot_s), now.boot_s)
-        leases[id_] = replace(lease, grant=replace(lease.grant, lifetime=until))
+        lease = replace(lease, grant=replace(lease.grant, lifetime=until))
+        leases[id_] = rotation.given_to_none(lease, now.boot_s)
         effects.append(Record(id_, leases[id_]))

@@ -132,6 +132,8 @@ class TypedPrefix:
     lingering: bool = False
     #: How long its addresses serve.
     terms: Terms = WITHOUT_END
+    #: Whether it ends itself, as what a network gives does, and all its addresses with it.
+    ends: bool = False
     #: Its addresses, if they end: those that sockets are given, the spare and the lingering ones.
     addresses: tuple[AddressLease, ...] = ()
     #: Numbers of former addresses that no other one may be given yet.

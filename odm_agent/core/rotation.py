@@ -43,8 +43,7 @@ def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
     Addresses that it has go on, by the new terms, counted from when they began to serve. A prefix
     whose addresses once ended goes on with leases, though nothing ends them any more.
     """
-    terms = lease.grant.prefix.terms
-    if not terms.end and not lease.addresses:
+    if not (lease.grant.prefix.terms.end or lease.grant.lifetime or lease.addresses):
         return lease
     aged = [_dated(each, lease) for each in lease.addresses]
     surplus = sum(each.phase is Phase.CURRENT for each in aged) - _size(lease)
@@ -58,10 +57,21 @@ def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
     return lease
 
 
+def given_to_none(lease: Lease, now_s: float) -> Lease:
+    """A lease of which no socket is given an address from now on."""
+    return _each(
+        lease,
+        lambda each: each.lifetime.preferred_until_s > now_s,
+        lambda each: replace(each, lifetime=replace(each.lifetime, preferred_until_s=now_s)),
+    )
+
+
 def at(lease: Lease, now_s: float, ids: Ids) -> Turn:
-    """What time has made of a lease's addresses."""
+    """What time has made of a lease's addresses. In a prefix that is over none succeeds another."""
     if not lease.addresses:
         return Turn(lease)
+    if lease.phase is Phase.LINGERING:
+        return _retired(lease, now_s)
     promoted, causes = _promoted(lease, now_s)
     turn = _retired(_with_spares(promoted, now_s, ids), now_s)
     return replace(turn, causes=causes) if causes else turn
@@ -108,25 +118,29 @@ def deadline(lease: Lease) -> float:
     due: list[float] = [until_s for _, until_s in lease.resting]
     has_spare = any(each.phase is Phase.SPARE for each in lease.addresses)
     for each in lease.addresses:
-        if each.phase is Phase.LINGERING:
+        if Phase.LINGERING in (each.phase, lease.phase):
             due.append(each.lifetime.valid_until_s)
         elif each.phase is Phase.CURRENT and not lease.grant.prefix.one_lease:
             if has_spare:
-                due.append(_due_s(each))
+                due.append(_due_s(each, lease))
             if not each.succeeded:
-                due.append(_spare_s(each))
+                due.append(_spare_s(each, lease))
     return min(due, default=NEVER)
 
 
 def _promoted(lease: Lease, now_s: float) -> tuple[Lease, dict[int, Cause]]:
     """Spares in the place of what is over, as many as there are; and why."""
     addresses = list(lease.addresses)
-    over = [n for n, e in enumerate(addresses) if e.phase is Phase.CURRENT and _due_s(e) <= now_s]
+    over = [
+        n for n, e in enumerate(addresses) if e.phase is Phase.CURRENT and _due_s(e, lease) <= now_s
+    ]
     spares = [n for n, e in enumerate(addresses) if e.phase is Phase.SPARE]
     former: list[AddressLease] = []
     causes: dict[int, Cause] = {}
     taken: set[int] = set()
-    for old, new in zip(sorted(over, key=lambda n: _due_s(addresses[n])), spares, strict=False):
+    for old, new in zip(
+        sorted(over, key=lambda n: _due_s(addresses[n], lease)), spares, strict=False
+    ):
         former.append(replace(addresses[old], phase=Phase.LINGERING))
         causes[addresses[old].id] = _cause(addresses[old], lease)
         promoted = replace(addresses[new], phase=Phase.CURRENT, born_s=now_s)
@@ -143,7 +157,7 @@ def _with_spares(lease: Lease, now_s: float, ids: Ids) -> Lease:
     if lease.grant.prefix.one_lease:
         return lease
     for each in lease.addresses:
-        if each.phase is Phase.CURRENT and not each.succeeded and _spare_s(each) <= now_s:
+        if each.phase is Phase.CURRENT and not each.succeeded and _spare_s(each, lease) <= now_s:
             lease = _with_another(lease, Phase.PROBING, now_s, ids)
             lease = _each(lease, each.__eq__, lambda e: replace(e, succeeded=True))
     return lease
@@ -153,9 +167,11 @@ def _retired(lease: Lease, now_s: float) -> Turn:
     """Without those that may not be used any more, nor the oldest of too many."""
     resting = tuple(each for each in lease.resting if each[1] > now_s)
     lease = replace(lease, resting=resting) if resting != lease.resting else lease
-    lingering = [each for each in lease.addresses if each.phase is Phase.LINGERING]
+    over = lease.phase is Phase.LINGERING
+    lingering = [each for each in lease.addresses if over or each.phase is Phase.LINGERING]
     gone = [each for each in lingering if each.lifetime.valid_until_s <= now_s]
-    left = sorted((each for each in lingering if each not in gone), key=lambda e: e.born_s)
+    left = [e for e in lingering if e.phase is Phase.LINGERING and e not in gone]
+    left.sort(key=lambda each: each.born_s)
     gone += left[: max(0, len(left) - lease.grant.prefix.terms.linger)]
     if not gone:
         return Turn(lease)
@@ -199,12 +215,15 @@ def _size(lease: Lease) -> int:
 
 
 def _dated(each: AddressLease, lease: Lease) -> AddressLease:
-    """The same address, with the dates that the terms give it."""
-    prefix = lease.grant.prefix
+    """The same address, with the dates that the terms give it. None outlives its prefix."""
+    prefix, bounds = lease.grant.prefix, lease.lifetime
     terms = prefix.terms
     return replace(
         each,
-        lifetime=Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s)),
+        lifetime=Lifetime(
+            min(_after(each, terms.preferred_s), bounds.preferred_until_s),
+            min(_after(each, terms.valid_s), bounds.valid_until_s),
+        ),
         rotate_at_s=_after(
             each, terms.rotate_s and terms.rotate_s * (1 - jitter(prefix.id, each.number))
         ),
@@ -215,11 +234,13 @@ def _after(each: AddressLease, seconds: float | None) -> float:
     return NEVER if seconds is None else each.born_s + seconds
 
 
-def _due_s(each: AddressLease) -> float:
-    """When another address is to take its place."""
+def _due_s(each: AddressLease, lease: Lease) -> float:
+    """When another address is to take its place; no other one of the prefix outlives it."""
     if each.spent:
         return each.born_s
     until_s = min(each.lifetime.preferred_until_s, each.lifetime.valid_until_s)
+    if until_s >= min(lease.lifetime.preferred_until_s, lease.lifetime.valid_until_s):
+        until_s = NEVER
     lead_s = min(_LEAD_S, (until_s - each.born_s) / 20) if until_s != NEVER else 0.0
     return min(each.rotate_at_s, until_s - lead_s)
 
@@ -231,9 +252,9 @@ def _cause(each: AddressLease, lease: Lease) -> Cause:
     return Cause.ASKED if each.rotate_at_s < _dated(each, lease).rotate_at_s else Cause.TIME
 
 
-def _spare_s(each: AddressLease) -> float:
+def _spare_s(each: AddressLease, lease: Lease) -> float:
     """When its successor is to be made."""
-    due_s = _due_s(each)
+    due_s = _due_s(each, lease)
     if each.warned or due_s == NEVER:
         return each.born_s if each.warned else NEVER
     least_s, most_s = _AHEAD_S

@@ -68,7 +68,7 @@ class Row:
             return 0
         if self.prefix.one_lease:
             return self.prefix.addresses[0].id
-        return OVER if self.prefix.terms.end_in_kernel else 0
+        return OVER if self.prefix.ends or self.prefix.terms.end_in_kernel else 0
 
     @cached_property
     def configured(self) -> tuple[IPAddress, ...]:

@@ -117,17 +117,20 @@ def test_what_is_withdrawn_while_it_is_waited_for_is_requested_anew(world: World
     assert address is not None and address in IPv6Network("2001:db8:2::/64")
 
 
-def test_an_address_outlasts_its_lease_until_its_last_socket_is_gone(world: World) -> None:
-    world.replies = [Reply(preferred_s=5.0, valid_s=10.0)]
+def test_an_address_is_given_as_long_as_its_prefix_is_preferred_and_kept_while_that_is_valid(
+    world: World,
+) -> None:
+    world.replies = [Reply(preferred_s=5.0, valid_s=100.0)]
     world.ask(SESSION6, 30.0)
     world.advance(1.0)
     address = world.connect(SESSION6)
     world.advance(5.0)
     assert world.connect(SESSION6) is None  # deprecated
-    world.advance(10.0 + RESYNC_S)
+    world.advance(RESYNC_S)
     assert address in {a for a, _ in world.kernel.addresses}
-    world.sockets.clear()
-    world.advance(RESYNC_S + 1.0)
+    assert world.sockets == [address]
+    world.advance(100.0 - RESYNC_S)
+    assert not world.sockets  # an address never outlives its prefix
     assert not world.kernel.addresses
     assert not world.journal.leases()
 

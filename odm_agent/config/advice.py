@@ -64,6 +64,9 @@ def _unserved(config: Config, host: HostState) -> Iterator[Problem]:
     families: dict[str, set[int]] = {}
     for prefix in config.prefixes.values():
         families.setdefault(prefix.type, set()).add(spans_of(prefix)[0].version)
+    for delegation in config.delegations.values():
+        for word in delegation.types:
+            families.setdefault(word, set()).add(Family.IPV6)
     used = {a.address.version for a in host.addresses if not a.address.is_link_local}
     for name, section in config.classes.items():
         for word in section.allow:

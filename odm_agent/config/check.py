@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
+from odm_agent.config.check_delegations import check_delegations
 from odm_agent.config.check_lifetimes import check_lifetimes
 from odm_agent.config.check_prefixes import check_prefixes
+from odm_agent.config.delegations import all_as_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
 from odm_agent.policy.globs import is_glob
@@ -24,7 +26,12 @@ MOST_REQUESTS: Final = 100_000
 
 def check(config: Config) -> list[Problem]:
     """Everything that is wrong with a configuration by itself, whatever the host is like."""
-    return [*check_agent(config.agent), *_classes(config), *check_prefixes(config)]
+    return [
+        *check_agent(config.agent),
+        *_classes(config),
+        *check_prefixes(config),
+        *check_delegations(config),
+    ]
 
 
 def check_agent(agent: AgentConfig) -> list[Problem]:
@@ -94,6 +101,7 @@ def _is_endpoint(text: str) -> bool:
 
 def _classes(config: Config) -> Iterator[Problem]:
     owners: dict[str, str] = {}
+    prefixes = {**config.prefixes, **all_as_prefixes(config)}
     for name, section in config.classes.items():
         yield from check_name("classes", name)
         if name == "unclassified":
@@ -115,7 +123,7 @@ def _classes(config: Config) -> Iterator[Problem]:
                 " allow, or leave strict out",
             )
         yield from _caps(name, section)
-        yield from check_lifetimes(("classes", name), section, config.prefixes)
+        yield from check_lifetimes(("classes", name), section, prefixes)
         for pattern in section.cgroups:
             where = ("classes", name, "cgroups")
             if reason := _bad_pattern(pattern, config.agent.cgroup):

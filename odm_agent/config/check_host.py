@@ -28,6 +28,15 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
         for name, prefix in config.prefixes.items()
         if prefix.interface not in host.links
     ]
+    absent += [
+        Problem(
+            ("delegations", name, "interface"),
+            f"there is no interface {each.interface!r} now; nothing is asked for until it appears,"
+            " see `ip link`",
+        )
+        for name, each in config.delegations.items()
+        if each.interface not in host.links
+    ]
     return [*absent, *advice(config, host), *_given(config, host)]
 
 

@@ -41,30 +41,32 @@ def check_prefixes(config: Config) -> list[Problem]:
     problems += _gateways_of_our_own(config)
     problems += check_wander(config)
     bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
-    if len(config.prefixes) >= 2**bits > 1:
+    delegated = sum(len(each.types) for each in config.delegations.values())
+    if (wanted := len(config.prefixes) + delegated) >= 2**bits > 1:
         problems.append(
             Problem(
                 ("agent", "mark_mask"),
                 f"{bits} bits tell {2**bits - 1} prefixes apart, there are"
-                f" {len(config.prefixes)}; use a wider mask",
+                f" {wanted}; use a wider mask",
             )
         )
     return problems
 
 
 def _prefix(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
-    yield from _interface(at, prefix)
+    yield from check_interface(at, prefix)
     network, problem = _try(lambda: network_of(prefix))
     if network is None:
         advice = "write it like 2001:db8:1::/64 or 192.0.2.0/24, with no bits set past its length"
         yield Problem((*at, "prefix"), f"no prefix: {problem}; {advice}")
         return
     yield from _network(at, prefix, network)
-    yield from _gateway(at, prefix, network)
-    yield from _pool(at, prefix, network)
+    yield from check_gateway(at, prefix, network)
+    yield from check_pool(at, prefix, network)
 
 
-def _interface(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+def check_interface(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+    """Whether packets could leave by an entry's interface."""
     name = prefix.interface
     odd = name in (".", "..") or any(c in "/:" or c.isspace() or not c.isprintable() for c in name)
     if odd or not 1 <= len(name.encode()) <= 15:
@@ -95,7 +97,10 @@ def _network(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> I
         )
 
 
-def _gateway(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+def check_gateway(
+    at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork
+) -> Iterator[Problem]:
+    """Whether packets of an entry's prefix could go to its gateway."""
     gateway, problem = _try(lambda: gateway_of(prefix))
     where = (*at, "gateway")
     if problem:
@@ -135,7 +140,8 @@ def _holds(prefix: PrefixConfig, address: IPAddress) -> bool:
     return any(each.version == address.version and address in each for each in spans or ())
 
 
-def _pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+def check_pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
+    """Whether an entry's prefix has as many addresses as it is to give, and how they end."""
     on_link = prefix.placement == "on-link"
     most = ON_LINK_POOL if on_link else LARGEST_POOL
     if not 1 <= prefix.pool <= most:

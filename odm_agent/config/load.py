@@ -20,6 +20,7 @@ from odm_agent.config.schema import (
     AgentConfig,
     ClassConfig,
     Config,
+    DelegationConfig,
     PrefixConfig,
     UnclassifiedConfig,
 )
@@ -91,6 +92,7 @@ def parse(text: str, path: Path) -> Config:
         or UnclassifiedConfig(),
         classes=_named(raw, "classes", ClassConfig, problems),
         prefixes=_named(raw, "prefixes", PrefixConfig, problems),
+        delegations=_named(raw, "delegations", DelegationConfig, problems),
     )
     problems += [_unknown((), key, Config) for key in raw.keys() - set(Config.__struct_fields__)]
     problems += check(config)

@@ -1,6 +1,6 @@
 """The schema of odm-agent.toml. docs/configuration.md describes each key; a test compares them."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -118,6 +118,45 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     forwarded: Literal["refuse", "allow"] = "refuse"
 
 
+class TermsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[delegations.NAME.terms.TYPE]`: how long addresses of the type serve within a prefix."""
+
+    preferred: str | None = None
+    valid: str | None = None
+    rotate: str | None = None
+    budget: str | None = None
+    warn: str | None = None
+    hard: bool = False
+
+
+class DelegationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[delegations.NAME]`: typed prefixes that a network is asked for (DHCPv6, RFC 8415)."""
+
+    interface: str
+    #: What the network may be asked for.
+    types: list[TypeWord] = msgspec.field(default_factory=lambda: list(get_args(TypeWord)))
+    #: What it is asked for at the start, before any application asks.
+    at_start: list[TypeWord] = []
+    #: When a prefix is given back: "unused", "never", or so long after its last socket.
+    release: str = "unused"
+    #: Code of the continuity-service option (draft-moses-dmm-dhcp-ondemand-mobility, section 4).
+    option: int = 65001
+    #: The enterprise number under which the type is told as a vendor option, too.
+    enterprise: int | None = None
+    #: As which type a prefix serves of which the server doesn't say one; None: it is given back.
+    untyped: TypeWord | None = None
+    #: Length of the prefixes that are asked for, a hint.
+    length: int = 64
+    #: Next hop of packets; None: that of the interface's default route, or who answered.
+    gateway: str | None = None
+    pool: int = 1
+    preference: int = 0
+    linger: int = 32
+    sharing: Literal["host", "socket"] = "host"
+    forwarded: Literal["refuse", "allow"] = "refuse"
+    terms: dict[TypeWord, TermsConfig] = {}
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -125,3 +164,4 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     unclassified: UnclassifiedConfig = UnclassifiedConfig()
     classes: dict[str, ClassConfig] = {}
     prefixes: dict[str, PrefixConfig] = {}
+    delegations: dict[str, DelegationConfig] = {}

@@ -13,8 +13,10 @@ from odm_agent.config.schema import (
     CapConfig,
     ClassConfig,
     Config,
+    DelegationConfig,
     LifetimeConfig,
     PrefixConfig,
+    TermsConfig,
     UnclassifiedConfig,
 )
 
@@ -26,6 +28,8 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[classes.NAME.caps.TYPE]": CapConfig,
     "[classes.NAME.lifetimes.TYPE]": LifetimeConfig,
     "[prefixes.NAME]": PrefixConfig,
+    "[delegations.NAME]": DelegationConfig,
+    "[delegations.NAME.terms.TYPE]": TermsConfig,
 }
 ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+) \|$", re.M)
 

@@ -5,13 +5,22 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-quick test-smoke pages soak bare lint format clean root
+.PHONY: help setup demo netlab netlab-down netlab-status test test-quick test-smoke pages soak bare lint format clean root
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: root setup ## Run the main job in namespaces of its own and show it in a table (root)
 	@.venv/bin/python -m examples.demo
+
+netlab: root setup ## Bring up the reference network: two sites that delegate prefixes by type (root)
+	@.venv/bin/python -m tests.netlab up
+
+netlab-down: root ## Remove it, also what a killed one has left (root)
+	@.venv/bin/python -m tests.netlab down
+
+netlab-status: root ## Show it, and what it delegates now (root)
+	@.venv/bin/python -m tests.netlab status
 
 test: root setup lint ## Run all checks and tests, WORKERS=3 at a time (root)
 	.venv/bin/pytest --numprocesses $(or $(WORKERS),3) --dist loadfile

@@ -13,11 +13,11 @@ from rich.console import Console
 from examples.demo.ending import TERMS, Ending
 from examples.demo.ending import table as ending_table
 from examples.demo.programs import CLASSES, NO_CLASS
-from examples.demo.servers import Dnsmasq, Iperf, Nginx, Server
 from examples.demo.show import Show, table
 from tests.lab.agent import Agent, Settings
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import PREFIXES, Site
+from tests.netlab.correspondent import Dnsmasq, Iperf, Nginx, WitnessServer
 
 _SCENE = """\
          w0 -- gateway A --+      A: fixed and session-lasting prefixes
@@ -60,7 +60,7 @@ def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending]:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odm-demo-")))
     status = stack.enter_context(console.status("making the network and the servers"))
     site = stack.enter_context(Site())
-    servers: dict[str, Server] = {
+    servers: dict[str, WitnessServer] = {
         "nginx": stack.enter_context(Nginx(site.c, folder)),
         "dnsmasq": stack.enter_context(Dnsmasq(site.c, folder)),
         "iperf3": stack.enter_context(Iperf(site.c, folder)),

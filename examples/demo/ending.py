@@ -9,12 +9,12 @@ from typing import Final
 from rich.status import Status
 from rich.table import Table
 
-from examples.demo.servers import LARGE, LARGE_BYTES, Server, url
 from examples.demo.show import verdict
 from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import Agent
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import Site, prefix_of
+from tests.netlab.correspondent import LARGE, LARGE_BYTES, WitnessServer, url
 
 #: What the prefixes of two types are told for it. A download sends little: acknowledgements.
 TERMS: Final = {
@@ -43,7 +43,7 @@ class Ending:
         site: Site,
         agent: Agent,
         cgroups: Mapping[str, Cgroup],
-        server: Server,
+        server: WitnessServer,
         status: Status,
     ) -> None:
         self._site, self._agent, self._cgroups = site, agent, cgroups
@@ -77,7 +77,7 @@ class Ending:
             wrong = "the download was over before the budget"
         elif download.returncode or said.strip() != str(LARGE_BYTES):
             wrong = f"the download broke: exit code {download.returncode}, {said} bytes"
-        elif self._server.callers(f"{LARGE}?{name}") != {before}:
+        elif self._server.logged(f"{LARGE}?{name}") != {before}:
             wrong = "the download did not keep its address"
         elif after == before:
             wrong = "the next connection still has it"

@@ -4,12 +4,12 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-from examples.demo.servers import DNS_PORT, HTTP_PORT, IPERF_PORT, ZONE, url
 from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import LabClass
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import CORRESPONDENT
 from tests.lab.netns import NetNs
+from tests.netlab.correspondent import DNS_PORT, HTTP_PORT, IPERF_PORT, ZONE, url
 
 _FIXED: Final = AddressType.FIXED
 _SESSION: Final = AddressType.SESSION_LASTING

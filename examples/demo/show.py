@@ -9,14 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from examples.demo.programs import CLASSES, PROGRAMS, Program
-from examples.demo.servers import Server
 from odm_agent.core.model import Family
 from tests.lab.agent import Agent
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import LINKS, Captures, Site, prefix_of, type_of
-from tests.lab.process import wait_until
-
-_LOG_PATIENCE_S = 3.0
+from tests.netlab.correspondent import WitnessServer
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Show:
         site: Site,
         agent: Agent,
         cgroups: Mapping[str, Cgroup],
-        servers: Mapping[str, Server],
+        servers: Mapping[str, WitnessServer],
         status: Status,
     ) -> None:
         self._site = site
@@ -64,7 +61,7 @@ class Show:
             done = program.run(
                 request, family, self._cgroups[program.cgroup], self._site.host, bind_to
             )
-            sources = set() if bind_to else _logged(witness, request)
+            sources = set() if bind_to else witness.logged(request)
             gateways = _gateways(captures)
         said = " ".join((done.stderr or done.stdout).split())
         if bind_to is not None:
@@ -83,15 +80,6 @@ class Show:
             f"{bind_to}: {said.rpartition(': ')[2]}" if bind_to else "",
             wrong,
         )
-
-
-def _logged(witness: Server, request: str) -> set[str]:
-    """The callers in a server's log; servers write it a moment after they answered."""
-    try:
-        wait_until(lambda: bool(witness.callers(request)), request, _LOG_PATIENCE_S)
-    except AssertionError:
-        return set()
-    return witness.callers(request)
 
 
 def _gateways(captures: Captures) -> set[str]:

@@ -155,3 +155,14 @@ def test_a_server_that_cannot_start_says_why(one: OneSite) -> None:
     with pytest.raises(AssertionError) as caught:
         one.kea.start()
     assert "prefix length (65)" in caught.value.__notes__[0]
+
+
+def test_a_lost_carrier_is_the_host_s_alone(one: OneSite, probe: Probe) -> None:
+    given = probe.obtain(Wish(1, SESSION))
+    wait_until(lambda: given.prefix in one.site.routed(), "it is routed", 10)
+    one.site.unplug()
+    state = one.host.ip("-br", "link", "show", "w0")
+    one.site.plug()
+    assert "NO-CARRIER" in state
+    assert given.prefix in one.site.routed()
+    assert probe.renew(given.server, Wish(1, SESSION, given.prefix)).prefix == given.prefix

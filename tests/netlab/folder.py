@@ -1,4 +1,4 @@
-"""Where a laboratory's servers keep their files: a short path, for the unix sockets in it."""
+"""Where a laboratory's servers keep their files."""
 
 import itertools
 import shutil
@@ -9,14 +9,15 @@ from typing import Final
 
 from tests.lab import run
 
-_PLACE: Final = Path("/tmp")
+#: Short, for the unix sockets in it.
+PLACE: Final = Path("/tmp")
 _numbers: Final = itertools.count(1)
 
 
 @contextmanager
 def lab_folder() -> Iterator[Path]:
     """A folder that carries the run's number, removed at the end. Servers' users may enter it."""
-    folder = _PLACE / run.name(run.LAB, next(_numbers))
+    folder = PLACE / run.name(run.LAB, next(_numbers))
     folder.mkdir(mode=0o711)
     try:
         yield folder

@@ -87,7 +87,6 @@ class Kea(Server):
             "lfc-interval": 0,
         }
         self._hook = hook
-        folder.mkdir(exist_ok=True)
         super().__init__(netns, folder / "kea.log")
         self.configure(rules)
 

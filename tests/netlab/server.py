@@ -1,6 +1,7 @@
 """A stock server as a process in a namespace, with all that it says in a file."""
 
 import os
+import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ class Server(ABC):
 
     #: What messages call it.
     name = "server"
+    #: What asks it to end.
+    stop_signal = signal.SIGTERM
 
     def __init__(self, netns: NetNs | None, log: Path) -> None:
         """`netns` is where it runs; None: where we do."""
@@ -82,7 +85,7 @@ class Server(ABC):
         """Ask it to end, and return when it has; one that doesn't is killed."""
         if self._process is None:
             return
-        self._process.terminate()
+        self._process.send_signal(self.stop_signal)
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

@@ -1,21 +1,28 @@
-"""An access site: a gateway namespace with its servers, and the access link's end in it."""
+"""An access site: a gateway in a namespace, with its servers, and a link to a host."""
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.lab.netns import NetNs, address, veth
+from tests.lab.process import wait_until
+from tests.netlab.filters import SourceFilter
 from tests.netlab.folder import lab_folder
 from tests.netlab.kea import STANDARD, Kea, Rules
-from tests.netlab.plan import SITES, SitePlan
+from tests.netlab.plan import FOLDER, SITES, SitePlan
+from tests.netlab.radvd import Radvd
 
 #: The gateway's interface towards hosts.
 ACCESS: Final = "access"
+#: Of routes that Kea's hook writes.
+_PROTOCOL: Final = "186"
 
 
 class AccessSite:
-    """A gateway with Kea; `attach` gives a host its link."""
+    """A gateway with Kea, radvd, a source filter, and a route for each lease."""
 
     def __init__(
         self,
@@ -26,22 +33,93 @@ class AccessSite:
         rules: Rules = STANDARD,
         *,
         database: Mapping[str, Any] | None = None,
+        core: NetNs | None = None,
     ) -> None:
+        """`core` is told where a prefix is; without it nothing is behind the gateway."""
         self.plan, self.host, self.interface = plan, host, interface
+        self._kept: list[str] = []
+        self.folder = folder / plan.letter
+        self.folder.mkdir()
         with ExitStack() as stack:
             self.netns = stack.enter_context(NetNs(f"site-{plan.letter}"))
-            veth(host, interface, self.netns, ACCESS)
-            address(self.netns, ACCESS, f"{plan.router}/{plan.link.prefixlen}")
-            self.netns.sysctl("net/ipv6/conf/all/forwarding", "1")
-            self.kea = Kea(self.netns, ACCESS, folder / plan.letter, plan, rules, database=database)
+            self._wire_up()
+            self.filter = SourceFilter(self.netns, ACCESS)
+            self.kea = Kea(
+                *(self.netns, ACCESS, self.folder, plan, rules),
+                database=database,
+                hook=self._hook(core),
+            )
             stack.enter_context(self.kea)
+            self.radvd = stack.enter_context(Radvd(self.netns, ACCESS, self.folder, plan))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the servers and remove the gateway with its link."""
         self._stack.close()
+
+    def routed(self) -> dict[IPv6Network, IPv6Address]:
+        """The delegated prefixes that are routed to a host, and the host's link-local address."""
+        listed = self.netns.ip("-6", "-j", "route", "show", "dev", ACCESS, "proto", _PROTOCOL)
+        return {
+            IPv6Network(each["dst"]): IPv6Address(each["gateway"]) for each in json.loads(listed)
+        }
+
+    def unplug(self) -> None:
+        """Take the host's carrier away; the gateway keeps its routes, as routers do."""
+        self._kept = [
+            f"{line.replace('sec ', ' ')} dev {ACCESS} proto {_PROTOCOL}"
+            for line in self.netns.ip(
+                *("-6", "route", "show", "dev", ACCESS, "proto", _PROTOCOL)
+            ).splitlines()
+        ]
+        self.netns.ip("link", "set", ACCESS, "down")
+
+    def plug(self) -> None:
+        """Give the carrier back; returns when both ends can send."""
+        self.netns.ip("link", "set", ACCESS, "up")
+        self._number()
+        self.netns.batch("".join(f"route replace {each}\n" for each in self._kept))
+        for netns, interface in ((self.netns, ACCESS), (self.host, self.interface)):
+            wait_until(
+                lambda netns=netns, interface=interface: (
+                    "fe80:"  # type: ignore[misc]
+                    in netns.ip("-6", "address", "show", "dev", interface, "scope", "link")
+                ),
+                f"{interface} has a link-local address",
+            )
+
+    def _number(self) -> None:
+        address(self.netns, ACCESS, f"{self.plan.router}/{self.plan.link.prefixlen}")
+
+    def _wire_up(self) -> None:
+        plan = self.plan
+        veth(self.host, self.interface, self.netns, ACCESS)
+        self._number()
+        self.netns.sysctl("net/ipv6/conf/all/forwarding", "1")
+        # What is delegated to nobody is nowhere: it must not go back where it came from.
+        self.netns.batch(
+            "".join(f"route add unreachable {pool} metric 4096\n" for pool in plan.pools.values())
+        )
+
+    def _hook(self, core: NetNs | None) -> Path:
+        """The hook beside what it must know of this site."""
+        hook = self.folder / "lease-route"
+        hook.symlink_to(FOLDER / "lease-route")
+        told = {
+            "ACCESS": ACCESS,
+            "VIA": self.plan.backbone[1],
+            "CORE": f"ip -n {core.name}" if core is not None else "",
+        }
+        (self.folder / "lease-route.conf").write_text(
+            "".join(f"{word}='{value}'\n" for word, value in told.items())
+        )
+        return hook
 
 
 class OneSite:

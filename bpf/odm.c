@@ -18,6 +18,8 @@
 #include "odm_call.h"
 #include "odm_dialogue.h"
 #include "odm_counting.h"
+#include "odm_need.h"
+#include "odm_outlook.h"
 #include "odm_reserve.h"
 #include "odm_given.h"
 #include "odm_packet.h"

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 8
+#define ODM_ABI_TAG 9
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -32,6 +32,8 @@
 #define ODM_MAX_DEPTH 32         /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_DIALOGUES 131072 /* of UDP ports with peers; each class has its share */
 #define ODM_MAX_UPLINKS 1024
+#define ODM_MAX_NEEDS                                                                              \
+	32768 /* tickets by which addresses are waited for; each class has its share */
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* configured typed addresses, times the classes that use them */
 #define ODM_MAX_STEPS 16384
@@ -371,11 +373,14 @@ enum odm_event_kind {
 	ODM_E_WARN = 0,    /* a lease has reached its `warn` */
 	ODM_E_SPENT = 1,   /* a lease has reached its budget */
 	ODM_E_REFUSED = 2, /* something was refused; not each time */
-	ODM_EVENTS = 3,
+	ODM_E_NEED = 3,    /* a socket wants a type that no prefix serves; not each time */
+	ODM_EVENTS = 4,
 };
 
 /* How long after a refusal the next one of the same class and type is not told (REFUSED). */
 #define ODM_REFUSED_NS 100000000
+/* The same after a need of the same class, type and family (NEED). */
+#define ODM_NEED_NS 1000000000
 
 /* What stands in odm_events. */
 struct odm_event {
@@ -386,10 +391,31 @@ struct odm_event {
 	__u8 type;
 	__u8 reason; /* of REFUSED, as is `hook` */
 	__u8 hook;
-	__u16 pad;
+	__u8 family; /* of NEED: enum odm_family */
+	__u8 pad;
 	__u32 pad2;
 };
 _Static_assert(sizeof(struct odm_event) == 24, "odm_event");
+
+/*
+ * odm_needs[(class id - 1) * share + turn % share]: tickets, each one word. By it a socket that asked for a type which
+ * no prefix served is known to the agent: nobody else can make one. The random part keeps others from guessing it.
+ */
+#define ODM_NEED_CLASS_SHIFT 56
+#define ODM_NEED_TYPE_SHIFT 53
+#define ODM_NEED_FAMILY_SHIFT 52
+#define ODM_NEED_TURN_SHIFT 32
+#define ODM_NEED_TURN_MASK 0xfffff
+#define ODM_NEEDS_OF_CLASS 4 /* a class's share of them is that of odm_dialogue_slots by this */
+
+/* odm_need_turns[class id]. */
+struct odm_need_turn {
+	struct bpf_spin_lock lock;
+	__u32 next; /* how many tickets the class has had */
+	__u64 told_ns
+		[16]; /* by type * ODM_FAMILIES + family: boot time of the last event (ODM_E_NEED) */
+};
+_Static_assert(sizeof(struct odm_need_turn) == 136, "odm_need_turn");
 
 /* odm_slots[slot]: an address of a pool. */
 struct odm_slot {
@@ -444,6 +470,7 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
 #define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, which stays on it */
 #define ODM_SOCKET_ENDING 0x100  /* it has a lifetime of its own (odm_lifetimes) */
+#define ODM_SOCKET_DRAWN 0x200   /* `seed` is a turn that was taken for it (odm_turns) */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */
@@ -468,7 +495,9 @@ struct odm_socket {
 	__u16 held_class;
 	struct odm_addr held;
 	__u64 owner; /* whose these are (odm_owner): a listener's child starts with a copy */
-	__u64 room[2];
+	__u64 ticket; /* a row of odm_needs: when it asked, nothing served its type; 0: something did */
+	__u32 seed; /* where in pools it looks first; 0: anywhere, each time */
+	__u32 room;
 };
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
 
@@ -488,6 +517,24 @@ struct odm_request {
 _Static_assert(sizeof(struct odm_request) == 32, "odm_request");
 
 #define ODM_REQUEST_SIZE 16 /* up to `seconds_left` */
+
+enum odm_outlook_state {
+	ODM_OUTLOOK_NONE = 0,    /* no address serves the socket */
+	ODM_OUTLOOK_HELD = 1,    /* `addr` is the one that it has */
+	ODM_OUTLOOK_OFFERED = 2, /* it has none, and would be given `addr` now */
+	ODM_OUTLOOK_UNTOLD = 3,  /* it would be given one of its own, that can't be told yet */
+	ODM_OUTLOOKS = 4,
+};
+
+/* What is read by who has room for just this: with which address the socket can count. */
+struct odm_outlook {
+	struct odm_request request;
+	struct odm_addr addr;
+	__u64 ticket; /* by which the agent lets wait for an address; 0: none was missing */
+	__u32 state;  /* enum odm_outlook_state */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct odm_outlook) == 64, "odm_outlook");
 
 /*
  * odm_lifetimes: for how long, and for how many bytes, a socket that asked for this is given the same address. Only

@@ -86,9 +86,9 @@ static __always_inline bool odm_binds_any_ip(const struct odm_call *call)
 	return call->settings->nonlocal_bind && (call->asked || call->sk->protocol == IPPROTO_TCP);
 }
 
-/* What there is of the type that the socket wants. `keeps`: what it is given stays with the socket. */
-static __always_inline struct odm_offer odm_offer_for(const struct odm_call *call, bool any_ip,
-						      bool keeps)
+/* What the socket wants. `keeps`: what it is given stays with the socket. */
+static __always_inline struct odm_wish odm_wish_of(const struct odm_call *call, bool any_ip,
+						   bool keeps)
 {
 	struct odm_wish wish = {
 		.ifindex = call->sk->bound_dev_if,
@@ -101,7 +101,11 @@ static __always_inline struct odm_offer odm_offer_for(const struct odm_call *cal
 		wish.cookie = odm_cookie(call->ctx);
 	if (odm_has_ended(call->lifetime))
 		wish.avoid = call->lifetime->addr;
-	return odm_offer_of(&wish);
+	if (call->asked) {
+		wish.seed = call->sock->seed;
+		wish.drawn = !!(call->sock->flags & ODM_SOCKET_DRAWN);
+	}
+	return wish;
 }
 
 /* Is the socket given an address of its own? `any_ip`: it may have one that no interface has. */
@@ -112,28 +116,34 @@ static __always_inline bool odm_has_own(const struct odm_call *call,
 }
 
 /* What the socket's own address is made of: its cookie, and which of its addresses it is. */
-static __always_inline u64 odm_own_number(const struct odm_call *call)
+static __always_inline u64 odm_own_number(const struct odm_call *call, u64 cookie)
 {
 	u64 turn = 0;
 
 	if (call->lifetime)
 		turn = call->lifetime->turn + odm_has_ended(call->lifetime);
-	return odm_cookie(call->ctx) ^ turn << ODM_TURN_SHIFT;
+	return cookie ^ turn << ODM_TURN_SHIFT;
+}
+
+/* The address of a prefix that is a socket's own by this number. */
+static __always_inline struct odm_addr odm_own_address(const struct odm_offer *offer, u64 number)
+{
+	u64 key[2] = { offer->prefix->fresh[0], offer->prefix->fresh[1] };
+	u64 id = odm_fresh_id(key, number);
+	struct odm_addr addr = offer->slot->addr;
+
+	addr.w[2] = bpf_htonl(id >> 32);
+	addr.w[3] = bpf_htonl(id);
+	return addr;
 }
 
 /* The address that is offered: that of the slot, or one of the socket's own. */
 static __always_inline struct odm_addr odm_offered(const struct odm_call *call,
 						   const struct odm_offer *offer, bool any_ip)
 {
-	u64 key[2] = { offer->prefix->fresh[0], offer->prefix->fresh[1] }, id;
-	struct odm_addr addr = offer->slot->addr;
-
 	if (!odm_has_own(call, offer->prefix, any_ip))
-		return addr;
-	id = odm_fresh_id(key, odm_own_number(call));
-	addr.w[2] = bpf_htonl(id >> 32);
-	addr.w[3] = bpf_htonl(id);
-	return addr;
+		return offer->slot->addr;
+	return odm_own_address(offer, odm_own_number(call, odm_cookie(call->ctx)));
 }
 
 /*

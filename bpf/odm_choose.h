@@ -60,10 +60,12 @@ struct odm_wish {
 	struct odm_addr avoid; /* an address that it is not given any more */
 	u64 cookie;            /* of a socket that does not keep what it is given */
 	u32 ifindex;
+	u32 seed; /* where it starts; 0: anywhere */
 	u8 type;
 	u8 family;
 	u8 any_ip; /* it may have an address that no interface has */
-	u8 pad;
+	u8 drawn;  /* `seed` is its turn */
+	u32 pad;
 };
 
 /* Of which prefix is a slot wanted, for whom? */
@@ -87,9 +89,9 @@ static __always_inline u32 odm_next_turn(u32 prefix_id)
 }
 
 /*
- * Where among so many slots a socket starts: anywhere, since one is as good as the other. But where sockets have
- * addresses of their own and share none while there is another (IPv4), each takes the next one; or always the same,
- * if its address is not kept with it (`cookie`).
+ * Where among so many slots a socket starts: anywhere, since one is as good as the other, but always the same for a
+ * socket that asked (`seed`). But where sockets have addresses of their own and share none while there is another
+ * (IPv4), each takes the next one; or always the same, if its address is not kept with it (`cookie`).
  */
 static __always_inline u32 odm_start(const struct odm_search *search,
 				     const struct odm_prefix *prefix, u32 among)
@@ -99,8 +101,8 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 
 	if (among < 2)
 		return 0;
-	if (!key[0] || prefix->family != ODM_IPV4)
-		from = bpf_get_prandom_u32();
+	if (!key[0] || prefix->family != ODM_IPV4 || search->wish.drawn)
+		from = search->wish.seed ? search->wish.seed : bpf_get_prandom_u32();
 	else if (search->wish.cookie)
 		from = odm_fresh_id(key, search->wish.cookie);
 	else

@@ -145,7 +145,7 @@ static __always_inline u64 odm_left(u64 whole, u64 used)
 	return whole > used ? whole - used : 0;
 }
 
-/* What was asked for beside the type, and what is left of it, to who reads just that; false: he does not. */
+/* What was asked for beside the type, and what is left of it; false: there is no room. */
 static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, struct bpf_sock *sk,
 					       const struct odm_socket *sock)
 {
@@ -153,7 +153,7 @@ static __always_inline bool odm_write_lifetime(const struct bpf_sockopt *ctx, st
 	struct odm_request *request = ctx->optval;
 	u64 left_ns;
 
-	if ((void *)(request + 1) > ctx->optval_end || (void *)(request + 1) + 1 <= ctx->optval_end)
+	if ((void *)(request + 1) > ctx->optval_end)
 		return false;
 	if (sock->flags & ODM_SOCKET_ENDING)
 		own = odm_lifetimes.sk_storage_get(sk, 0, 0);

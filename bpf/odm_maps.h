@@ -95,6 +95,12 @@ ODM_MAP("array", u32, struct odm_dialogue_slot, odm_dialogue_slots, ODM_MAX_DIAL
 /* class id -> which slot is next. Hooks only. */
 ODM_MAP("array", u32, struct odm_dialogue_turn, odm_dialogue_turns, ODM_MAX_CLASSES, 0);
 
+/* class and turn -> a ticket. Hooks write; agent reads. Full: the class's oldest ticket is forgotten. */
+ODM_MAP("array", u32, u64, odm_needs, ODM_MAX_NEEDS, 0);
+
+/* class id -> which of its tickets is next, and what it has told. Hooks only. */
+ODM_MAP("array", u32, struct odm_need_turn, odm_need_turns, ODM_MAX_CLASSES, 0);
+
 /* class and type -> what it may have at most. */
 ODM_MAP("array", u32, struct odm_cap, odm_caps, ODM_MAX_CLASSES *ODM_TYPES, 0);
 

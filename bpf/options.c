@@ -63,16 +63,40 @@ static __always_inline struct odm_decision odm_check_request(const struct odm_cl
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ACCEPTED_OPTION, type);
 }
 
-/* Keep type and lifetime with the socket, and who asked. */
-static __always_inline bool odm_store_request(struct bpf_sock *sk, u8 type, u16 class_id,
-					      const struct odm_socket_lifetime *wanted)
+/* Keep type and lifetime with the socket, and who asked. NULL: there is no memory. */
+static __always_inline struct odm_socket *
+odm_store_request(struct bpf_sock *sk, u8 type, u16 class_id,
+		  const struct odm_socket_lifetime *wanted)
 {
 	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
 
 	if (!sock || !odm_store_lifetime(sk, sock, wanted))
-		return false;
+		return NULL;
 	sock->type = type;
-	return true;
+	sock->seed = bpf_get_prandom_u32() | 1u << 31;
+	sock->flags &= ~ODM_SOCKET_DRAWN;
+	return sock;
+}
+
+/* What serves an accepted request; nothing is a need, by whose ticket the application may wait. */
+static __always_inline struct odm_offer odm_offer_to(const struct bpf_sock *sk,
+						     struct odm_socket *sock, u8 type, u16 class_id)
+{
+	struct odm_wish wish = {
+		.ifindex = sk->bound_dev_if,
+		.seed = sock->seed,
+		.type = type,
+		.family = sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6,
+		.any_ip = true,
+		.drawn = true, /* nothing is given here, so no turn is taken */
+	};
+	struct odm_need need = {
+		.class_id = class_id, .type = type, .family = wish.family, .waits = true
+	};
+	struct odm_offer offer = odm_offer_of(&wish);
+
+	sock->ticket = offer.prefix || !odm_is_need(&wish) ? 0 : odm_note_need(&need);
+	return offer;
 }
 
 /*
@@ -80,12 +104,10 @@ static __always_inline bool odm_store_request(struct bpf_sock *sk, u8 type, u16 
  * 6.7 takes 0 as "no change", a later one as "reset". Where the type has an any-IP pool, the
  * request becomes FREEBIND, without which connect could not bind to unconfigured addresses.
  */
-static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value)
+static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_sock *sk, u32 value,
+					   struct odm_socket *sock, const struct odm_offer *offer)
 {
 	u32 *optval = ctx->optval, flags = value & ODM_FLAGS_MASK;
-	struct odm_wish wish = { .family = ODM_IPV6, .any_ip = true };
-	struct odm_socket *sock;
-	struct odm_offer offer;
 	u64 pool;
 
 	if (sk->family != AF_INET6 || (void *)(optval + 1) > ctx->optval_end) {
@@ -96,13 +118,10 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 		*optval = flags;
 		return;
 	}
-	wish.type = (value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT;
-	offer = odm_offer_of(&wish);
-	sock = odm_sockets.sk_storage_get(sk, 0, 0);
-	pool = offer.prefix ? odm_pool_of(offer.prefix) : 0;
-	if (!sock || !offer.prefix ||
-	    (ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) + offer.prefix->configured_spares &&
-	     !offer.prefix->fresh[0])) {
+	pool = offer->prefix ? odm_pool_of(offer->prefix) : 0;
+	if (offer->prefix &&
+	    ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) + offer->prefix->configured_spares &&
+	    !offer->prefix->fresh[0]) {
 		ctx->optlen = -1;
 		return;
 	}
@@ -140,6 +159,8 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 {
 	struct odm_call call = { .ctx = ctx, .sk = sk, .hook = ODM_H_SETSOCKOPT };
 	struct odm_socket_lifetime wanted = {};
+	struct odm_socket *sock = NULL;
+	struct odm_offer offer;
 	struct odm_decision d;
 
 	call.settings = odm_settings_get();
@@ -156,13 +177,17 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		d = odm_within(&call, d, odm_limit_lifetime(&wanted, call.class_id, d.type));
 	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED)
 		d = odm_within(&call, d, odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST));
-	if (d.verdict == ODM_ACCEPT && !odm_store_request(sk, d.type, call.class_id, &wanted))
-		d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
+	if (d.verdict == ODM_ACCEPT) {
+		sock = odm_store_request(sk, d.type, call.class_id, &wanted);
+		if (!sock)
+			d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
+	}
 	if (!odm_end(&call, d))
 		return 0;
-	if (d.verdict == ODM_REFUSE) /* in audit: nobody heard it, and reading back says so */
+	if (!sock) /* in audit: nobody heard it, and reading back says so */
 		return odm_leave_to_kernel(ctx);
-	odm_pass_flags(ctx, sk, value);
+	offer = odm_offer_to(sk, sock, d.type, call.class_id);
+	odm_pass_flags(ctx, sk, value, sock, &offer);
 	return 1;
 }
 
@@ -234,41 +259,60 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 }
 
 /* Is the type of a socket acted upon when this caller uses it? Not where its class is off, or none. */
-static __always_inline bool odm_holds_for_caller(void)
+static __always_inline bool odm_holds_for_caller(struct odm_call *call)
 {
-	struct odm_settings *settings = odm_settings_get();
-	struct odm_cgroup cgroup;
-	struct odm_class *class;
-
-	if (!settings)
+	call->settings = odm_settings_get();
+	if (!call->settings)
 		return false;
-	cgroup = odm_class_of_caller(settings);
-	class = odm_class_row(cgroup.class_id);
-	return cgroup.class_id && class && class->mode != ODM_MODE_OFF;
+	call->class_id = odm_class_of_caller(call->settings).class_id;
+	call->class = odm_class_row(call->class_id);
+	return call->class_id && call->class && call->class->mode != ODM_MODE_OFF;
+}
+
+/* Has the reader room for just so many bytes? */
+static __always_inline bool odm_reads(const struct bpf_sockopt *ctx, u32 size)
+{
+	return ctx->optval + size <= ctx->optval_end && ctx->optval + size + 1 > ctx->optval_end;
+}
+
+/* What is told beside the type, to who reads just that; how many bytes the answer has. */
+static __always_inline u32 odm_answer_in_full(const struct bpf_sockopt *ctx, struct odm_call *call)
+{
+	if (odm_reads(ctx, sizeof(struct odm_request)))
+		return odm_write_lifetime(ctx, call->sk, call->sock) ? sizeof(struct odm_request)
+								     : 4;
+	if (!odm_reads(ctx, sizeof(struct odm_outlook)) ||
+	    !odm_write_lifetime(ctx, call->sk, call->sock))
+		return 4;
+	call->family = call->sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6;
+	call->asked = call->sock->type;
+	call->type = call->asked;
+	if (call->sock->flags & ODM_SOCKET_ENDING)
+		call->lifetime = odm_lifetimes.sk_storage_get(call->sk, 0, 0);
+	return odm_write_outlook(ctx, call) ? sizeof(struct odm_outlook) : 4;
 }
 
 /* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */
 int odm_getsockopt(struct bpf_sockopt *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
+	struct odm_call call = { .ctx = ctx, .sk = ctx->sk };
 	u32 *optval = ctx->optval, flags = 0;
-	struct odm_socket *sock;
 
 	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
 		if (ctx->optlen > 4096)
 			ctx->optlen = 0;
 		return 1; /* another option: as without us */
 	}
-	if (!sk || (void *)(optval + 1) > ctx->optval_end)
+	if (!call.sk || (void *)(optval + 1) > ctx->optval_end)
 		return 1; /* no room for a type: as without us */
-	sock = odm_sockets.sk_storage_get(sk, 0, 0);
-	if (!sock || !sock->type || !odm_holds_for_caller())
+	call.sock = odm_sockets.sk_storage_get(call.sk, 0, 0);
+	if (!call.sock || !call.sock->type || !odm_holds_for_caller(&call))
 		return 1; /* no type holds: as without us */
-	if (odm_kernel_has_option(sk))
+	if (odm_kernel_has_option(call.sk))
 		flags = *optval & ODM_FLAGS_MASK;
 	else
 		ctx->retval = 0;
-	*optval = flags | ((u32)sock->type << ODM_FIELD_SHIFT);
-	ctx->optlen = odm_write_lifetime(ctx, sk, sock) ? sizeof(struct odm_request) : 4;
+	*optval = flags | ((u32)call.sock->type << ODM_FIELD_SHIFT);
+	ctx->optlen = odm_answer_in_full(ctx, &call);
 	return 1;
 }

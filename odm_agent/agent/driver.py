@@ -7,7 +7,7 @@ worked off first and time passes last, so what was put together is looked at tog
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from odm_agent.core import machine, trace
 from odm_agent.core.clock import Moment
@@ -16,6 +16,7 @@ from odm_agent.core.effects import (
     Conclude,
     Effect,
     EndSockets,
+    GiveBack,
     Look,
     Probe,
     Project,
@@ -25,7 +26,7 @@ from odm_agent.core.effects import (
     Request,
 )
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Event, Failed, Granted, Offered, Tick, Withdrawn
+from odm_agent.core.events import Event, Failed, Failure, Granted, Offered, Tick, Withdrawn
 from odm_agent.core.grants import Grant, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
@@ -34,6 +35,9 @@ from odm_agent.core.model import TypedPrefix
 from odm_agent.sources.base import Input, Output, Resumed, Send, Source
 
 log = logging.getLogger(__name__)
+
+#: The order in which failures say more and more.
+_SAYS_MORE: Final = tuple(Failure).index
 
 
 class Hands(Protocol):
@@ -69,6 +73,12 @@ class Hands(Protocol):
     def send(self, source: str, message: Send) -> None:
         """Hand a message to a source's transport."""
 
+    def asked(self, said: Request | Release | GiveBack) -> None:
+        """The sources are told this; note it."""
+
+    def heard(self, said: Granted | Failed) -> None:
+        """This came of it; note it."""
+
 
 class Driver:
     """The machine with its state, its sources and its hands."""
@@ -85,6 +95,8 @@ class Driver:
         self._inbox: deque[Event | tuple[str, Input]] = deque()
         #: The sources that have not answered a request yet.
         self._asked: dict[Want, set[str]] = {}
+        #: Of those that have, the failure that says most.
+        self._failures: dict[Want, Failed] = {}
         for name in self._sources:
             of_source = tuple(lease for lease in held if lease.grant.key.source == name)
             self.feed(name, Resumed(of_source))
@@ -135,13 +147,20 @@ class Driver:
             case Conclude(address, in_use):
                 self._hands.conclude(address, in_use)
             case Request(want):
+                self._hands.asked(effect)
                 self._asked[want] = set(self._sources)
+                self._failures.pop(want, None)
                 for name in self._sources:
                     self.feed(name, effect)
             case Release(want):
+                self._hands.asked(effect)
                 self._asked.pop(want, None)
                 for name in self._sources:
                     self.feed(name, effect)
+            case GiveBack(key):
+                self._hands.asked(effect)
+                if key.source in self._sources:
+                    self.feed(key.source, effect)
             case Refuse(key, cause):
                 log.warning("a grant is refused", extra={"grant": str(key), "cause": cause})
 
@@ -178,16 +197,27 @@ class Driver:
         match said:
             case Send():
                 self._hands.send(name, said)
-            case Failed(want, _):
-                waiting = self._asked.get(want, set())
+            case Failed(want):
+                if (waiting := self._asked.get(want)) is None:
+                    return
                 waiting.discard(name)
-                if not waiting and self._asked.pop(want, None) is not None:
-                    self._step(said)
+                known = self._failures.get(want)
+                if known is None or _SAYS_MORE(said.kind) >= _SAYS_MORE(known.kind):
+                    self._failures[want] = said
+                if not waiting:
+                    del self._asked[want]
+                    failed = self._failures.pop(want)
+                    self._hands.heard(failed)
+                    self._step(failed)
             case Granted(grant) if not grant.prefix.id:
                 try:
-                    self._step(Granted(self._hands.number(grant)))
+                    self._hear(name, Granted(self._hands.number(grant)))
                 except OdmError as error:
                     log.warning("a grant has no number", extra={"error": str(error)})
                     self._hear(name, Failed(grant.want, str(error)))
-            case Granted() | Withdrawn():
+            case Granted(grant):
+                self._hands.heard(said)
+                self._asked.pop(grant.want, None)
+                self._step(said)
+            case Withdrawn():
                 self._step(said)

@@ -34,7 +34,16 @@ from odm_agent.core.asking import USABLE_S
 from odm_agent.core.demands import Demand
 from odm_agent.core.effects import Answer
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Asked, Cancelled, Changed, Dirty, Event, Probed, Rotated
+from odm_agent.core.events import (
+    Asked,
+    Cancelled,
+    Changed,
+    Dirty,
+    Event,
+    Needed,
+    Probed,
+    Rotated,
+)
 from odm_agent.core.host import Address
 from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
@@ -211,6 +220,8 @@ class Service:
         tell_refusals(self.state.events, told, self.state.class_names, timer.now())
         if marks := metered(told):
             self._put(marks)
+        for want in sorted({(each.type, each.family) for each in told if each.kind == "need"}):
+            self._put(Needed(want))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

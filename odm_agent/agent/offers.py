@@ -19,6 +19,7 @@ def offered(
     settled: bool = True,
     ended: Set[int] = frozenset(),
     ended_leases: Set[int] = frozenset(),
+    watched: Set[int] = frozenset(),
     in_use: Callable[[], Set[IPAddress] | None] = frozenset,
 ) -> Offered:
     """What came of the pass that has just ended.
@@ -27,7 +28,8 @@ def offered(
     `in_use` says which addresses sockets have, None if that can't be found out now.
 
     An address counts only if the kernel held it, ready, when it was read: rows of a pass that
-    failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out.
+    failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out, one
+    that is `watched` only if a socket has an address of it.
     """
     held = {a.address for a in engine.host.addresses if a.ready and not a.failed}
     rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
@@ -50,6 +52,7 @@ def offered(
         unused=_unused(engine, ended - chosen, used),
         ready_leases=_ready_leases(engine, held),
         unused_leases=_unused_leases(leased, ended_leases, used),
+        idle=_unused(engine, watched, used) if watched else None,
     )
 
 

@@ -11,9 +11,9 @@ from odm_agent.agent.offers import offered
 from odm_agent.agent.state import State
 from odm_agent.agent.tidings import tell_end, tell_turns
 from odm_agent.core.clock import Moment
-from odm_agent.core.effects import Answer, EndSockets, Look, Record
+from odm_agent.core.effects import Answer, EndSockets, GiveBack, Look, Record, Release, Request
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Event, Offered
+from odm_agent.core.events import Event, Failed, Granted, Offered
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause
@@ -81,6 +81,7 @@ class Passes:
             settled=state.is_settled,
             ended=look.ended,
             ended_leases=look.ended_leases,
+            watched=look.watched,
             in_use=self._in_use,
         )
 
@@ -147,6 +148,24 @@ class Passes:
     def send(self, source: str, message: Send) -> None:
         """No source of this agent has a transport."""
         raise NotImplementedError(f"{source} sends, and has no transport")
+
+    def asked(self, said: Request | Release | GiveBack) -> None:
+        """Note what the sources are told."""
+        match said:
+            case Request(want):
+                self._state.requests.begun(want, self.now())
+            case Release(want):
+                self._state.requests.released(want, self.now())
+            case GiveBack(key):
+                self._state.requests.returned(key.source, key.instance, self.now())
+
+    def heard(self, said: Granted | Failed) -> None:
+        """Note what came of it."""
+        match said:
+            case Granted(grant):
+                self._state.requests.granted(grant, self.now())
+            case Failed():
+                self._state.requests.failed(said, self.now())
 
     def _fails_by_own_fault(self, what: str, job: Callable[[], object]) -> bool:
         """Do it. What goes wrong is an alarm until it works again, and logged once."""

@@ -1,10 +1,12 @@
 """What a scrape reads; in the endpoint's thread, of values that never change in place."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from odm_agent import __version__
 from odm_agent.agent import lifetimes, sockets, status
+from odm_agent.agent.requests import BUCKETS_S
 from odm_agent.agent.state import State
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
@@ -63,6 +65,18 @@ class AgentReadings:
     def rotations(self) -> Mapping[tuple[str, AddressType, Cause], int]:
         """As the table has turned to other addresses."""
         return self._state.rotations.copy()
+
+    def requests(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """From the book of requests."""
+        return self._state.requests.outcomes.copy()
+
+    def request_latency(self) -> Mapping[AddressType, tuple[Iterable[tuple[float, int]], float]]:
+        """From the book of requests."""
+        bounds = (*BUCKETS_S, math.inf)
+        return {
+            type_: (list(zip(bounds, each.counts, strict=True)), each.sum_s)
+            for type_, each in self._state.requests.latency.copy().items()
+        }
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""

@@ -19,6 +19,7 @@ from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
+from odm_agent.agent.requests import Requests
 from odm_agent.agent.usage_book import UsageBook
 from odm_agent.config.schema import Config
 from odm_agent.core import tables
@@ -127,6 +128,8 @@ class State:
     bell: Bell = field(default_factory=Bell)
     #: What happened lately.
     events: EventLog = field(default_factory=EventLog)
+    #: What the sources were asked for.
+    requests: Requests = field(init=False)
     started: float = field(default_factory=time.time)
     reloads: Reloads = field(default_factory=Reloads)
     #: The programs (name -> id) as they were when their pins were last seen.
@@ -135,6 +138,7 @@ class State:
     def __post_init__(self) -> None:
         """What is in force is of the table that it was opened with."""
         self.carried_out = self.engine.table
+        self.requests = Requests(self.events)
 
     def close(self) -> None:
         """Close what is open here; what is in the kernel stays, and goes on enforcing."""

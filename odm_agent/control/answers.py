@@ -10,7 +10,18 @@ import msgspec
 
 PrefixState = Literal["ready", "waiting", "withdrawn"]
 Happened = Literal[
-    "rotated", "wandered", "ended", "warned", "spent", "refused", "alarm", "alarm-over"
+    "rotated",
+    "wandered",
+    "ended",
+    "warned",
+    "spent",
+    "refused",
+    "alarm",
+    "alarm-over",
+    "requested",
+    "granted",
+    "failed",
+    "returned",
 ]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 

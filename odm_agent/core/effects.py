@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from odm_agent.core.events import Dirty
+from odm_agent.core.events import Dirty, Failure
 from odm_agent.core.grants import GrantKey, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
@@ -23,6 +23,15 @@ class Release:
     """Nobody waits for it any more: a source that is still trying may stop."""
 
     want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """No socket has used what a source gave for as long as was configured, and none can be given an
+    address of it any more: it is the network's again, and the source may tell it so.
+    """
+
+    key: GrantKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,8 @@ class Answer:
     ticket: int
     address: IPAddress | None
     cause: str | None = None
+    #: Of a request that failed.
+    kind: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +93,14 @@ class Look:
     """Bring kernel and maps to what should be there; `Offered` says how that ended.
 
     `ended` are the prefixes, `ended_leases` the address leases of which to say afterwards whether a
-    socket uses them. `resync`: hold the counts of sockets against the sockets that there are, too.
+    socket uses them; `watched` are prefixes in use of which to say the same. `resync`: hold the
+    counts of sockets against the sockets that there are, too.
     """
 
     dirty: Dirty
     ended: frozenset[int] = frozenset()
     ended_leases: frozenset[int] = frozenset()
+    watched: frozenset[int] = frozenset()
     resync: bool = False
 
 
@@ -100,5 +113,15 @@ class EndSockets:
 
 
 Effect = (
-    Request | Release | Refuse | Record | Project | Probe | Conclude | Answer | EndSockets | Look
+    Request
+    | Release
+    | GiveBack
+    | Refuse
+    | Record
+    | Project
+    | Probe
+    | Conclude
+    | Answer
+    | EndSockets
+    | Look
 )

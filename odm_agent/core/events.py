@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Flag, auto
+from enum import Enum, Flag, auto
 
 from odm_agent.core.demands import Demand
 from odm_agent.core.grants import Grant, GrantKey, Want
@@ -39,12 +39,31 @@ class Withdrawn:
     key: GrantKey
 
 
+class Failure(Enum):
+    """Why nothing came of a request; of several failures the last in this order says most."""
+
+    #: Nobody can be asked for it.
+    UNSUPPORTED = "unsupported"
+    #: Who was asked has not answered.
+    TIMED_OUT = "timed out"
+    #: Who was asked has none, or gave something else.
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """No source can give what was requested; `cause` is for people."""
 
     want: Want
     cause: str
+    kind: Failure = Failure.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A socket wants an address of which no prefix serves one now, and its class may have it."""
+
+    want: Want
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,8 @@ class Offered:
     `behind`: it was broken off before it had looked at all cgroups, to let others have their turn.
     `unused` are those lingering prefixes, of those asked about, that no socket uses.
     `ready_leases` are the ids of address leases whose addresses the kernel holds, ready;
-    `unused_leases` those, of the ones asked about, whose addresses no socket uses.
+    `unused_leases` those, of the ones asked about, whose addresses no socket uses. `idle` are
+    those prefixes of the ones that are watched of which no socket has an address; None: none was.
     """
 
     offers: Mapping[Want, IPAddress] = field(default_factory=dict)
@@ -92,6 +112,7 @@ class Offered:
     unused: frozenset[int] = frozenset()
     ready_leases: frozenset[int] = frozenset()
     unused_leases: frozenset[int] = frozenset()
+    idle: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +143,7 @@ Event = (
     | Granted
     | Withdrawn
     | Failed
+    | Needed
     | Asked
     | Cancelled
     | Probed

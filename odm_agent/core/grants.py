@@ -22,12 +22,14 @@ class Grant:
     """A prefix with its type, interface and gateway.
 
     `lifetime` None: the configuration says so, and it goes as soon as it says so no more. A
-    prefix that comes from elsewhere has id 0 until a number is found for it.
+    prefix that comes from elsewhere has id 0 until a number is found for it. `release_s`: it goes
+    back when no socket has used it for so long (seconds); None: never.
     """
 
     key: GrantKey
     prefix: TypedPrefix
     lifetime: Lifetime | None = None
+    release_s: float | None = None
 
     @property
     def is_configured(self) -> bool:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from odm_agent.core import rotation, wandering
+from odm_agent.core import releasing, rotation, wandering
 from odm_agent.core.clock import NEVER, Moment
-from odm_agent.core.effects import Effect, EndSockets, Project, Record, Refuse
+from odm_agent.core.effects import Effect, EndSockets, GiveBack, Project, Record, Refuse
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.leases import Lease
@@ -24,6 +24,8 @@ class Holding:
     next_id: int = 1
     #: Which period the table knows it is, for prefixes that wander.
     periods: Periods = field(default_factory=dict)
+    #: Which prefixes no socket has used, and since when.
+    idle: releasing.Idle = field(default_factory=dict)
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -49,11 +51,11 @@ class Holding:
         current = before is not None and before.phase is Phase.CURRENT
         phase = Phase.CURRENT if current else Phase.PROBING
         ids = Ids(self.next_id, leases.values())
-        lease = replace(before or Lease(grant), grant=grant, phase=phase)
+        lease = replace(before or Lease(grant), grant=grant, phase=phase, returning=False)
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
         if (not grant.is_configured or lease.addresses) and lease != before:
             effects.append(Record(id_, lease))
-        return Holding(leases, changed=True, next_id=ids.next, periods=self.periods), effects
+        return replace(self, leases=leases, changed=True, next_id=ids.next), effects
 
     def without_grant(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect]]:
         """A source took back what it gave under `key`."""
@@ -83,13 +85,20 @@ class Holding:
         )
         if (turned, periods) == (self.leases, self.periods) and not self.changed:
             return self, []
-        holding = Holding(turned, next_id=ids.next, periods=periods)
+        holding = Holding(turned, next_id=ids.next, periods=periods, idle=self.idle)
         return holding, [*effects, Project(holding.prefixes(), causes)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
         """Sockets are given addresses of what is ready; what is over and unused is let go."""
         gone = {id_ for id_ in self.over(now) if id_ in offered.unused}
         effects: list[Effect] = [Record(id_, None) for id_ in sorted(gone)]
+        effects += [
+            GiveBack(self.leases[id_].grant.key)
+            for id_ in sorted(gone)
+            if self.leases[id_].returning
+        ]
+        idle = releasing.seen(self.idle, offered, now.boot_s)
+        returning = releasing.due(idle, self.leases, now.boot_s) if idle is not self.idle else ()
         leases: dict[int, Lease] = {}
         changed = self.changed or bool(gone)
         for id_, before in self.leases.items():
@@ -100,11 +109,13 @@ class Holding:
                 lease = replace(lease, phase=Phase.CURRENT)
             aged = rotation.ready(lease, offered.ready_leases)
             aged = rotation.unused(aged, offered.unused_leases, now.boot_s)
+            if id_ in returning:
+                aged = releasing.returning(aged, now.boot_s)
             if aged != lease:
                 changed = True
                 effects.append(Record(id_, aged))
             leases[id_] = aged
-        return replace(self, leases=leases, changed=changed), effects
+        return replace(self, leases=leases, changed=changed, idle=idle), effects
 
     def each(self, change: Callable[[Lease], Lease]) -> tuple["Holding", list[Effect]]:
         """Leases with changes of their addresses, which are written down."""
@@ -126,6 +137,14 @@ class Holding:
     def over(self, now: Moment) -> frozenset[int]:
         """The prefixes that go when no socket uses them any more."""
         return frozenset(id_ for id_, each in self.leases.items() if each.is_over(now.boot_s))
+
+    def watched(self) -> frozenset[int]:
+        """The prefixes that go back to the network when no socket uses them."""
+        return releasing.watched(self.leases)
+
+    def idle_deadline(self) -> float:
+        """When one may go back, if still no socket uses it (boot-time seconds)."""
+        return releasing.deadline(self.idle, self.leases)
 
     def prefixes(self) -> tuple[TypedPrefix, ...]:
         """What the typed prefix table consists of."""
@@ -151,7 +170,7 @@ class Holding:
         if self.changed:
             return 0.0
         due = (min(each.next_s, rotation.deadline(each)) for each in self.leases.values())
-        return min(wandering.next_s(self.periods), min(due, default=NEVER))
+        return min(wandering.next_s(self.periods), self.idle_deadline(), min(due, default=NEVER))
 
 
 class Ids:

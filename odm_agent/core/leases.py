@@ -27,6 +27,8 @@ class Lease:
     numbered: int = 0
     #: Numbers of former addresses, and until when they may not serve again (boot-time seconds).
     resting: tuple[tuple[int, float], ...] = ()
+    #: Whether it goes back to the network with its last socket.
+    returning: bool = False
 
     @property
     def resting_numbers(self) -> frozenset[int]:
@@ -99,6 +101,8 @@ def flaw(lease: Lease, then_s: float) -> str | None:
         return "a date is none"
     if prefix.id < 1 or prefix.pool < 1 or not _can_be(prefix.terms):
         return "its prefix can't be"
+    if not 0 <= (lease.grant.release_s or 0.0) < _LATEST_S:
+        return "the time after which it goes back is none"
     return None
 
 

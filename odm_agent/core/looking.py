@@ -35,12 +35,18 @@ class Looking:
         return replace(self, dirty=self.dirty | what, due_s=min(self.due_s, now.boot_s + within_s))
 
     def at(
-        self, ended: Set[int], lingering: Set[int], turned: bool, now: Moment
+        self,
+        ended: Set[int],
+        lingering: Set[int],
+        watched: Set[int],
+        turned: bool,
+        now: Moment,
     ) -> tuple["Looking", list[Effect]]:
         """Look, if it is time. Nothing is due then until `offered`.
 
-        `lingering` are address leases: whether a socket uses them is asked once a minute only, and
-        where the table has `turned` to others, as it takes a look at all sockets.
+        `lingering` are address leases, `watched` prefixes: whether a socket uses them is asked once
+        a minute only, and where the table has `turned` to others, or a prefix is due to go back, as
+        it takes a look at all sockets.
         """
         if now.boot_s < self.due_s:
             return self, []
@@ -50,7 +56,13 @@ class Looking:
         resync_s = now.boot_s + RESYNC_S if resync else self.resync_s
         looking = replace(self, due_s=resync_s, resync_s=resync_s, dirty=Dirty(0))
         return looking, [
-            Look(dirty, frozenset(ended), frozenset(lingering) if asked else frozenset(), resync)
+            Look(
+                dirty,
+                frozenset(ended),
+                frozenset(lingering) if asked else frozenset(),
+                frozenset(watched) if asked else frozenset(),
+                resync,
+            )
         ]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Looking", list[Effect]]:

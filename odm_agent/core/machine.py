@@ -21,6 +21,7 @@ from odm_agent.core.events import (
     Failed,
     Granted,
     Metered,
+    Needed,
     Offered,
     Probed,
     Rotated,
@@ -60,17 +61,20 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             holding, effects = holding.with_grant(grant, now)
             asking = asking.granted(grant.want)
             if refused := next((e for e in effects if isinstance(e, Refuse)), None):
-                asking, answers = asking.failed(grant.want, refused.cause)
+                failed = Failed(grant.want, refused.cause)
+                asking, answers = asking.failed(failed, now)
                 effects += answers
         case Withdrawn(key):
             holding, effects = holding.without_grant(key, now)
-        case Failed(want, cause):
+        case Failed(want):
             if want in holding.wants():  # it is there soon
                 asking = asking.granted(want)
             else:
-                asking, effects = asking.failed(want, cause)
+                asking, effects = asking.failed(event, now)
+        case Needed(want):
+            asking, effects = asking.needed(want, holding.wants(), now)
         case Asked(demand):
-            asking, effects = asking.with_demand(demand)
+            asking, effects = asking.with_demand(demand, holding.wants(), now)
             what = Dirty.ALL if demand.want is None else Dirty.KERNEL
             looking = looking.touched(what, now, 0.0)
         case Cancelled(ticket):
@@ -99,15 +103,18 @@ def deadline(state: State) -> float | None:
 def _at(state: State, now: Moment) -> tuple[State, list[Effect]]:
     holding, projected = state.holding.at(now)
     looking = state.looking
-    if projected:
+    is_due = holding.idle_deadline() <= now.boot_s
+    if projected or is_due:
         looking = looking.touched(Dirty.KERNEL, now, 0.0)
     asking, late = state.asking.at(now)
-    looking, look = looking.at(holding.over(now), holding.lingering(), bool(projected), now)
+    looking, look = looking.at(
+        holding.over(now), holding.lingering(), holding.watched(), bool(projected) or is_due, now
+    )
     return State(looking, holding, asking), [*projected, *late, *look]
 
 
 def _offered(state: State, offered: Offered, now: Moment) -> tuple[State, list[Effect]]:
     holding, forgotten = state.holding.offered(offered, now)
-    asking, answers = state.asking.offered(offered, holding.wants())
+    asking, answers = state.asking.offered(offered, holding.wants(), now)
     looking, probes = state.looking.offered(offered, now)
     return State(looking, holding, asking), [*forgotten, *answers, *probes]

@@ -19,7 +19,7 @@ from odm_agent.core.events import Event
 
 _TYPES: Final[tuple[Any, ...]] = (
     *get_args(Event),
-    *(events.Dirty, demands.Demand, grants.Grant, grants.GrantKey, Moment),
+    *(events.Dirty, events.Failure, demands.Demand, grants.Grant, grants.GrantKey, Moment),
     *(model.AddressType, model.Family, model.Placement, model.TypedPrefix, host.Address),
     *(leases.Lease, lifetimes.Lifetime, lifetimes.Phase, lifetimes.Terms, lifetimes.AddressLease),
     *(IPv4Address, IPv4Network, IPv6Address, IPv6Network, float),

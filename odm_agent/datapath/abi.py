@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 8
+ABI_TAG: Final = 9
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -26,10 +26,18 @@ MAX_EVENTS: Final = 262144
 MAX_LIFETIME_BYTES: Final = 1_000_000_000_000_000_000
 REQUEST_SIZE: Final = 16
 REFUSED_NS: Final = 100_000_000
+NEED_NS: Final = 1_000_000_000
+NEED_CLASS_SHIFT: Final = 56
+NEED_TYPE_SHIFT: Final = 53
+NEED_FAMILY_SHIFT: Final = 52
+NEED_TURN_SHIFT: Final = 32
+NEED_TURN_MASK: Final = 0xFFFFF
+NEEDS_OF_CLASS: Final = 4
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
 MAX_DIALOGUES: Final = 131072
 MAX_UPLINKS: Final = 1024
+MAX_NEEDS: Final = 32768
 MAX_VERDICTS: Final = 8192
 MAX_LIVE: Final = 65536
 MAX_STEPS: Final = 16384
@@ -82,6 +90,7 @@ SOCKET_SUBFLOW: Final = 0x20
 SOCKET_BOUND: Final = 0x40
 SOCKET_GIVEN: Final = 0x80
 SOCKET_ENDING: Final = 0x100
+SOCKET_DRAWN: Final = 0x200
 HELD_BY_USER: Final = 0x01
 HELD_BY_KERNEL: Final = 0x02
 HELD_BOUND: Final = 0x04
@@ -151,12 +160,22 @@ class Loss(IntEnum):
     EVENT = 4
 
 
+class OutlookState(IntEnum):
+    """enum odm_outlook_state."""
+
+    NONE = 0
+    HELD = 1
+    OFFERED = 2
+    UNTOLD = 3
+
+
 class EventKind(IntEnum):
     """enum odm_event_kind."""
 
     WARN = 0
     SPENT = 1
     REFUSED = 2
+    NEED = 3
 
 
 class ByteKind(IntEnum):
@@ -445,7 +464,8 @@ class Event(ct.Structure):
         ("type", ct.c_uint8),
         ("reason", ct.c_uint8),
         ("hook", ct.c_uint8),
-        ("pad", ct.c_uint16),
+        ("family", ct.c_uint8),
+        ("pad", ct.c_uint8),
         ("pad2", ct.c_uint32),
     )
 
@@ -498,7 +518,9 @@ class Socket(ct.Structure):
         ("held_class", ct.c_uint16),
         ("held", Addr),
         ("owner", ct.c_uint64),
-        ("room", ct.c_uint64 * 2),
+        ("ticket", ct.c_uint64),
+        ("seed", ct.c_uint32),
+        ("room", ct.c_uint32),
     )
 
 
@@ -567,6 +589,28 @@ class DialogueTurn(ct.Structure):
     _fields_ = (("lock", ct.c_uint32), ("next", ct.c_uint32))
 
 
+class NeedTurn(ct.Structure):
+    """struct odm_need_turn."""
+
+    _fields_ = (
+        ("lock", ct.c_uint32),
+        ("next", ct.c_uint32),
+        ("told_ns", ct.c_uint64 * 16),
+    )
+
+
+class Outlook(ct.Structure):
+    """struct odm_outlook."""
+
+    _fields_ = (
+        ("request", Request),
+        ("addr", Addr),
+        ("ticket", ct.c_uint64),
+        ("state", ct.c_uint32),
+        ("pad", ct.c_uint32),
+    )
+
+
 #: Each struct's name in C.
 STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_addr": Addr,
@@ -603,6 +647,8 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_meter": Meter,
     "odm_traffic": Traffic,
     "odm_event": Event,
+    "odm_need_turn": NeedTurn,
+    "odm_outlook": Outlook,
     "odm_slot": Slot,
 }
 

@@ -47,9 +47,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class KernelEvent:
-    """What a program told: `kind` is warn, spent or refused; words as in metrics.
+    """What a program told: `kind` is warn, spent, refused or need; words as in metrics.
 
-    Of warn and spent only `lease` counts, of refused all but that.
+    Of warn and spent only `lease` counts, of refused all but that and `family`, of need class, type
+    and family.
     """
 
     boot_s: float
@@ -59,6 +60,7 @@ class KernelEvent:
     type: AddressType
     reason: str
     hook: str
+    family: Family = Family.IPV4
 
 
 def unconfigured(family: Family) -> IPAddress:

@@ -135,6 +135,8 @@ MAPS: Final[dict[str, Shape]] = {
     ),
     "odm_dialogue_slots": Shape(_ARRAY, _U32, abi.DialogueSlot, abi.MAX_DIALOGUES, 0, "hooks"),
     "odm_dialogue_turns": Shape(_ARRAY, _U32, abi.DialogueTurn, abi.MAX_CLASSES, 0, "hooks"),
+    "odm_needs": Shape(_ARRAY, _U32, _U64, abi.MAX_NEEDS, 0, "hooks"),
+    "odm_need_turns": Shape(_ARRAY, _U32, abi.NeedTurn, abi.MAX_CLASSES, 0, "hooks"),
     "odm_caps": Shape(_ARRAY, _U32, abi.Cap, abi.USAGES, 0, "agent"),
     "odm_limits": Shape(_ARRAY, _U32, abi.Limit, abi.USAGES, 0, "agent"),
     "odm_usage": Shape(_ARRAY, _U32, abi.Usage, abi.USAGES, 0, "hooks"),
@@ -162,4 +164,5 @@ TOGETHER: Final = (
     ("odm_lifetimes", "odm_lifetimes_asked"),
     ("odm_globs", "odm_steps", "odm_folders"),
     ("odm_dialogues", "odm_dialogue_slots", "odm_dialogue_turns"),
+    ("odm_needs", "odm_need_turns"),
 )

@@ -3,9 +3,15 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isinf
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from odm_agent.core.model import AddressType, Family
@@ -178,6 +184,32 @@ def lifetimes(readings: Readings) -> Iterable[Metric]:
     yield from (seconds, bytes_, lingering, rotations)
 
 
+def requests(readings: Readings) -> Iterable[Metric]:
+    """odm_requests_total and odm_request_duration_seconds."""
+    outcomes = CounterMetricFamily(
+        "odm_requests",
+        "Prefixes that were requested of the network, or of whatever gives them, since the agent "
+        "started, by outcome: granted, refused, timed-out, unsupported, or released, as nobody "
+        "wanted it any more.",
+        labels=["type", "family", "outcome"],
+    )
+    for (type_, family, outcome), count in sorted(readings.requests().items()):
+        outcomes.add_metric([type_.word, _family(family), outcome], count)
+    duration = HistogramMetricFamily(
+        "odm_request_duration_seconds",
+        "From a request until something came of it; those that were released are left out.",
+        labels=["type"],
+    )
+    for type_, (buckets, sum_s) in sorted(readings.request_latency().items()):
+        below, cumulated = 0, list[tuple[str, float]]()
+        for bound, count in buckets:
+            below += count
+            cumulated.append(("+Inf" if isinf(bound) else str(bound), below))
+        duration.add_metric([type_.word], cumulated, sum_s)
+    yield outcomes
+    yield duration
+
+
 def _by_state(
     name: str, help_: str, counts: Mapping[tuple[AddressType, Family, str], int]
 ) -> Iterator[Metric]:
@@ -235,6 +267,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "losses": losses,
     "sent": sent,
     "lifetimes": lifetimes,
+    "requests": requests,
     "addresses": addresses,
     "prefixes": prefixes,
     "reloads": reloads,

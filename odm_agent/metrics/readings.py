@@ -95,6 +95,12 @@ class Readings(Protocol):
         """How often an address took another one's place since the agent started: by prefix, type
         and why."""
 
+    def requests(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        """What sources of prefixes were asked for since the agent started, and what came of it."""
+
+    def request_latency(self) -> Mapping[AddressType, tuple[Iterable[tuple[float, int]], float]]:
+        """How long these took: in buckets, (upper bound in seconds, how many), and their sum."""
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""
 

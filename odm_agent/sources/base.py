@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from odm_agent.core.clock import Moment
-from odm_agent.core.effects import Release, Request
+from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import TypedPrefix
@@ -34,6 +34,16 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """Whether an interface can carry packets: it is up and has a carrier, and a link-local address
+    that is ready. Said of each change, and at the start.
+    """
+
+    interface: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """A message to the network; `to` as the source's transport spells it."""
 
@@ -41,7 +51,7 @@ class Send:
     to: str
 
 
-Input = Configured | Resumed | Received | Request | Release | Tick
+Input = Configured | Resumed | Received | Linked | Request | Release | GiveBack | Tick
 Output = Send | Granted | Withdrawn | Failed
 
 
@@ -49,7 +59,9 @@ class Source(Protocol):
     """A source of prefixes. What it has no use for, it leaves alone.
 
     Its grants carry its `name` in their keys, and id 0 unless their prefixes have numbers already.
-    A `Request` is answered some time: by a grant of what is wanted, or `Failed`.
+    A `Request` is answered some time: by a grant of what is wanted (also if that is held already,
+    as it may be on its way back), or `Failed`. `GiveBack` is about one of its grants, which nothing
+    uses any more.
     """
 
     @property

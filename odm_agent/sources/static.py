@@ -8,7 +8,7 @@ from odm_agent.config.terms import is_per_socket, terms_of, wander_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
-from odm_agent.core.events import Failed, Granted, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.model import AddressType, Limit, Placement, TypedPrefix
 from odm_agent.sources.base import Configured, Input, Output, Resumed
@@ -37,7 +37,8 @@ class StaticSource:
                 self._given = {each.grant.prefix.name: each.grant.key for each in leases}
                 return []
             case Request(want):
-                return [Failed(want, f"no IPv{want[1]} prefix for {want[0].word} is configured")]
+                cause = f"no IPv{want[1]} prefix for {want[0].word} is configured"
+                return [Failed(want, cause, Failure.UNSUPPORTED)]
             case _:
                 return []
 

@@ -43,6 +43,7 @@ REPLIES = st.builds(
     preferred_s=st.sampled_from([float("inf"), 4.0, 30.0]),
     valid_s=st.sampled_from([float("inf"), 60.0]),
     withdrawn_s=st.sampled_from([None, None, 0.0, 1.0, 20.0]),
+    release_s=st.sampled_from([None, 0.0, 40.0]),
 )
 
 
@@ -147,6 +148,8 @@ class Time(RuleBasedStateMachine):
         world.announce()
         world.advance(200.0)
         assert not world.callers
+        asking = world.driver._state.asking
+        assert not asking.needs and not asking.requested
         held = {a.address for a in world.kernel.addresses.values() if a.ours}
         rows = {row.prefix.id: row for row in world.engine.table}
         assert held <= {a for row in rows.values() for a in row.configured}

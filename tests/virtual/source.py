@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from odm_agent.core import trace
 from odm_agent.core.clock import Moment
-from odm_agent.core.effects import Release, Request
+from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.lifetimes import Lifetime
@@ -54,6 +54,8 @@ class ScriptedSource:
                 return self._due(now)
             case Release(want):
                 self._waiting.pop(want, None)
+            case GiveBack(key):
+                return [Send(trace.spelled(key).encode(), "server")]
             case Received(data, _):
                 return self._heard(trace.value_of(data.decode()))
             case Tick():
@@ -98,6 +100,7 @@ class Reply:
     preferred_s: float = float("inf")
     valid_s: float = float("inf")
     withdrawn_s: float | None = None
+    release_s: float | None = None
 
 
 FIXED6: Want = (AddressType.FIXED, Family.IPV6)

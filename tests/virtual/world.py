@@ -18,7 +18,16 @@ from odm_agent.core import trace
 from odm_agent.core.actions import KernelAction, RemoveAddress
 from odm_agent.core.clock import Moment
 from odm_agent.core.demands import Demand
-from odm_agent.core.effects import Answer, Effect, EndSockets, Look, Record
+from odm_agent.core.effects import (
+    Answer,
+    Effect,
+    EndSockets,
+    GiveBack,
+    Look,
+    Record,
+    Release,
+    Request,
+)
 from odm_agent.core.errors import KernelError
 from odm_agent.core.events import (
     Asked,
@@ -27,11 +36,12 @@ from odm_agent.core.events import (
     Dirty,
     Failed,
     Granted,
+    Needed,
     Offered,
     Probed,
     Withdrawn,
 )
-from odm_agent.core.grants import Grant, Want
+from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause, Lifetime
 from odm_agent.core.model import ClassPolicy, IPAddress, TypedPrefix
@@ -116,6 +126,8 @@ class World:
         #: The grants that the server has not taken back.
         self.grants: dict[int, Grant] = {}
         self._taken_back: list[Grant] = []
+        #: What the sources were told, and what they said to that.
+        self.told: list[Request | Release | GiveBack | Granted | Failed] = []
         self.in_use_elsewhere: set[IPAddress] = set()
         self.refuse_kernel = self.fail_own = False
         #: After so many effects or kernel actions more the agent is killed; None: it lives.
@@ -236,6 +248,8 @@ class World:
             address = maps.prefixes[prefix_id].pool[0]
             self.sockets.append(address)
             return address
+        self.driver.put(Needed(want))
+        self.run()
         return None
 
     # --- the hands of the driver ---
@@ -257,6 +271,7 @@ class World:
             finished=finished,
             ended=look.ended,
             ended_leases=look.ended_leases,
+            watched=look.watched,
             in_use=lambda: set(self.sockets),
         )
 
@@ -307,10 +322,24 @@ class World:
     def send(self, source: str, message: Send) -> None:
         """The server of the scripted source hears a request."""
         assert source == NAME
+        said = trace.value_of(message.data.decode())
+        if isinstance(said, GrantKey):
+            self.grants = {n: given for n, given in self.grants.items() if given.key != said}
+            return
         reply = self.replies.pop(0) if self.replies else Reply(fails=True)
         if not reply.lost:
-            want = trace.value_of(message.data.decode())
-            self.later(reply.delay_s, lambda: self._serve(want, reply))
+            self.later(reply.delay_s, lambda: self._serve(said, reply))
+
+    def asked(self, said: Request | Release | GiveBack) -> None:
+        """What is given back is used by nobody."""
+        self.told.append(said)
+        if isinstance(said, GiveBack):
+            networks = [g.prefix.network for g in self.grants.values() if g.key == said.key]
+            assert not any(a in network for network in networks for a in self.sockets)
+
+    def heard(self, said: Granted | Failed) -> None:
+        """What came of a request."""
+        self.told.append(said)
 
     # --- the world outside ---
 
@@ -362,7 +391,8 @@ class World:
             return
         number = next(self._networks)
         lifetime = Lifetime(self.boot_s + reply.preferred_s, self.boot_s + reply.valid_s)
-        self.grants[number] = grant(number, want, lifetime, reply.on_link)
+        given = grant(number, want, lifetime, reply.on_link)
+        self.grants[number] = replace(given, release_s=reply.release_s)
         self._say(Granted(self.grants[number]))
         if reply.withdrawn_s is not None:
             self.later(reply.withdrawn_s, lambda: self.withdraw(number))

@@ -118,6 +118,8 @@ def _load_programs(compiler: Any, pin_dir: Path, *, with_mptcp: bool) -> dict[st
     flags = ["-O2", "-Wall", "-Werror", f'-DODM_PINS="{pin_dir}"']
     flags += tracepoints.compiler_flags()
     flags += creation.compiler_flags()
+    if cookie := libbpf.struct_offsets({"sock_common": ("skc_cookie",)}):
+        flags.append(f"-DODM_SOCK_COOKIE={cookie['sock_common', 'skc_cookie']}")
     if with_mptcp:
         flags.append("-DODM_WITH_MPTCP")
     try:

@@ -70,6 +70,7 @@ class Ring:
                     type=AddressType(told.type),
                     reason=abi.Reason(told.reason).name.lower().replace("_", "-"),
                     hook=abi.Hook(told.hook).name.lower().replace("_", "-"),
+                    family=abi.family_of(told.family),
                 )
             )
         return 0

@@ -24,6 +24,7 @@ _ENUMS: dict[str, tuple[type[IntEnum], str]] = {
     "odm_hook": (abi.Hook, "ODM_H_"),
     "odm_loss": (abi.Loss, "ODM_LOST_"),
     "odm_event_kind": (abi.EventKind, "ODM_E_"),
+    "odm_outlook_state": (abi.OutlookState, "ODM_OUTLOOK_"),
     "odm_byte": (abi.ByteKind, "ODM_BYTE_"),
 }
 

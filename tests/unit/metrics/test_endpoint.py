@@ -81,6 +81,13 @@ class Made:
     def rotations(self) -> Mapping[tuple[str, AddressType, Cause], int]:
         return {("web", SESSION, Cause.TIME): 4, ("web", SESSION, Cause.BUDGET): 1}
 
+    def requests(self) -> Mapping[tuple[AddressType, Family, str], int]:
+        self._may("requests")
+        return {(SESSION, Family.IPV6, "granted"): 3}
+
+    def request_latency(self) -> Mapping[AddressType, tuple[Iterable[tuple[float, int]], float]]:
+        return {SESSION: ([(0.5, 1), (1.0, 0), (float("inf"), 2)], 9.5)}
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
         return {(FIXED, Family.IPV6, "ready"): 16}
@@ -143,6 +150,15 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_count_corrections_total", labels()): 6,
         ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
         ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
+        (
+            "odm_requests_total",
+            labels(type="session-lasting", family="ipv6", outcome="granted"),
+        ): 3,
+        ("odm_request_duration_seconds_bucket", labels(type=SESSION.word, le="0.5")): 1,
+        ("odm_request_duration_seconds_bucket", labels(type=SESSION.word, le="1.0")): 1,
+        ("odm_request_duration_seconds_bucket", labels(type=SESSION.word, le="+Inf")): 3,
+        ("odm_request_duration_seconds_count", labels(type=SESSION.word)): 3,
+        ("odm_request_duration_seconds_sum", labels(type=SESSION.word)): 9.5,
         ("odm_config_reloads_total", labels(result="ok")): 2,
         ("odm_config_reloads_total", labels(result="failed")): 1,
         ("odm_config_last_reload_success_timestamp_seconds", labels()): 1700000000.5,
@@ -166,6 +182,12 @@ GROUP_METRICS = {
         "odm_address_lifetime_left_bytes",
         "odm_lingering_addresses",
         "odm_rotations_total",
+    },
+    "requests": {
+        "odm_requests_total",
+        "odm_request_duration_seconds_bucket",
+        "odm_request_duration_seconds_count",
+        "odm_request_duration_seconds_sum",
     },
     "addresses": {"odm_addresses"},
     "prefixes": {"odm_prefixes"},

@@ -1,0 +1,58 @@
+"""When a prefix goes back to the network: no socket has used it for as long as was configured.
+
+Whether one does is looked at with everything else, and once more when the time is over.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from odm_agent.core.clock import NEVER
+from odm_agent.core.events import Offered
+from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import Lifetime, Phase
+
+#: What nobody uses is kept for at least so long: who has waited for it needs some time to use it.
+LEAST_S: Final = 30.0
+
+#: Since when no socket was seen to use a prefix (boot-time seconds), by its id.
+Idle = Mapping[int, float]
+
+
+def watched(leases: Mapping[int, Lease]) -> frozenset[int]:
+    """The prefixes that go back when they are not used."""
+    return frozenset(
+        id_
+        for id_, lease in leases.items()
+        if lease.grant.release_s is not None and lease.phase is Phase.CURRENT
+    )
+
+
+def seen(idle: Idle, offered: Offered, now_s: float) -> Idle:
+    """Since when no socket uses what is `watched`, after a look."""
+    if offered.idle is None:
+        return idle
+    return {id_: idle.get(id_, now_s) for id_ in offered.idle}
+
+
+def deadline(idle: Idle, leases: Mapping[int, Lease]) -> float:
+    """When the first may go back (boot-time seconds)."""
+    return min((_due_s(idle, leases, id_) for id_ in idle), default=NEVER)
+
+
+def due(idle: Idle, leases: Mapping[int, Lease], now_s: float) -> frozenset[int]:
+    """The prefixes that were just seen to be idle, and have been so for long enough."""
+    return frozenset(id_ for id_ in idle if _due_s(idle, leases, id_) <= now_s)
+
+
+def returning(lease: Lease, now_s: float) -> Lease:
+    """It is given to no socket any more, and goes when none has it."""
+    lifetime = Lifetime(min(lease.lifetime.preferred_until_s, now_s), now_s)
+    return replace(lease, grant=replace(lease.grant, lifetime=lifetime), returning=True)
+
+
+def _due_s(idle: Idle, leases: Mapping[int, Lease], id_: int) -> float:
+    lease = leases.get(id_)
+    if lease is None or lease.grant.release_s is None or lease.phase is not Phase.CURRENT:
+        return NEVER
+    return idle[id_] + max(lease.grant.release_s, LEAST_S)

@@ -1,0 +1,111 @@
+"""The agent with one source more, whose network is a file: `python -m tests.lab.scripted run ...`.
+
+The file (named in ODM_SCRIPT) says in JSON what comes of a request, by type and IP version:
+`{"session-lasting/6": {"network": "2001:db8:a2::/64", "interface": "w0", "gateway": ...,
+"delay_s": 0.2, "release_s": 60}}`, or `{"cause": ..., "kind": "refused"}`. What the source is told
+is written beside it (`FILE.told`), a line each. While there is a file `FILE.withdrawn`, all that
+was given is taken back.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from odm_agent.agent import loop
+from odm_agent.agent.driver import Driver
+from odm_agent.cli import main
+from odm_agent.core import releasing
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import GiveBack, Release, Request
+from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
+from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.lifetimes import Lifetime
+from odm_agent.core.model import Placement, TypedPrefix
+from odm_agent.sources.base import Input, Output
+
+NAME = "script"
+
+
+def key(want: Want) -> str:
+    """How the file names what is wanted."""
+    return f"{want[0].word}/{want[1]}"
+
+
+@dataclass
+class FileSource:
+    """Answers requests as the file says."""
+
+    file: Path
+    name: str = NAME
+    _waiting: dict[Want, float] = field(default_factory=dict)
+    _given: set[GrantKey] = field(default_factory=set)
+    _now_s: float = 0.0
+
+    def step(self, given: Input, now: Moment) -> Sequence[Output]:
+        self._now_s = now.boot_s
+        match given:
+            case Request(want):
+                self._tell(f"request {key(want)}")
+                if (reply := self._reply(want)) is not None:
+                    self._waiting[want] = now.boot_s + reply.get("delay_s", 0.0)
+            case Release(want):
+                self._tell(f"release {key(want)}")
+                self._waiting.pop(want, None)
+            case GiveBack(grant):
+                self._tell(f"give back {grant.instance}")
+        if self._given and self.file.with_suffix(".withdrawn").exists():
+            gone, self._given = self._given, set()
+            return [Withdrawn(each) for each in gone]
+        due = [want for want, at_s in self._waiting.items() if at_s <= now.boot_s]
+        for want in due:
+            del self._waiting[want]
+        return [self._answer(want) for want in due]
+
+    def deadline(self) -> float | None:
+        polled = [self._now_s + 0.1] if self._given else []
+        return min((*self._waiting.values(), *polled), default=None)
+
+    def _answer(self, want: Want) -> Output:
+        reply = self._reply(want)
+        if reply is None or "cause" in reply:
+            reply = reply or {"cause": "the script has nothing"}
+            return Failed(want, reply["cause"], Failure(reply.get("kind", "refused")))
+        network = ip_network(reply["network"])
+        prefix = TypedPrefix(
+            id=0,
+            name=key(want),
+            type=want[0],
+            network=network,
+            interface=reply["interface"],
+            gateway=ip_address(reply["gateway"]),
+            placement=Placement.DELEGATED,
+            spans=(network,),
+            pool=reply.get("pool", 1),
+            per_socket=reply.get("per_socket", False),
+        )
+        self._given.add(GrantKey(NAME, key(want)))
+        return Granted(Grant(GrantKey(NAME, key(want)), prefix, Lifetime(), reply.get("release_s")))
+
+    def _reply(self, want: Want) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = json.loads(self.file.read_text()).get(key(want))
+        return found
+
+    def _tell(self, line: str) -> None:
+        with self.file.with_suffix(".told").open("a") as told:
+            told.write(line + "\n")
+
+
+class _Driver(Driver):
+    def __init__(self, hands: Any, sources: Any, leases: Any) -> None:
+        super().__init__(hands, [*sources, FileSource(Path(os.environ["ODM_SCRIPT"]))], leases)
+
+
+if __name__ == "__main__":
+    setattr(loop, "Driver", _Driver)  # noqa: B010
+    # A test can't wait as long as people can.
+    setattr(releasing, "LEAST_S", float(os.environ.get("ODM_LEAST_S", 30)))  # noqa: B010
+    main()

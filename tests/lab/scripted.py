@@ -4,7 +4,7 @@ The file (named in ODM_SCRIPT) says in JSON what comes of a request, by type and
 `{"session-lasting/6": {"network": "2001:db8:a2::/64", "interface": "w0", "gateway": ...,
 "delay_s": 0.2, "release_s": 60}}`, or `{"cause": ..., "kind": "refused"}`. What the source is told
 is written beside it (`FILE.told`), a line each. While there is a file `FILE.withdrawn`, all that
-was given is taken back.
+was given is taken back. It is read ten times a second, so what it lacks may still come.
 """
 
 import json
@@ -50,8 +50,7 @@ class FileSource:
         match given:
             case Request(want):
                 self._tell(f"request {key(want)}")
-                if (reply := self._reply(want)) is not None:
-                    self._waiting[want] = now.boot_s + reply.get("delay_s", 0.0)
+                self._waiting[want] = now.boot_s
             case Release(want):
                 self._tell(f"release {key(want)}")
                 self._waiting.pop(want, None)
@@ -60,19 +59,22 @@ class FileSource:
         if self._given and self.file.with_suffix(".withdrawn").exists():
             gone, self._given = self._given, set()
             return [Withdrawn(each) for each in gone]
-        due = [want for want, at_s in self._waiting.items() if at_s <= now.boot_s]
+        due = [want for want, since_s in self._waiting.items() if self._is_due(want, since_s)]
         for want in due:
             del self._waiting[want]
         return [self._answer(want) for want in due]
 
     def deadline(self) -> float | None:
-        polled = [self._now_s + 0.1] if self._given else []
-        return min((*self._waiting.values(), *polled), default=None)
+        return self._now_s + 0.1 if self._given or self._waiting else None
+
+    def _is_due(self, want: Want, since_s: float) -> bool:
+        """Whether the file has an answer, and it was asked for long enough ago."""
+        reply = self._reply(want)
+        return reply is not None and since_s + reply.get("delay_s", 0.0) <= self._now_s
 
     def _answer(self, want: Want) -> Output:
-        reply = self._reply(want)
-        if reply is None or "cause" in reply:
-            reply = reply or {"cause": "the script has nothing"}
+        reply = self._reply(want) or {"cause": "the script has nothing"}
+        if "cause" in reply:
             return Failed(want, reply["cause"], Failure(reply.get("kind", "refused")))
         network = ip_network(reply["network"])
         prefix = TypedPrefix(

@@ -32,8 +32,7 @@
 #define ODM_MAX_DEPTH 32         /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_DIALOGUES 131072 /* of UDP ports with peers; each class has its share */
 #define ODM_MAX_UPLINKS 1024
-#define ODM_MAX_NEEDS                                                                              \
-	32768 /* tickets by which addresses are waited for; each class has its share */
+#define ODM_MAX_NEEDS 32768 /* tickets to wait by; each class has its share */
 #define ODM_MAX_VERDICTS 8192
 #define ODM_MAX_LIVE 65536 /* configured typed addresses, times the classes that use them */
 #define ODM_MAX_STEPS 16384
@@ -408,12 +407,11 @@ _Static_assert(sizeof(struct odm_event) == 24, "odm_event");
 #define ODM_NEED_TURN_MASK 0xfffff
 #define ODM_NEEDS_OF_CLASS 4 /* a class's share of them is that of odm_dialogue_slots by this */
 
-/* odm_need_turns[class id]. */
+/* odm_need_turns[class id]. `told_ns`, by type * ODM_FAMILIES + family: boot time of the last event. */
 struct odm_need_turn {
 	struct bpf_spin_lock lock;
 	__u32 next; /* how many tickets the class has had */
-	__u64 told_ns
-		[16]; /* by type * ODM_FAMILIES + family: boot time of the last event (ODM_E_NEED) */
+	__u64 told_ns[16];
 };
 _Static_assert(sizeof(struct odm_need_turn) == 136, "odm_need_turn");
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.core.effects import GiveBack
+from odm_agent.core.effects import GiveBack, Look
+from odm_agent.core.events import Offered
 from odm_agent.core.looking import RESYNC_S
+from odm_agent.core.model import IPAddress
 from odm_agent.core.releasing import LEAST_S
 from tests.virtual.source import SESSION6, Reply
 from tests.virtual.world import World
@@ -63,27 +65,24 @@ def test_what_is_kept_for_ever_is_never_watched(world: World) -> None:
     assert not _given_back(world) and world.grants
 
 
-def test_a_socket_that_is_faster_keeps_its_address(world: World) -> None:
+def test_a_socket_that_is_faster_keeps_its_address(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gets one after the last look, and before the prefix is given to no socket any more."""
     _granted(world, 0.0)
-    used = []
+    used: list[IPAddress] = []
+    original = world.look
 
-    def look(original=world.look):  # type: ignore[no-untyped-def]
-        def wrapped(asked):  # type: ignore[no-untyped-def]
-            offered = original(asked)
-            if offered.idle and not used:
-                maps = world.datapath.read()
-                [prefix_id] = maps.choices[SESSION6]
-                used.append(maps.prefixes[prefix_id].pool[0])
-                if world.boot_s > 150:
-                    world.sockets.append(used[0])
-                else:
-                    used.clear()
-            return offered
+    def look(asked: Look) -> Offered:
+        offered = original(asked)
+        if offered.idle and not used and world.boot_s > 150:
+            maps = world.datapath.read()
+            [prefix_id] = maps.choices[SESSION6]
+            used.append(maps.prefixes[prefix_id].pool[0])
+            world.sockets.append(used[0])
+        return offered
 
-        return wrapped
-
-    world.look = look()  # type: ignore[method-assign]
+    monkeypatch.setattr(world, "look", look)
     world.advance(500.0)
     assert used and used[0] in world.sockets
     assert not _given_back(world)

@@ -16,8 +16,8 @@ demo: root setup ## Run the main job in namespaces of its own and show it in a t
 netlab: root setup ## Bring up the reference network: two sites that delegate prefixes by type (root)
 	@.venv/bin/python -m tests.netlab up
 
-netlab-down: root ## Remove it, also what a killed one has left (root)
-	@.venv/bin/python -m tests.netlab down
+netlab-down: root ## Remove it, killed or not; NUMBER=N: what a killed test run has left (root)
+	@.venv/bin/python -m tests.netlab $(if $(NUMBER),sweep $(NUMBER),down)
 
 netlab-status: root ## Show it, and what it delegates now (root)
 	@.venv/bin/python -m tests.netlab status

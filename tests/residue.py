@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.lab import run
 from tests.lab.cgroup import v2_root
+from tests.netlab.folder import PLACE
 
 _PATIENCE_S: Final = 2.0
 
@@ -50,6 +51,10 @@ def _pins() -> Iterator[str]:
         yield from filter(run.is_ours, (f"{folder}/{each}" for each in [*folders, *files]))
 
 
+def _folders() -> Iterator[str]:
+    yield from (str(path) for path in PLACE.iterdir() if run.is_ours(path.name))
+
+
 def _mounts() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if run.is_ours(mounted := line.split()[4]):
@@ -74,6 +79,7 @@ _KINDS: Final[dict[str, Callable[[], Iterator[str]]]] = {
     "network namespace": _namespaces,
     "cgroup": _cgroups,
     "pin": _pins,
+    "folder": _folders,
     "mount": _mounts,
     "process": _processes,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import run
 from tests.lab.process import wait_until
 from tests.lab.root import needs_root
 
@@ -24,9 +25,9 @@ class Command:
     def __init__(self, state: Path) -> None:
         self.state = state
 
-    def __call__(self, verb: str, code: int = 0) -> str:
+    def __call__(self, *verb: str, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.netlab", verb],
+            [sys.executable, "-m", "tests.netlab", *verb],
             cwd=_ROOT,
             env=os.environ | {"ODM_NETLAB": str(self.state)},
             capture_output=True,
@@ -61,10 +62,11 @@ def left(number: str) -> list[str]:
         if folder.name.isdigit():
             try:
                 environment = (folder / "environ").read_bytes().split(b"\0")
+                command = (folder / "cmdline").read_bytes().decode()
             except OSError:
                 continue
-            if f"ODM_TEST_RUN={number}".encode() in environment:
-                found.append((folder / "cmdline").read_bytes().decode())
+            if f"{run.MARK}={number}".encode() in environment:
+                found.append(command)
     return found
 
 
@@ -81,10 +83,10 @@ def test_up_and_down(netlab: Command) -> None:
     )
     assert "w0" in answer.stdout and "w1" in answer.stdout
     assert "delegated now:" in netlab("status")
-    assert "there is a laboratory already" in netlab("up", 1)
-    assert "removed, since" not in netlab("down")
+    assert "there is a laboratory already" in netlab("up", code=1)
+    assert "removed, since its keeper" not in netlab("down")
     assert not left(number)
-    assert "no laboratory" in netlab("status", 1)
+    assert "no laboratory" in netlab("status", code=1)
 
 
 def test_what_a_killed_keeper_leaves_is_found_by_its_number(netlab: Command) -> None:
@@ -92,7 +94,7 @@ def test_what_a_killed_keeper_leaves_is_found_by_its_number(netlab: Command) -> 
     number = netlab.number
     os.kill(int(number), signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{number}").exists(), "the keeper ends", 10)
-    assert "netlab-down" in netlab("status", 1)
+    assert "netlab-down" in netlab("status", code=1)
     said = netlab("down")
     assert "kea-dhcp6" in said and "postgres" in said and "network namespace" in said
     assert not left(number)
@@ -119,4 +121,23 @@ def test_an_interrupted_start_leaves_nothing(netlab: Command, after_s: float) ->
         process.kill()
         process.wait()
     netlab("down")  # whatever came first, the start or we
+    assert not left(number)
+
+
+def test_what_a_killed_test_run_leaves_goes_too(netlab: Command) -> None:
+    """Its number is that of a process that is over."""
+    code = (
+        "import os, signal; from tests.netlab.site import OneSite; made = OneSite();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    mine = {each: value for each, value in os.environ.items() if each != run.MARK}
+    process = subprocess.Popen(
+        ["sh", "-c", f'{run.MARK}=$$ exec "$0" -c "$1"', sys.executable, code], cwd=_ROOT, env=mine
+    )
+    assert process.wait(60) == -signal.SIGKILL
+    number = str(process.pid)
+    assert left(number)
+    assert "is still there" in netlab("sweep", str(os.getpid()), code=1)
+    said = netlab("sweep", number)
+    assert "kea-dhcp6" in said and f"odmlab-{number}-" in said
     assert not left(number)

@@ -1,6 +1,6 @@
 """`make netlab`, `make netlab-down`, `make netlab-status`: the reference network to look around in.
 
-python -m tests.netlab up | down | status | keep (what `up` leaves running)
+python -m tests.netlab up | down | status | sweep NUMBER | keep (what `up` leaves running)
 """
 
 import json
@@ -8,26 +8,31 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any, Final
 
 from tests.netlab import keeper
 from tests.netlab.overview import overview
 from tests.netlab.topology import NetLab
 
-_USAGE: Final = "usage: python -m tests.netlab up | down | status"
+_USAGE: Final = "usage: python -m tests.netlab up | down | status | sweep NUMBER"
 
 
 def main(arguments: list[str]) -> int:
     """Do what the command line says; 0: done (status: it is up)."""
-    verbs = {"up": _up, "down": _down, "status": _status, "keep": _keep}
-    if len(arguments) != 1 or arguments[0] not in verbs:
-        print(_USAGE, file=sys.stderr)
-        return 2
+    match arguments:
+        case ["up" | "down" | "status" | "keep" as verb]:
+            do = {"up": _up, "down": _down, "status": _status, "keep": _keep}[verb]
+        case ["sweep", number] if number.isdigit():
+            do = partial(_sweep, int(number))
+        case _:
+            print(_USAGE, file=sys.stderr)
+            return 2
     if os.geteuid() != 0:
         print("The laboratory makes network namespaces: run this as root.", file=sys.stderr)
         return 2
     try:
-        return verbs[arguments[0]]()
+        return do()
     except keeper.LabError as error:
         print(f"netlab: {error}", file=sys.stderr)
         return 1
@@ -47,8 +52,14 @@ def _down() -> int:
         return 0
     began_s = time.monotonic()
     for each in keeper.stop():
-        print(f"removed, since the keeper had not: {each}")
+        print(f"removed, since its keeper had not: {each}")
     print(f"down in {time.monotonic() - began_s:.1f} s; nothing is left.")
+    return 0
+
+
+def _sweep(number: int) -> int:
+    for each in keeper.sweep_after(number):
+        print(f"removed: {each}")
     return 0
 
 

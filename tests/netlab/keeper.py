@@ -90,6 +90,13 @@ def stop() -> list[str]:
     return swept
 
 
+def sweep_after(number_: int) -> list[str]:
+    """Remove, and name, what a killed run of tests has left; its number is that in all names."""
+    if Path(f"/proc/{number_}").exists():
+        raise LabError(f"process {number_} is still there: end that run first")
+    return list(sweep(number_))
+
+
 def sweep(number_: int) -> Iterator[str]:
     """Remove whatever carries a laboratory's number, and name it."""
     processes = list(_processes(number_))

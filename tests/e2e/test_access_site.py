@@ -166,3 +166,11 @@ def test_a_lost_carrier_is_the_host_s_alone(one: OneSite, probe: Probe) -> None:
     assert "NO-CARRIER" in state
     assert given.prefix in one.site.routed()
     assert probe.renew(given.server, Wish(1, SESSION, given.prefix)).prefix == given.prefix
+
+
+def test_advertisements_are_there_for_who_wants_them(one: OneSite) -> None:
+    assert not one.host.ip("-6", "route", "show", "default")
+    one.site.radvd.start()
+    wait_until(
+        lambda: "dev w0 proto ra" in one.host.ip("-6", "route", "show", "default"), "a route", 20
+    )

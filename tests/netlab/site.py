@@ -34,8 +34,12 @@ class AccessSite:
         *,
         database: Mapping[str, Any] | None = None,
         core: NetNs | None = None,
+        advertise: bool = True,
     ) -> None:
-        """`core` is told where a prefix is; without it nothing is behind the gateway."""
+        """`core` is told where a prefix is; without it nothing is behind the gateway.
+
+        Who doesn't let the site `advertise` gives the host addresses and routes himself.
+        """
         self.plan, self.host, self.interface = plan, host, interface
         self._kept: list[str] = []
         self.folder = folder / plan.letter
@@ -50,7 +54,10 @@ class AccessSite:
                 hook=self._hook(core),
             )
             stack.enter_context(self.kea)
-            self.radvd = stack.enter_context(Radvd(self.netns, ACCESS, self.folder, plan))
+            self.radvd = Radvd(self.netns, ACCESS, self.folder, plan)
+            stack.callback(self.radvd.stop)
+            if advertise:
+                self.radvd.start()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -125,12 +132,16 @@ class AccessSite:
 class OneSite:
     """The light variant: a host with one link, `w0`, to one site whose Kea keeps its own leases."""
 
-    def __init__(self, rules: Rules = STANDARD, letter: str = "a") -> None:
+    def __init__(
+        self, rules: Rules = STANDARD, letter: str = "a", *, advertise: bool = False
+    ) -> None:
         with ExitStack() as stack:
             self.folder = stack.enter_context(lab_folder())
             self.host = stack.enter_context(NetNs("mobile"))
             self.site = stack.enter_context(
-                AccessSite(self.folder, SITES[letter], self.host, "w0", rules)
+                AccessSite(
+                    *(self.folder, SITES[letter], self.host, "w0", rules), advertise=advertise
+                )
             )
             self.kea = self.site.kea
             self._stack = stack.pop_all()

@@ -1,0 +1,44 @@
+"""The source of delegated prefixes, against a server on a clock that the test moves."""
+
+from ipaddress import IPv6Address, IPv6Network
+
+from odm_agent.core.events import Failed, Failure
+from odm_agent.core.grants import GrantKey
+from odm_agent.core.model import Family, Placement
+from odm_agent.sources.dhcpv6.messages import Kind
+from tests.virtual.delegated import DUID, FIXED, SESSION, Link
+
+
+def test_a_request_is_granted_by_two_messages() -> None:
+    link = Link()
+    link.ask(SESSION)
+    link.advance(0.1)
+    assert link.kinds == [Kind.SOLICIT]
+    grant = link.granted.grant
+    assert grant.key == GrantKey("delegation:isp", "02000000")
+    assert grant.prefix.type is SESSION
+    assert grant.prefix.network == IPv6Network("2001:db8:1002:1::/64")
+    assert grant.prefix.gateway == IPv6Address("fe80::1")
+    assert grant.prefix.placement is Placement.DELEGATED
+    assert grant.lifetime is not None
+    assert grant.lifetime.preferred_until_s == link.boot_s - 0.1 + 0.02 + 3600
+    assert grant.lifetime.valid_until_s == link.boot_s - 0.1 + 0.02 + 7200
+
+
+def test_a_solicit_has_all_that_the_draft_and_the_rfc_ask_for() -> None:
+    link = Link()
+    link.ask(FIXED)
+    ((_, solicit),) = link.sent
+    assert solicit.client == DUID and solicit.server is None
+    assert solicit.rapid_commit and solicit.elapsed == 0
+    assert set(solicit.requested) == {82, 65001}
+    (ia_pd,) = solicit.ia_pds
+    assert (ia_pd.iaid, ia_pd.t1_s, ia_pd.t2_s) == (0x03000000, 0, 0)
+    (hint,) = ia_pd.prefixes
+    assert (hint.address, hint.length, hint.service) == (IPv6Address("::"), 64, 3)
+
+
+def test_what_can_not_be_asked_for_fails_at_once() -> None:
+    link = Link()
+    (said,) = link.ask(FIXED, Family.IPV4)
+    assert isinstance(said, Failed) and said.kind is Failure.UNSUPPORTED

@@ -1,0 +1,143 @@
+"""The source of delegated prefixes alone on its clock, with servers on its link."""
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from typing import TypeVar
+
+from odm_agent.core.clock import Moment
+from odm_agent.core.effects import Release, Request
+from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
+from odm_agent.core.model import AddressType, Family
+from odm_agent.sources.base import Input, Linked, Output, Received, Send
+from odm_agent.sources.dhcpv6.codec import packed, parsed
+from odm_agent.sources.dhcpv6.messages import Codes, Kind, Message
+from odm_agent.sources.dhcpv6.settings import OPTION_CODE, Settings
+from odm_agent.sources.dhcpv6.source import SERVERS, DelegationSource
+from tests.virtual.dhcpv6_server import Server
+
+DUID = bytes.fromhex("0004" + "11" * 16)
+CODES = Codes(OPTION_CODE)
+LINK = "w0"
+SETTINGS = Settings("isp", LINK, frozenset(AddressType) - {AddressType.UNSPECIFIED})
+SESSION = AddressType.SESSION_LASTING
+FIXED = AddressType.FIXED
+_T = TypeVar("_T", bound=Output)
+
+
+@dataclass
+class Link:
+    """The link, its servers and the client on it. `delay_s` is how long each message is under way.
+
+    `lossy` is asked of each message whether it gets lost.
+    """
+
+    settings: Settings = SETTINGS
+    servers: list[Server] = field(default_factory=lambda: [Server()])
+    seed: int = 1
+    boot_s: float = 1000.0
+    delay_s: float = 0.01
+    lossy: Callable[[Message], bool] = lambda message: False
+    copies: int = 1
+    up: bool = True
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+        self.sent: list[tuple[float, Message]] = []
+        self.said: list[tuple[float, Output]] = []
+        self._under_way: list[tuple[float, int, bytes, str]] = []
+        self._order = count()
+        self.start()
+
+    def start(self) -> None:
+        """A new agent, which is told how the link is."""
+        self.source = DelegationSource(self.settings, DUID, Random(self.seed))
+        if self.up:
+            self.give(Linked(LINK, True))
+
+    # --- the client ---
+
+    def give(self, given: Input) -> list[Output]:
+        """Something happens now."""
+        said = list(self.source.step(given, Moment(self.boot_s, self.boot_s)))
+        for each in said:
+            self.said.append((self.boot_s, each))
+            if isinstance(each, Send):
+                assert each.to == SERVERS
+                self._carry(each.data)
+        return said
+
+    def ask(self, type_: AddressType = SESSION, family: Family = Family.IPV6) -> list[Output]:
+        return self.give(Request((type_, family)))
+
+    def release(self, type_: AddressType = SESSION) -> list[Output]:
+        return self.give(Release((type_, Family.IPV6)))
+
+    def link(self, up: bool) -> None:
+        self.up = up
+        if not up:
+            self._under_way.clear()
+        self.give(Linked(LINK, up))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: all that becomes due happens at its moment, in order."""
+        until_s = self.boot_s + seconds
+        for _ in range(20000):
+            arrives_s = self._under_way[0][0] if self._under_way else until_s + 1
+            due_s = self.source.deadline()
+            next_s = min(arrives_s, until_s + 1 if due_s is None else due_s)
+            if next_s > until_s:
+                self.boot_s = until_s
+                return
+            self.boot_s = max(self.boot_s, next_s)
+            if arrives_s <= self.boot_s:
+                _, _, data, sender = heapq.heappop(self._under_way)
+                self.give(Received(data, sender))
+            else:
+                self.give(Tick())
+        raise AssertionError("the client never rests")
+
+    # --- what is seen of it ---
+
+    def of(self, kind: type[_T]) -> list[_T]:
+        """What was said of this kind."""
+        return [each for _, each in self.said if isinstance(each, kind)]
+
+    @property
+    def granted(self) -> Granted:
+        """The last grant."""
+        return self.of(Granted)[-1]
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """What was sent."""
+        return [message.kind for _, message in self.sent]
+
+    def times(self, kind: Kind) -> list[float]:
+        """When it was sent, from the first on."""
+        times = [at_s for at_s, message in self.sent if message.kind is kind]
+        return [at_s - times[0] for at_s in times]
+
+    def outcomes(self) -> Iterator[tuple[float, Output]]:
+        """All that was said but messages."""
+        return ((s, e) for s, e in self.said if isinstance(e, Granted | Withdrawn | Failed))
+
+    # --- the network ---
+
+    def _carry(self, data: bytes) -> None:
+        message = parsed(data, CODES)
+        self.sent.append((self.boot_s, message))
+        if not self.up or self.lossy(message):
+            return
+        for server in self.servers:
+            if (answer := server.answer(message)) is None or self.lossy(answer):
+                continue
+            for _ in range(self.copies):
+                self.deliver(packed(answer, CODES), server.address, 2 * self.delay_s)
+
+    def deliver(self, data: bytes, sender: str, after_s: float = 0.0) -> None:
+        """A message comes to the client."""
+        entry = (self.boot_s + after_s, next(self._order), data, sender)
+        heapq.heappush(self._under_way, entry)

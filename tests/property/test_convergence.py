@@ -45,6 +45,9 @@ from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import plan
 from odm_agent.reconcile.projections import desired, observe
 
+#: Seconds: a host that does other things, too, is slow, and that is no fault.
+pytestmark = pytest.mark.timeout(600)
+
 NUMBERS = Numbers(table_base=865300, rule_priority=8653, mark_mask=0xFF000000, protocol=86)
 LINKS = ("w0", "w1")
 ROUNDS = 6

@@ -25,6 +25,9 @@ from odm_agent.prefixes.table import PrefixTable
 from odm_agent.prefixes.typings import leases as lease_rows
 from tests.virtual.stepped import Stepped
 
+#: Seconds: a host that does other things, too, is slow, and that is no fault.
+pytestmark = pytest.mark.timeout(600)
+
 _NET6: Final = IPv6Network("2001:db8:1::/64")
 _NET4: Final = IPv4Network("192.0.2.0/28")
 _YEAR_S: Final = 365 * 86400.0

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -45,6 +46,9 @@ REPLIES = st.builds(
     withdrawn_s=st.sampled_from([None, None, 0.0, 1.0, 20.0]),
     release_s=st.sampled_from([None, 0.0, 40.0]),
 )
+
+#: Seconds: a host that does other things, too, is slow, and that is no fault.
+pytestmark = pytest.mark.timeout(600)
 
 
 class Time(RuleBasedStateMachine):

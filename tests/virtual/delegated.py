@@ -19,7 +19,6 @@ from odm_agent.sources.dhcpv6.source import SERVERS, DelegationSource
 from tests.virtual.dhcpv6_server import Server
 
 DUID = bytes.fromhex("0004" + "11" * 16)
-CODES = Codes(OPTION_CODE)
 LINK = "w0"
 SETTINGS = Settings("isp", LINK, frozenset(AddressType) - {AddressType.UNSPECIFIED})
 SESSION = AddressType.SESSION_LASTING
@@ -42,9 +41,10 @@ class Link:
     lossy: Callable[[Message], bool] = lambda message: False
     copies: int = 1
     up: bool = True
+    enterprise: int | None = None
 
     def __post_init__(self) -> None:
-        self.random = Random(self.seed)
+        self.codes = Codes(OPTION_CODE, self.enterprise)
         self.sent: list[tuple[float, Message]] = []
         self.said: list[tuple[float, Output]] = []
         self._under_way: list[tuple[float, int, bytes, str]] = []
@@ -127,7 +127,7 @@ class Link:
     # --- the network ---
 
     def _carry(self, data: bytes) -> None:
-        message = parsed(data, CODES)
+        message = parsed(data, self.codes)
         self.sent.append((self.boot_s, message))
         if not self.up or self.lossy(message):
             return
@@ -135,7 +135,11 @@ class Link:
             if (answer := server.answer(message)) is None or self.lossy(answer):
                 continue
             for _ in range(self.copies):
-                self.deliver(packed(answer, CODES), server.address, 2 * self.delay_s)
+                self.deliver(packed(answer, self.codes), server.address, 2 * self.delay_s)
+
+    def hear(self, message: Message, sender: str) -> list[Output]:
+        """A message comes to the client now."""
+        return self.give(Received(packed(message, self.codes), sender))
 
     def deliver(self, data: bytes, sender: str, after_s: float = 0.0) -> None:
         """A message comes to the client."""

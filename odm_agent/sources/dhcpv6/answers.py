@@ -77,7 +77,8 @@ def _of_prefixes(message: Message, ia_pd: IAPD, wish: Wish) -> Judged | None:
         best = max(fitting, key=lambda each: (each.preferred_s > 0, network_of(each) == wish.held))
         return Judged(Came.GIVEN, message, ia_pd, best)
     ended = any(not each.valid_s and network_of(each) == wish.held for each in given)
-    if live and (wish.held is None or ended):
+    kept = any(network_of(each) == wish.held for each in live)
+    if live and (wish.held is None or ended or kept):
         said = _type_of(live[0], ia_pd, message)
         if said is None:
             cause, kind = "the network does not know types of prefixes", Failure.UNSUPPORTED

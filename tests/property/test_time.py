@@ -15,8 +15,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from odm_agent.core import machine, trace
-from odm_agent.core.effects import Effect
 from odm_agent.core.grants import Want
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from tests.virtual.source import FIXED6, SESSION4, SESSION6, Reply
@@ -60,7 +58,7 @@ class Time(RuleBasedStateMachine):
         self.world = World(self.folder)
 
     def teardown(self) -> None:
-        self._replay()
+        self.world.replay()
         self.world.journal.close()
         shutil.rmtree(self.folder)
 
@@ -145,7 +143,7 @@ class Time(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Left alone, all is as it should be, and nothing is left of what is over and unused."""
-        self._replay()
+        self.world.replay()
         world = self.world
         world.refuse_kernel = world.fail_own = world.journal.full = False
         world.change_link(True)
@@ -170,18 +168,6 @@ class Time(RuleBasedStateMachine):
     @invariant()
     def nobody_is_forgotten(self) -> None:
         self.world.check()
-
-    def _replay(self) -> None:
-        """What the agent logged leads to the same effects, and to the same state."""
-        world = self.world
-        words = [line.split(" ", 1) for line in world.log.lines]
-        now, leases = trace.value_of(words[0][1])
-        state, effects = machine.begun(leases, now), list[Effect]()
-        for moment, event in trace.events_of(text for _, text in words[1:]):
-            state, done = machine.step(state, event, moment)
-            effects += done
-        assert effects == world.effects
-        assert state == world.driver._state
 
 
 TestTime = Time.TestCase

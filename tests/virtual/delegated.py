@@ -8,7 +8,7 @@ from random import Random
 from typing import TypeVar
 
 from odm_agent.core.clock import Moment
-from odm_agent.core.effects import Release, Request
+from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
 from odm_agent.core.model import AddressType, Family
 from odm_agent.sources.base import Input, Linked, Output, Received, Send
@@ -75,6 +75,11 @@ class Link:
     def release(self, type_: AddressType = SESSION) -> list[Output]:
         return self.give(Release((type_, Family.IPV6)))
 
+    def give_back(self, type_: AddressType = SESSION) -> list[Output]:
+        """No socket uses any prefix of the type any more."""
+        keys = {e.grant.key for e in self.of(Granted) if e.grant.prefix.type is type_}
+        return [each for key in sorted(keys, key=str) for each in self.give(GiveBack(key))]
+
     def link(self, up: bool) -> None:
         self.up = up
         if not up:
@@ -84,7 +89,7 @@ class Link:
     def advance(self, seconds: float) -> None:
         """Let time pass: all that becomes due happens at its moment, in order."""
         until_s = self.boot_s + seconds
-        for _ in range(20000):
+        for _ in range(60_000):
             arrives_s = self._under_way[0][0] if self._under_way else until_s + 1
             due_s = self.source.deadline()
             next_s = min(arrives_s, until_s + 1 if due_s is None else due_s)

@@ -14,7 +14,7 @@ from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.offers import offered
-from odm_agent.core import trace
+from odm_agent.core import machine, trace
 from odm_agent.core.actions import KernelAction, RemoveAddress
 from odm_agent.core.clock import Moment
 from odm_agent.core.demands import Demand
@@ -51,7 +51,7 @@ from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.sources.base import Configured, Received, Send
+from odm_agent.sources.base import Configured, Received, Send, Source
 from odm_agent.sources.static import StaticSource
 from tests.virtual.source import NAME, Reply, ScriptedSource, grant
 
@@ -165,12 +165,27 @@ class World:
         self._awaited.clear()
         self.probing: set[Address] = set()
         held = self.leases.read(self.now())
-        self.driver = WatchedDriver(self, [StaticSource(), ScriptedSource()], held)
+        self.driver = WatchedDriver(self, self.sources(), held)
         self.driver.watch = self._before_effect
         self.driver.feed("static", Configured(self.configured))
         for ticket, caller in self.callers.items():
             self.driver.put(Asked(Demand(ticket, caller.want, caller.until_s)))
         self.run()
+
+    def sources(self) -> list[Source]:
+        """Of an agent that starts."""
+        return [StaticSource(), ScriptedSource()]
+
+    def replay(self) -> None:
+        """What the agent logged leads to the same effects, and to the same state."""
+        words = [line.split(" ", 1) for line in self.log.lines]
+        now, leases = trace.value_of(words[0][1])
+        state, effects = machine.begun(leases, now), list[Effect]()
+        for moment, event in trace.events_of(text for _, text in words[1:]):
+            state, done = machine.step(state, event, moment)
+            effects += done
+        assert effects == self.effects
+        assert state == self.driver._state
 
     def reload(self, prefixes: tuple[TypedPrefix, ...]) -> None:
         """The configuration names these prefixes now."""

@@ -35,7 +35,8 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         order=binding.iaid,
         terms=settings.terms_of(binding.type),
     )
-    return Grant(key_of(source, binding), prefix, held.lifetime)
+    release_s = None if binding.type in settings.at_start else settings.release_s
+    return Grant(key_of(source, binding), prefix, held.lifetime, release_s)
 
 
 def binding_of(lease: Lease, settings: Settings, now_s: float) -> Binding | None:

@@ -22,6 +22,8 @@ class Settings:
     which type a prefix serves whose type the network does not say; None: it is given back.
     `enterprise`: whose vendor option says the type, too; None: it is not sent. `first_instance`:
     where IAIDs of this delegation begin within those of a type, so that no two have the same.
+    `release_s`: a prefix goes back when no socket has used it for so long; None: never. One that
+    is held from the start on never does.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Settings:
     pool: int = 1
     untyped_as: AddressType | None = None
     first_instance: int = 0
+    release_s: float | None = None
     terms: Mapping[AddressType, Terms] = field(default_factory=dict)
 
     def terms_of(self, type_: AddressType) -> Terms:

@@ -6,7 +6,7 @@ from random import Random
 from typing import Final
 
 from odm_agent.core.clock import NEVER, Moment
-from odm_agent.core.effects import Release, Request
+from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.leases import Lease
@@ -88,7 +88,9 @@ class DelegationSource:
             case Request(want):
                 said += self._request(*want, now.boot_s)
             case Release((type_, family)) if family is Family.IPV6:
-                said += self._release(type_, now.boot_s)
+                self._waiting.pop(type_, None)  # what nobody wants is left as time passes
+            case GiveBack(key):
+                said += self._give_back(key, now.boot_s)
             case Received(data, sender):
                 said += self._receive(data, sender, now.boot_s)
         said += self._pass_time(now.boot_s)
@@ -136,13 +138,10 @@ class DelegationSource:
         of_type = [each for each in self._all() if each.type is type_]
         return [each for b in of_type for each in self._apply(b, Came.WANTED, now_s)]
 
-    def _release(self, type_: AddressType, now_s: float) -> list[Output]:
-        """Who waits does so no more, and what is held goes back, but for what is held at start."""
-        self._waiting.pop(type_, None)
-        if type_ in self._settings.at_start:
-            return []
-        of_type = [each for each in self._all() if each.type is type_]
-        return [each for b in of_type for each in self._apply(b, Came.UNWANTED, now_s)]
+    def _give_back(self, key: GrantKey, now_s: float) -> list[Output]:
+        """Nothing uses it any more: the network may have it."""
+        of_key = [each for each in self._all() if self._key(each) == key and each.is_held]
+        return [each for b in of_key for each in self._apply(b, Came.UNWANTED, now_s)]
 
     def _receive(self, data: bytes, sender: str, now_s: float) -> list[Output]:
         """A message counts if it answers the exchange of a binding; others change nothing."""

@@ -32,7 +32,7 @@ def states() -> list[Link]:
     bound.advance(150)
     rebinding = deepcopy_of(bound, 200)
     releasing = deepcopy_of(bound, 0)
-    releasing.release()
+    releasing.give_back()
     releasing.advance(1.5)
     offered = Link(servers=[Server(rapid=False, preference=255)])
     offered.lossy = lambda message: message.kind is Kind.REQUEST

@@ -131,7 +131,7 @@ def test_release_is_sent_four_times_and_then_over(seed: int) -> None:
     link.ask()
     link.advance(1)
     link.lossy = of(Kind.RELEASE)
-    link.release()
+    link.give_back()
     assert link.of(Withdrawn) and Kind.RELEASE not in link.kinds, "it is not used first"
     link.advance(60)
     times = link.times(Kind.RELEASE)

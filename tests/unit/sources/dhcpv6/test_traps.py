@@ -36,7 +36,7 @@ def test_every_message_has_one_ia_pd_with_the_type(type_: AddressType) -> None:
     link.servers[0].twist = lambda said: None
     link.advance(300)  # Rebind
     link.servers[0].twist = None
-    link.release(type_)
+    link.give_back(type_)
     link.advance(5)
     assert set(link.kinds) == {*Kind} - {Kind.ADVERTISE, Kind.REPLY}
     for _, message in link.sent:
@@ -486,6 +486,9 @@ def test_a_reply_that_comes_when_nobody_waits_any_more_is_given_back() -> None:
 def test_a_held_prefix_is_withdrawn_before_it_is_released() -> None:
     link = bound()
     link.release()
+    link.advance(5)
+    assert Kind.RELEASE not in link.kinds, "nobody waits any more, but sockets may use it"
+    link.give_back()
     link.advance(5)
     withdrawn_s = next(s for s, e in link.said if isinstance(e, Withdrawn))
     released_s = next(s for s, m in link.sent if m.kind is Kind.RELEASE)

@@ -13,30 +13,44 @@ An application that wants its address to change says how long it keeps one (RFC 
 
     client.set_type(sock, AddressType.SESSION_LASTING, Lifetime(seconds=3600, bytes=10**9))
 
+An application that can wait for the network asks and is told its address:
+
+    address = client.setsc(sock, AddressType.SESSION_LASTING, timeout_s=10)
+    sock.bind((str(address), 0))
+
 Errors are OSErrors, as from any socket call: `NotSupported` where no agent enforces types,
 PermissionError (EACCES) where the application's class may not use the type, EDQUOT where its
 addresses do not live as long as was asked; later, at `connect`,
 `bind` or `sendto`, EADDRNOTAVAIL if no address of the type exists.
 """
 
+import asyncio
 import errno
 import socket
 import struct
+import time
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from odm_agent import waiting
 from odm_agent.core.model import AddressType
+from odm_agent.waiting import Said, State
 
 __all__ = [
     "AddressType",
     "Lifetime",
     "NotSupported",
+    "RequestFailed",
     "connect",
     "get_lifetime",
     "get_type",
     "lifetime_left",
     "set_type",
+    "setsc",
+    "setsc_async",
     "supported",
 ]
 
@@ -67,6 +81,16 @@ class NotSupported(OSError):
             errno.ENOTSUP,
             "address types are not supported here (no odm-agent enforces them for this socket)",
         )
+
+
+class RequestFailed(OSError):
+    """The network could not give an address of the type (EADDRNOTAVAIL), or can't be asked for it
+    (`unsupported`: setsc()'s EAI_REQUIREDIPNOTSUPPORTED); the text is the cause.
+    """
+
+    def __init__(self, cause: str, *, unsupported: bool = False) -> None:
+        super().__init__(errno.EADDRNOTAVAIL, cause)
+        self.unsupported = unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +238,101 @@ def connect(
             sock.close()
             failure = error
     raise failure
+
+
+#: So long is waited before the kernel is asked again, where the agent can't be reached (seconds).
+_PAUSE_S: Final = 0.05
+#: A request is made anew before the agent forgets that somebody wanted it (seconds).
+_AGAIN_S: Final = 15.0
+
+
+def setsc(
+    sock: socket.socket,
+    type: AddressType,
+    *,
+    timeout_s: float | None = None,
+    lifetime: Lifetime | None = None,
+) -> IPv4Address | IPv6Address:
+    """Ask for a type, and wait until there is an address of it: the one that the socket has, or
+    will be given (RFC 8653, appendix A). The socket is not bound: `bind` to it, to be sure of it.
+
+    Raises as `set_type`; RequestFailed; TimeoutError; OSError (EOPNOTSUPP) if it can't be told
+    before `connect` (an address of its own for each MPTCP socket).
+    """
+    steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
+    answer: tuple[Said, str] | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as found:
+            address: IPv4Address | IPv6Address = found.value
+            return address
+        answer = None
+        if step.ticket:
+            answer = waiting.wait(step.ticket, step.seconds)
+        else:
+            time.sleep(step.seconds)
+
+
+async def setsc_async(
+    sock: socket.socket,
+    type: AddressType,
+    *,
+    timeout_s: float | None = None,
+    lifetime: Lifetime | None = None,
+) -> IPv4Address | IPv6Address:
+    """`setsc` on an event loop."""
+    steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
+    answer: tuple[Said, str] | None = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as found:
+            address: IPv4Address | IPv6Address = found.value
+            return address
+        answer = None
+        if step.ticket:
+            answer = await waiting.wait_async(step.ticket, step.seconds)
+        else:
+            await asyncio.sleep(step.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is to be waited for: the agent's answer for a ticket, or (0) nothing but time."""
+
+    ticket: int
+    seconds: float
+
+
+def _setsc(
+    sock: socket.socket,
+    type: AddressType,
+    deadline: waiting.Deadline,
+    lifetime: Lifetime | None,
+) -> Generator[_Step, tuple[Said, str] | None, IPv4Address | IPv6Address]:
+    """setsc() as steps: whoever takes them waits as he can, and sends what the agent said."""
+    if not type:
+        raise OSError(errno.EINVAL, "there is nothing to wait for without a type")
+    set_type(sock, type, lifetime)
+    asked_s = time.monotonic()
+    while True:
+        found = waiting.prospect(sock, SOCKOPT)
+        if found is None:
+            raise NotSupported
+        if found.state in (State.HELD, State.OFFERED):
+            return found.address
+        if found.state is State.UNTOLD:
+            raise OSError(errno.EOPNOTSUPP, "the address is not known before the socket connects")
+        if not (left_s := deadline.left_s):
+            raise TimeoutError(errno.ETIMEDOUT, f"no {type.word} address came in time")
+        said, cause = Said.UNKNOWN, ""
+        if found.ticket and (answer := (yield _Step(found.ticket, left_s))) is not None:
+            said, cause = answer
+        if said in (Said.UNSUPPORTED, Said.FAILED):
+            raise RequestFailed(cause, unsupported=said is Said.UNSUPPORTED)
+        if said in (Said.UNREACHABLE, Said.UNKNOWN):
+            yield _Step(0, min(_PAUSE_S, deadline.left_s))
+        if said is Said.UNKNOWN or time.monotonic() - asked_s > _AGAIN_S:
+            asked_s = time.monotonic()
+            set_type(sock, type, lifetime)

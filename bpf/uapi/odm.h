@@ -15,11 +15,13 @@
 #ifndef ODM_H
 #define ODM_H
 
-#include <asm/socket.h> /* SO_DOMAIN and SO_PROTOCOL, which strict C99 hides in sys/socket.h */
+#include <asm/socket.h> /* SO_DOMAIN, SO_PROTOCOL, SO_COOKIE: which strict C99 hides in sys/socket.h */
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef __cplusplus
@@ -234,6 +236,11 @@ static inline int odm_supported(int fd)
 
 #ifdef __cplusplus
 }
+#endif
+
+/* setsc() needs POSIX: compilers that are told -std=c99 hide that, unless _POSIX_C_SOURCE is 200112L or more. */
+#if defined(CLOCK_MONOTONIC) && defined(EAI_SYSTEM)
+#include "odm_setsc.h"
 #endif
 
 #endif

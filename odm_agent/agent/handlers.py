@@ -1,5 +1,6 @@
 """The verbs of the control socket."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -8,19 +9,23 @@ from typing import Any, Final, Protocol, TypeVar
 
 from odm_agent.agent import lifetimes, sockets, views
 from odm_agent.agent.state import State
-from odm_agent.control.answers import Events, ReloadResult, Rotation
+from odm_agent.control.answers import Awaited, Events, ReloadResult, Rotation
 from odm_agent.control.scopes import PARENT
 from odm_agent.control.server import Handler
+from odm_agent.core.effects import Answer
 from odm_agent.core.errors import ControlError
 from odm_agent.core.events import Dirty
-from odm_agent.core.model import Mode
+from odm_agent.core.grants import Want
+from odm_agent.core.model import AddressType, ClassPolicy, Family, Mode
 
 T = TypeVar("T")
 
 #: The verbs that do nothing but wait, once they have said what for.
-WAITING: Final = frozenset({"rotate", "events"})
+WAITING: Final = frozenset({"rotate", "events", "await"})
 #: How long `rotate` waits for a successor (a conflict check takes a second or two).
 _ROTATED_S: Final = 10.0
+#: How long `await` waits at most.
+LONGEST_AWAIT_S: Final = 3600.0
 #: How many callers at a time may wait for events, and for how long each.
 _FOLLOWERS: Final = 8
 _FOLLOWED_S: Final = 20.0
@@ -42,6 +47,9 @@ class Service(Protocol):
 
     def rotate(self, lease_ids: frozenset[int]) -> None:
         """Have other addresses take the place of these, as soon as they are ready."""
+
+    async def address_of(self, want: Want, within_s: float) -> Answer:
+        """Wait until sockets are given an address of this; request it if need be."""
 
     def hear(self) -> None:
         """Take what the programs have told."""
@@ -80,6 +88,7 @@ class Handlers:
             "classify": self._classify,
             "unclassify": self._unclassify,
             "lifetimes": self._lifetimes,
+            "await": self._await,
             "rotate": self._rotate,
             "usage": self._usage,
             "events": self._events,
@@ -131,11 +140,8 @@ class Handlers:
         """
         service = self._running
         state = service.state
-        name = _text(arguments, "class")
-        policy = next((p for p in state.engine.classes.values() if p.id and p.name == name), None)
-        if policy is None:
-            known = ", ".join(sorted(p.name for p in state.engine.classes.values() if p.id))
-            raise ControlError(f"there is no class {name!r}; there are: {known or 'none'}")
+        policy = _policy(state, _text(arguments, "class"))
+        name = policy.name
         if policy.mode is Mode.OFF:
             raise ControlError(f"class {name!r} is off; set its mode to enforce or audit")
         word = arguments.get("type")
@@ -157,6 +163,19 @@ class Handlers:
         service = self._running
         await service.change(partial(service.state.converge, Dirty.CGROUPS))
         return None
+
+    async def _await(self, arguments: dict[str, Any]) -> Any:
+        """Wait until sockets of a class are given an address of a type, of either IP version."""
+        service = self._running
+        within_s = arguments.get("seconds", 0)
+        if type(within_s) not in (int, float) or not 0 < within_s <= LONGEST_AWAIT_S:
+            raise ControlError(f"'seconds' is no time up to {LONGEST_AWAIT_S:.0f} s")
+        policy = _policy(service.state, _text(arguments, "class"))
+        word = arguments.get("type") or policy.default.word
+        if word not in {each.word for each in policy.allow}:
+            raise ControlError(f"class {policy.name!r} has no default type; name one with --type")
+        wanted = AddressType.from_word(word)
+        return await _served(service, wanted, within_s)
 
     async def _lifetimes(self, _: dict[str, Any]) -> Any:
         return await self._survey(lifetimes.views)
@@ -218,6 +237,29 @@ class Handlers:
     async def _stop(self, _: dict[str, Any]) -> Any:
         self._running.stop()
         return None
+
+
+def _policy(state: State, name: str) -> ClassPolicy:
+    """The class of this name."""
+    policy = next((p for p in state.engine.classes.values() if p.id and p.name == name), None)
+    if policy is None:
+        known = ", ".join(sorted(p.name for p in state.engine.classes.values() if p.id))
+        raise ControlError(f"there is no class {name!r}; there are: {known or 'none'}")
+    return policy
+
+
+async def _served(service: Service, type_: AddressType, within_s: float) -> Awaited:
+    """The first address of a type that there is, or comes; IPv6 is asked for first."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + within_s
+    choices = await service.read(service.state.datapath.choices)
+    causes: list[str] = []
+    for family in sorted(Family, key=lambda each: (not choices.get((type_, each)), -each)):
+        answer = await service.address_of((type_, family), max(until_s - loop.time(), 0.0))
+        if answer.cause is None:
+            return Awaited(type=type_.word, address=str(answer.address))
+        causes.append(f"IPv{family}: {answer.cause}")
+    raise ControlError(f"there is no {type_.word} address: {'; '.join(causes)}")
 
 
 def _words_of(wanted: dict[int, tuple[str, str]]) -> str:

@@ -10,10 +10,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from ipaddress import IPv4Address
-from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,23 +32,25 @@ from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
 from odm_agent.agent.state import State
 from odm_agent.agent.tidings import tell_refusals
+from odm_agent.agent.waiting import Waiting
 from odm_agent.agent.worker import Worker
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
+from odm_agent.control.wait_server import Said, Word
+from odm_agent.control.wait_thread import WaitThread
 from odm_agent.core.asking import USABLE_S
-from odm_agent.core.demands import Demand
 from odm_agent.core.effects import Answer
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import (
-    Asked,
-    Cancelled,
     Changed,
     Dirty,
     Event,
+    Failure,
     Needed,
     Probed,
     Rotated,
 )
+from odm_agent.core.grants import Want
 from odm_agent.core.host import Address
 from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
@@ -59,6 +66,12 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+#: What is told of failures to who waits.
+_SAID: Final = {
+    Failure.UNSUPPORTED: Said.UNSUPPORTED,
+    Failure.REFUSED: Said.FAILED,
+    Failure.TIMED_OUT: Said.FAILED,
+}
 #: While somebody follows events, the ring is read so often for those that wake nobody, refusals.
 _HEAR_S: Final = 0.2
 
@@ -128,8 +141,7 @@ class Service:
             [StaticSource()],
             state.held,
         )
-        self._tickets = count(1)
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting = Waiting(self._put, timer.now)
         self._listeners = 0
         self._hearing: asyncio.TimerHandle | None = None
         # Among what has happened until it looks are the changes that it has made itself.
@@ -150,7 +162,7 @@ class Service:
         metrics = self.state.config.agent.metrics
         server = start_metrics(metrics, AgentReadings(self.state)) if metrics else None
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as group, self._waited_for():
                 self._group = group
                 self._driver.feed(StaticSource.name, Configured(self.state.configured))
                 usable = group.create_task(self.await_usable())
@@ -250,16 +262,37 @@ class Service:
 
     async def await_usable(self) -> None:
         """Have everything looked at, and wait until addresses are usable, or long enough."""
-        ticket = next(self._tickets)
-        self._waiting[ticket] = self._loop.create_future()
-        self._put(Asked(Demand(ticket, None, timer.now().boot_s + USABLE_S)))
-        try:
-            answer = await self._waiting[ticket]
-        finally:
-            del self._waiting[ticket]
-            self._put(Cancelled(ticket))
+        answer = await self._waiting.all_usable(USABLE_S)
         if answer.cause is not None:
             log.warning("some addresses are not usable yet", extra={"waited_s": USABLE_S})
+
+    async def address_of(self, want: Want, within_s: float) -> Answer:
+        """Wait until sockets are given an address of this; request it if need be."""
+        return await self._waiting.address_of(want, within_s)
+
+    async def _ticket(self, ticket: int, within_s: float) -> Word:
+        """Wait for what a socket has asked for that shows its ticket."""
+        want = self.state.datapath.ticket_want(ticket)
+        if want is None:
+            return Word(Said.UNKNOWN, "no socket was given this ticket, or it is forgotten")
+        if self.state.datapath.choices().get(want):
+            return Word(Said.READY)  # what the hooks hand out, the kernel holds
+        answer = await self.address_of(want, within_s)
+        if answer.cause is None:
+            return Word(Said.READY)
+        return Word(_SAID[answer.kind] if answer.kind else Said.LATE, answer.cause)
+
+    @asynccontextmanager
+    async def _waited_for(self) -> AsyncIterator[None]:
+        """Within, applications may wait. That they can't is no reason not to serve the others."""
+        async with AsyncExitStack() as stack:
+            try:
+                if path := self.state.config.agent.wait_socket:
+                    await stack.enter_async_context(WaitThread(path, self._ticket))
+            except OdmError as error:
+                log.error("applications can't wait for addresses: %s", error)
+                self.state.troubles["letting applications wait"] = str(error)
+            yield
 
     async def reload(self) -> list[str]:
         """Take the configuration anew; its warnings. Raises OdmError (the old one stays)."""
@@ -336,12 +369,7 @@ class Service:
 
     def _answered(self, answer: Answer) -> None:
         """Called on the worker's thread."""
-        self._loop.call_soon_threadsafe(self._deliver, answer)
-
-    def _deliver(self, answer: Answer) -> None:
-        waiting = self._waiting.get(answer.ticket)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        self._loop.call_soon_threadsafe(self._waiting.deliver, answer)
 
     async def _probe(self, address: Address) -> None:
         assert isinstance(address.address, IPv4Address)

@@ -44,10 +44,13 @@ def _agent(agent: AgentConfig) -> Iterator[Problem]:
         yield from _absolute(key, getattr(agent, key))
     if agent.cgroup:
         yield from _absolute("cgroup", agent.cgroup)
-    if len(agent.socket.encode()) > 107:
-        yield Problem(
-            ("agent", "socket"), "the path is too long for a unix socket; use at most 107 bytes"
-        )
+    if agent.wait_socket:
+        yield from _absolute("wait_socket", agent.wait_socket)
+    for key in ("socket", "wait_socket"):
+        if len(getattr(agent, key).encode()) > 107:
+            yield Problem(
+                ("agent", key), "the path is too long for a unix socket; use at most 107 bytes"
+            )
     run = agent.mark_mask >> _lowest_bit(agent.mark_mask) if agent.mark_mask > 0 else 0
     if not (0 < agent.mark_mask < 2**32 and run & (run + 1) == 0 and 4 <= run.bit_length() <= 16):
         yield Problem(

@@ -15,6 +15,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     state_dir: str = "/var/lib/odm-agent"
     socket: str = "/run/odm-agent/control.sock"
+    #: Where applications wait for addresses; everybody may connect. Empty: nowhere.
+    wait_socket: str = "/run/odm/wait.sock"
     pin_dir: str = "/sys/fs/bpf/odm"
     #: Where the programs are attached; empty: the cgroup v2 root, found by its mount.
     cgroup: str = ""

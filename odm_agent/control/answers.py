@@ -218,6 +218,13 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None = None
 
 
+class Awaited(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that sockets are given, which was waited for."""
+
+    type: str
+    address: str
+
+
 class Events(msgspec.Struct, frozen=True, kw_only=True):
     """What happened after the event that was named; `newest` is the number to ask with next.
 

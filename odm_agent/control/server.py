@@ -1,11 +1,9 @@
 """The agent's side of the control socket."""
 
 import asyncio
-import errno
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ import msgspec
 
 from odm_agent.control.answers import Answer, Request
 from odm_agent.control.hang_ups import HangUps
-from odm_agent.core.errors import ConfigError, ControlError, OdmError
-from odm_agent.folders import distrust
+from odm_agent.control.listener import Listener
+from odm_agent.core.errors import ConfigError, OdmError
 from odm_agent.text import printable_values
 
 log = logging.getLogger(__name__)
@@ -27,8 +25,6 @@ Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
 #: The longest request line, in bytes: requests carry a few words only.
 LINE_LIMIT_BYTES: Final = 64 * 1024
-#: The kernel's struct sockaddr_un holds 108 bytes, the last one a zero.
-PATH_LIMIT_BYTES: Final = 107
 UCRED: Final = struct.Struct("iII")
 #: Who may control the agent.
 _ROOT: Final = 0
@@ -52,16 +48,15 @@ class ControlServer:
         idle_timeout_s: float = 30.0,
         max_clients: int = 32,
     ) -> None:
-        self._path = Path(path)
+        self._listener = Listener(Path(path), "control socket", "agent.socket")
         self._handlers = dict(handlers)
         self._waiting = frozenset(waiting)
         self._idle_timeout_s = idle_timeout_s
         self._max_clients = max_clients
         self._clients: set[asyncio.Task[None]] = set()
-        self._identity = (0, 0)
 
     async def __aenter__(self) -> Self:
-        sock = self._bind()
+        sock = self._listener.open(self._max_clients)
         self._hang_ups = HangUps()
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
@@ -84,72 +79,7 @@ class ControlServer:
         finally:
             await self._server.wait_closed()
             self._hang_ups.close()
-            self._unlink_own()
-
-    # --- the socket file ---------------------------------------------------------------------
-
-    def _bind(self) -> socket.socket:
-        """The listening socket, readable by root alone before anybody can connect."""
-        doing = f"making the control socket {self._path}"
-        if len(os.fsencode(self._path)) > PATH_LIMIT_BYTES:
-            raise ControlError(
-                f"{doing}: the path is longer than {PATH_LIMIT_BYTES} bytes; "
-                "choose a shorter agent.socket"
-            )
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if reason := distrust(self._path.parent):
-                raise ControlError(
-                    f"{doing}: {reason}: others could put their own in its place; give the folder"
-                    " to root, or choose another agent.socket"
-                )
-            self._remove_stale()
-            sock.bind(str(self._path))
-            self._path.chmod(0o600)
-            found = self._path.stat()
-            self._identity = (found.st_dev, found.st_ino)
-            sock.listen(self._max_clients)
-        except OSError as error:
-            sock.close()
-            raise ControlError(
-                f"{doing}: {error.strerror}; check agent.socket and that the agent runs as root"
-            ) from error
-        except ControlError:
-            sock.close()
-            raise
-        return sock
-
-    def _remove_stale(self) -> None:
-        """Remove a socket file that nobody listens on; ControlError for anything else."""
-        try:
-            mode = self._path.lstat().st_mode
-        except FileNotFoundError:
-            return
-        if not stat.S_ISSOCK(mode):
-            raise ControlError(
-                f"making the control socket {self._path}: the file exists and is no socket; "
-                "move it away or choose another agent.socket"
-            )
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            result = probe.connect_ex(str(self._path))
-        # EAGAIN is a listener with a full backlog. Only a refusal proves that nobody listens.
-        if result == errno.ECONNREFUSED:
-            self._path.unlink(missing_ok=True)
-        elif result != errno.ENOENT:
-            raise ControlError(
-                f"making the control socket {self._path}: another agent listens there; "
-                "stop it first, or give this one its own agent.socket"
-            )
-
-    def _unlink_own(self) -> None:
-        """Remove our socket file, unless another agent has already put its own in place."""
-        try:
-            found = self._path.lstat()
-        except FileNotFoundError:
-            return
-        if (found.st_dev, found.st_ino) == self._identity:
-            self._path.unlink(missing_ok=True)
+            self._listener.remove()
 
     # --- clients -----------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from odm_agent.core.grants import Want
 
 #: How long the start, and a reload, wait for duplicate address detection.
 USABLE_S: Final = 8.0
+#: What is told to who has waited for long enough.
+LATE: Final = "no usable address came in time"
 #: How many may wait at once; who asks is somebody else's process.
 MOST_DEMANDS: Final = 1024
 #: So long a request goes on for a socket that does not wait: when it tries again, it is to find an
@@ -131,7 +133,7 @@ class Asking:
             return self, []
         demands = {t: each for t, each in self.demands.items() if t not in late}
         asking, released = replace(self, demands=demands, needs=needs)._released()
-        return asking, [*(Answer(ticket, None, _LATE) for ticket in late), *released]
+        return asking, [*(Answer(ticket, None, LATE) for ticket in late), *released]
 
     def deadline(self) -> float:
         """When the first has waited long enough (boot-time seconds)."""
@@ -149,6 +151,3 @@ class Asking:
         """Why it could not be had, if it was tried just now."""
         setback = self.setbacks.get(want)
         return setback if setback is not None and now.boot_s < setback.until_s else None
-
-
-_LATE: Final = "no usable address came in time"

@@ -7,7 +7,7 @@ import ctypes as ct
 from collections.abc import Collection
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
@@ -692,6 +692,25 @@ def unpack_span(key: SpanKey) -> IPNetwork:
     if isinstance(address, IPv4Address):
         return IPv4Network((address, key.prefix_length - 96))
     return IPv6Network((address, key.prefix_length))
+
+
+class Ticket(NamedTuple):
+    """What stands in a ticket (a row of odm_needs), beside its random half."""
+
+    class_id: int
+    type: AddressType
+    family: Family
+    turn: int
+
+
+def unpack_ticket(ticket: int) -> Ticket | None:
+    """What a number says, if it can be a ticket."""
+    class_id, type_ = ticket >> NEED_CLASS_SHIFT, ticket >> NEED_TYPE_SHIFT & 7
+    if not 0 < class_id < MAX_CLASSES or type_ not in TYPES:
+        return None
+    family = family_of(ticket >> NEED_FAMILY_SHIFT & 1)
+    turn = ticket >> NEED_TURN_SHIFT & NEED_TURN_MASK
+    return Ticket(class_id, AddressType(type_), family, turn)
 
 
 def pack_pool(first: int, size: int, configured: int) -> int:

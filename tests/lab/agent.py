@@ -117,6 +117,7 @@ class Agent:
         self.config = self.folder / "odm-agent.toml"
         self.log = self.folder / "log"
         self.socket = self.folder / "run" / "control.sock"
+        self.wait_socket = self.folder / "wait" / "wait.sock"
         #: A command that runs the agent in turn, e.g. `unshare ... --`; it must exec.
         self.within: Sequence[str] = ()
         #: A folder with another version of the program (`tests.lab.version`); None: this one.
@@ -151,6 +152,7 @@ class Agent:
                 {
                     "state_dir": str(self.folder / "state"),
                     "socket": str(self.socket),
+                    "wait_socket": str(self.wait_socket),
                     "pin_dir": str(self.pins),
                     "cgroup": str(self.cgroup.path),
                     "metrics": METRICS,

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from odm_agent.core.model import AddressType
+from odm_agent.core.model import AddressType, Family
 from odm_agent.datapath import abi, census, libbpf
 from odm_agent.datapath.base import LiveKey, Sent, VerdictKey
 from odm_agent.datapath.catalogue import MAPS
@@ -18,6 +18,7 @@ _OPENED: Final = (
     "odm_verdicts",
     "odm_dialogues",
     "odm_dialogue_turns",
+    "odm_needs",
     "odm_usage",
     "odm_live",
     "odm_missed",
@@ -144,6 +145,17 @@ class MapReader:
             for key, values in self._items("odm_missed")
             if key < len(abi.Loss)
         }
+
+    def ticket_want(self, ticket: int) -> tuple[AddressType, Family] | None:
+        """What a socket wants that was given this ticket; None: none was, or it is forgotten."""
+        found = abi.unpack_ticket(ticket)
+        if found is None:
+            return None
+        share = self.settings.dialogue_share // abi.NEEDS_OF_CLASS
+        index = (found.class_id - 1) * share + (found.turn & (share - 1))
+        if not share or index >= abi.MAX_NEEDS or self._maps["odm_needs"].get(index) != ticket:
+            return None
+        return found.type, found.family
 
     def census(self) -> list[census.CensusRow]:
         """Every socket with storage, of every namespace, now."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from odm_agent.control import wait_server
 from odm_agent.core.model import AddressType, Mode
 from odm_agent.datapath import abi
 from odm_agent.datapath.install import c_text
@@ -116,6 +117,19 @@ _PUBLIC = {
         f"offsetof(struct odm_option, {field})": f"offsetof(struct odm_request, {field})"
         for field, *_ in abi.Request._fields_
     },
+    "sizeof(struct odm_prospect)": "sizeof(struct odm_outlook)",
+    "offsetof(struct odm_prospect, address)": "offsetof(struct odm_outlook, addr)",
+    "offsetof(struct odm_prospect, ticket)": "offsetof(struct odm_outlook, ticket)",
+    "offsetof(struct odm_prospect, state)": "offsetof(struct odm_outlook, state)",
+    **{f"ODM_SOURCE_{state.name}": f"ODM_OUTLOOK_{state.name}" for state in abi.OutlookState},
+    "sizeof(struct odm_wait_request_)": str(wait_server.REQUEST.size),
+    "sizeof(struct odm_wait_answer_)": str(wait_server.ANSWER.size),
+    **{
+        f"ODM_WAIT_{said.name}_": str(int(said))
+        for said in wait_server.Said
+        if said is not wait_server.Said.BUSY
+    },
+    "ODM_WAIT_UNREACHABLE_": str(int(wait_server.Said.BUSY)),
 }
 
 

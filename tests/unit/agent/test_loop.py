@@ -74,7 +74,7 @@ class FakeState:
     """Of `State` what the loop uses; `error` is raised by each pass."""
 
     def __init__(self) -> None:
-        agent = SimpleNamespace(metrics="", log_level="info")
+        agent = SimpleNamespace(metrics="", wait_socket="", log_level="info")
         self.config = SimpleNamespace(agent=agent)
         self.engine = SimpleNamespace(
             to_probe=set(), all_usable=lambda: True, host=HostState(), datapath=FakeDatapath()

@@ -1,0 +1,66 @@
+"""The waiting socket on an event loop of its own, in a thread of its own.
+
+Strangers talk there, and what they send may hold descriptors, whatever is read: the kernel lets go
+of these where the message is dropped, and that may take as long as the stranger likes (a TCP socket
+that lingers). Newer kernels let a socket refuse them; elsewhere this keeps only those waiting who
+wait anyway.
+"""
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Final, Self
+
+from odm_agent.control.wait_server import Await, WaitServer, Word
+
+#: So long the end of the thread is waited for: it may hang on what a stranger has sent.
+_ENDS_S: Final = 2.0
+
+
+class WaitThread:
+    """A WaitServer whose callers are answered by the event loop that opens it.
+
+    An async context manager; raises ControlError if there can be no socket.
+    """
+
+    def __init__(self, path: str, await_: Await) -> None:
+        self._path, self._await = path, await_
+        self._begun: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._answers = asyncio.get_running_loop()
+        self._thread.start()
+        await asyncio.wrap_future(self._begun)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(self._thread.join, _ENDS_S)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if not self._begun.done():
+                self._begun.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with WaitServer(self._path, self._ask):
+            self._begun.set_result(None)
+            await self._stop.wait()
+
+    async def _ask(self, ticket: int, within_s: float) -> Word:
+        """Have the other loop wait; who hangs up here ends that, too."""
+        asked = asyncio.run_coroutine_threadsafe(self._answer(ticket, within_s), self._answers)
+        return await asyncio.wrap_future(asked)
+
+    async def _answer(self, ticket: int, within_s: float) -> Word:
+        return await self._await(ticket, within_s)

@@ -61,7 +61,7 @@ odm_note_bound(struct odm_call *call, const struct odm_addr *addr, struct odm_de
 {
 	u16 flags = call->class->flags & ODM_CLASS_CAPPED ? ODM_SOCKET_TRACKED : 0;
 	struct odm_decision cap;
-	u8 type = odm_source_of(addr).type;
+	u8 type = odm_seen_by(call->class, odm_source_of(addr)).type;
 
 	if (d.verdict == ODM_REFUSE || !type)
 		return d;
@@ -114,17 +114,24 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	if (odm_is_any(addr)) {
 		if (call.sock)
 			call.sock->flags &= ~ODM_SOCKET_BOUND;
-		if (!call.asked) /* a default narrows no wildcard */
+		if (!call.asked) {          /* a default narrows no wildcard */
+			if (ctx->user_port) /* a server: it answers from where it is asked */
+				odm_unmark(&call);
 			return 1;
+		}
 		d = odm_narrow(&call, addr);
 	} else if (odm_is_exempt(addr) || odm_is_multicast(addr)) {
+		odm_unmark(&call);
 		return 1; /* types are not for these */
 	} else {
 		d = odm_check_bind(&call, addr);
 	}
 	d = odm_blur(odm_soften(d, call.class->mode), call.settings->zero);
 	odm_blur_addr(addr, call.settings->zero);
-	return odm_end(&call, odm_note_bound(&call, addr, d));
+	d = odm_note_bound(&call, addr, d);
+	if (!odm_mark_shared(&call, addr, d))
+		odm_unmark(&call);
+	return odm_end(&call, d);
 }
 
 int odm_bind4(struct bpf_sock_addr *ctx)

@@ -27,10 +27,11 @@ static __always_inline struct odm_slot *odm_marked_slot(const struct odm_call *c
 							const struct odm_offer *offer)
 {
 	struct odm_prefix *prefix = offer->prefix;
+	bool free = !call->sk->src_port && !(prefix->flags & ODM_PREFIX_SHARED);
 	struct odm_slot *slot;
 
-	if (!call->sk->src_port && (odm_has_own(call, prefix, odm_binds_any_ip(call)) ||
-				    !odm_stays_free(call->sk, prefix)))
+	if (free && (odm_has_own(call, prefix, odm_binds_any_ip(call)) ||
+		     !odm_stays_free(call->sk, prefix)))
 		return NULL;
 	slot = odm_may_mark(call, prefix->mark) ? odm_first(prefix) : NULL;
 	if (slot && odm_has_ended(call->lifetime) &&
@@ -48,7 +49,7 @@ odm_choose_gift(const struct odm_call *call, const struct odm_offer *offer, stru
 {
 	struct odm_slot *marked = odm_marked_slot(call, offer);
 
-	if (call->sk->src_port && !marked)
+	if ((call->sk->src_port || offer->prefix->flags & ODM_PREFIX_SHARED) && !marked)
 		return odm_without_address(call, odm_may_mark(call, offer->prefix->mark)
 							 ? ODM_R_NO_ADDRESS
 							 : ODM_R_FOREIGN_MARK);
@@ -97,7 +98,7 @@ odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct 
 	if (!d.type)
 		return ODM_DECIDE(ODM_ACCEPT, ODM_R_ANSWERED, 0);
 	prefix_id = odm_source_of(&asked).prefix_id;
-	offer->prefix = odm_prefixes.lookup(&prefix_id);
+	offer->prefix = odm_offers.lookup(&prefix_id);
 	if (!offer->prefix)
 		return ODM_LEAVE_ALONE;
 	offer->slot = odm_first(offer->prefix);
@@ -213,8 +214,8 @@ static __always_inline int odm_connect(struct odm_call *call, const struct odm_a
 	d = odm_serve(call, &gift, d);
 	if (d.verdict == ODM_ASSIGN && call->sk->protocol == IPPROTO_UDP)
 		odm_note_given(call->sk);
-	if (d.reason != ODM_R_MARKED) /* nor may one stay that the application has set */
-		odm_unmark(call);
+	if (d.reason != ODM_R_MARKED && !odm_mark_shared(call, &gift.addr, d))
+		odm_unmark(call); /* nor may one stay that the application has set */
 	return odm_end(call, d);
 }
 

@@ -19,6 +19,9 @@ static __always_inline int odm_post_bind(struct bpf_sock *sk, const struct odm_a
 	call.asked = sock->type;
 	if (!call.class || call.class->mode == ODM_MODE_OFF)
 		return 1; /* off: as without us */
+	source = odm_seen_by(call.class, source);
+	if (!source.type)
+		return 1; /* untyped to the class: not counted */
 	return odm_end(&call, odm_reserve_for(&call, odm_cookie(sk), sock, addr, source.type,
 					      ODM_HELD_BY_USER | ODM_HELD_BOUND));
 }
@@ -88,9 +91,9 @@ static __always_inline void odm_opened(struct bpf_sock_ops *ctx, struct bpf_sock
 	odm_local_of(sk, &addr);
 	source = odm_source_of(&addr);
 	cookie = odm_cookie(ctx);
-	if (!source.type)
-		return;
-	if (parent) /* what bind or connect has reserved is the subflow's from now on */
+	if (!source.type || (odm_is_shared(source) && !(sk->mark & settings->mark_mask)))
+		return; /* untyped, as far as the socket has it */
+	if (parent)     /* what bind or connect has reserved is the subflow's from now on */
 		kept = odm_remove_holders(parent, odm_owner(ctx, sk), ODM_HELD | ODM_HELD_BOUND);
 	before = odm_reservation_of(sock, cookie);
 	now = (struct odm_reservation){
@@ -122,12 +125,19 @@ static __always_inline void odm_closed(struct bpf_sock_ops *ctx, struct bpf_sock
 	odm_release_holders(sock, odm_cookie(ctx), who);
 }
 
-/* A socket that was connected before it listens: what it answers and accepts is for no table of ours. */
+/*
+ * A socket that was connected before it listens: what it answers and accepts is for no table of ours, unless it is
+ * bound to a shared address, which answers by its own uplink.
+ */
 static __always_inline void odm_unmark_listener(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
 	struct odm_call call = { .ctx = ctx, .sk = sk, .settings = odm_settings_get() };
+	struct odm_addr addr;
 
-	if (call.settings)
+	if (!call.settings || !(sk->mark & call.settings->mark_mask))
+		return;
+	odm_local_of(sk, &addr);
+	if (odm_is_any(&addr) || !odm_is_shared(odm_source_of(&addr)))
 		odm_unmark(&call);
 }
 

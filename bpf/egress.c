@@ -3,15 +3,19 @@
 
 /*
  * A marked packet whose table lost the source after a hook had chosen by it: nothing untyped leaves
- * instead. Audit lets it go where the class's default was lost, but not a type that was asked for.
+ * instead. Audit lets it go where the class's default was lost, but not a type that was asked for. Groups are left
+ * alone by a default (odm_leaves_group), but a mark from the socket's birth is on the first datagram.
  */
 static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb,
-							   const struct odm_class *class)
+							   const struct odm_class *class,
+							   const struct odm_addr *destination)
 {
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
 	struct odm_socket *sock = sk ? odm_socket_of(sk) : NULL;
 	bool asked = sock && sock->type;
 
+	if (!asked && odm_is_multicast(destination) && !(class->flags & ODM_CLASS_STRICT))
+		return ODM_LEAVE_ALONE;
 	return ODM_DECIDE(class->mode == ODM_MODE_AUDIT && !asked ? ODM_AUDIT : ODM_REFUSE,
 			  ODM_R_NOT_LOCAL, 0);
 }
@@ -24,7 +28,7 @@ static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb
 static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source source)
 {
 	u32 prefix_id = source.prefix_id, ifindex = skb->ifindex;
-	struct odm_prefix *prefix = odm_prefixes.lookup(&prefix_id);
+	struct odm_prefix *prefix = odm_offers.lookup(&prefix_id);
 	struct odm_addr destination;
 
 	if (!prefix || !prefix->ifindex || prefix->ifindex == ifindex)
@@ -66,14 +70,13 @@ static __always_inline bool odm_goes_on(struct __sk_buff *skb, struct odm_cgroup
 	return sk->type == SOCK_STREAM && !odm_is_syn(skb);
 }
 
-static __always_inline struct odm_decision odm_decide_egress(struct __sk_buff *skb,
-							     const struct odm_class *class,
-							     struct odm_cgroup cgroup,
-							     struct odm_source source, bool marked)
+static __always_inline struct odm_decision
+odm_decide_egress(struct __sk_buff *skb, const struct odm_class *class, struct odm_cgroup cgroup,
+		  struct odm_source source, const struct odm_addr *destination, bool marked)
 {
 	if (!source.type) {
 		if (marked)
-			return odm_lost_source(skb, class);
+			return odm_lost_source(skb, class, destination);
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 	} else if (!odm_may(class, source.type) && !odm_goes_on(skb, cgroup, source.type)) {
@@ -168,6 +171,7 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	struct odm_cgroup cgroup;
 	struct odm_class *class;
 	struct odm_decision d;
+	struct odm_source typed;
 	bool group;
 	__u8 type;
 
@@ -175,8 +179,9 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	    odm_same_addr(&source, &destination) || odm_is_exempt_inline(&destination))
 		return 1; /* to itself, or to where types are not for */
 	group = odm_is_v4(&destination) && odm_is_multicast(&destination);
-	type = odm_source_of_inline(group ? &source : &destination).type;
-	if (!type)
+	typed = odm_source_of_inline(group ? &source : &destination);
+	type = typed.type;
+	if (!type || odm_is_shared(typed))
 		return 1; /* nothing typed is asked, nor sends to a group */
 	cgroup = odm_class_of_packet(skb, settings);
 	class = odm_class_row(cgroup.class_id);
@@ -237,9 +242,14 @@ int odm_egress(struct __sk_buff *skb)
 	if (!settings)
 		return 1; /* never: an array has its row */
 	marked = skb->mark & settings->mark_mask;
-	if (!source.type && !marked && !settings->strict_classes)
+	if ((!source.type || odm_is_shared(source)) && !marked && !settings->strict_classes)
 		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);
+	if (odm_is_shared(source)) {
+		class = odm_class_row(cgroup.class_id);
+		if (class)
+			source = odm_seen_in(class, source, marked);
+	}
 	if (!source.type) {
 		if (!cgroup.class_id || odm_is_exempt_inline(&addr) ||
 		    odm_leaves_alone(settings, &destination))
@@ -248,7 +258,7 @@ int odm_egress(struct __sk_buff *skb)
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1; /* off: as without us */
-	d = odm_decide_egress(skb, class, cgroup, source, marked);
+	d = odm_decide_egress(skb, class, cgroup, source, &destination, marked);
 	if (d.silent && source.type && class->flags & ODM_CLASS_CAPPED)
 		d = odm_reserve_for_datagram(skb, class, cgroup.class_id, &addr, source.type);
 	if (!d.silent) {

@@ -23,9 +23,10 @@ static __always_inline struct odm_decision odm_decide_syn(const struct odm_class
 	return ODM_LEAVE_ALONE;
 }
 
-static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
+static __always_inline int odm_ingress_syn(struct __sk_buff *skb, const struct bpf_sock *sk,
 					   const struct odm_settings *settings)
 {
+	bool marked = sk->mark & settings->mark_mask;
 	struct odm_addr destination;
 	struct odm_source source;
 	struct odm_cgroup cgroup;
@@ -35,7 +36,8 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 	if (!odm_packet_destination(skb, &destination))
 		return 1; /* neither IPv4 nor IPv6: no type has it */
 	source = odm_source_of_inline(&destination);
-	if (!source.type && (!settings->strict_classes || odm_is_exempt_inline(&destination)))
+	if ((!source.type || (odm_is_shared(source) && !marked)) &&
+	    (!settings->strict_classes || odm_is_exempt_inline(&destination)))
 		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!source.type && !cgroup.class_id)
@@ -43,6 +45,7 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb,
 	class = odm_class_row(cgroup.class_id);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1; /* off: as without us */
+	source = odm_seen_in(class, source, marked);
 	d = odm_decide_syn(class, cgroup, source);
 	if (d.silent || odm_is_outsider(skb))
 		return 1; /* as it should be, or not ours to judge */
@@ -83,6 +86,7 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_addr peer, asked;
 	struct odm_dialogue_key key;
+	struct odm_source source;
 	struct odm_cgroup cgroup;
 	struct odm_class *class;
 	u32 offset = 0;
@@ -104,8 +108,11 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 		return 1; /* the kernel answers from there by itself */
 	if (odm_is_multicast(&asked) && !odm_is_exempt_inline(&asked))
 		return 1; /* asked of many hosts, wherever they are: answered as if unasked */
-	if (!odm_default_of(class, cgroup) && !odm_source_of_inline(&asked).type)
-		return 1; /* as without us */
+	if (!odm_default_of(class, cgroup)) {
+		source = odm_source_of_inline(&asked);
+		if (!source.type || odm_is_shared(source))
+			return 1; /* as without us */
+	}
 	key = odm_dialogue_key(sk, &peer, port, cgroup.class_id);
 	odm_hear(settings, &key, &asked);
 	return 1;
@@ -136,9 +143,9 @@ int odm_ingress(struct __sk_buff *skb)
 	if (!settings)
 		return 1; /* never: an array has its row */
 	if (protocol < 0) /* behind more headers than we read: as if it were a SYN */
-		return odm_ingress_syn(skb, settings);
+		return odm_ingress_syn(skb, sk, settings);
 	if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, offset + 13, &flags, 1) ||
 	    (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) != ODM_TCP_SYN)
 		return 1; /* of a connection, or of none */
-	return odm_ingress_syn(skb, settings);
+	return odm_ingress_syn(skb, sk, settings);
 }

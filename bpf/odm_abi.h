@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 9
+#define ODM_ABI_TAG 10
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -154,7 +154,7 @@ struct odm_settings {
 	__u64 home_netns; /* netns cookie; sockets of other namespaces pass */
 	__u32 epoch;      /* raised whenever a cgroup is classified or not any more */
 	__u32 mark_mask;
-	__u32 pad;
+	__u32 shared_prefixes; /* number of prefixes with shared addresses; 0 spares sock_create a lookup */
 	__u32 strict_classes; /* number of strict classes; 0 spares egress a lookup */
 	__u32 protocol;       /* route, rule and address protocol of the agent; for detach */
 	__u32 any_ip_spans; /* number of spans that are local as a whole; 0 spares a trie lookup */
@@ -317,8 +317,9 @@ _Static_assert(sizeof(struct odm_birth) == 408, "odm_birth");
 
 #define ODM_SOURCE_BROADCAST 0x01
 #define ODM_SOURCE_ANY_IP 0x02 /* a span whose every address is local */
+#define ODM_SOURCE_SHARED 0x04 /* the host's own, and of a type to classes that may use that */
 
-/* odm_sources[address], odm_spans[network]: who may send from there. */
+/* odm_origins[address], odm_spans[network]: who may send from there. */
 struct odm_source {
 	__u16 prefix_id; /* 0: untyped */
 	__u8 type;
@@ -430,7 +431,10 @@ _Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
 #define ODM_POOL_SIZE(pool) ((__u32)((pool) >> 32) & 0xffffu)
 #define ODM_POOL_CONFIGURED(pool) ((__u32)((pool) >> 48))
 
-/* odm_prefixes[prefix id]: what a hook may hand out. */
+#define ODM_PREFIX_SHARED                                                                          \
+	0x01 /* its addresses are everybody's: by the mark alone they leave by its uplink */
+
+/* odm_offers[prefix id]: what a hook may hand out. */
 struct odm_prefix {
 	__u8 type;
 	__u8 family;
@@ -440,7 +444,8 @@ struct odm_prefix {
 	__u32 configured_spares; /* how many of the spares, the first ones, exist on an interface */
 	__u64 pool;              /* ODM_POOL_*: one word, so that a change of pool is seen whole */
 	__u64 fresh[2];          /* the key of odm_fresh.h; 0: sockets share addresses */
-	__u64 room;
+	__u32 flags;             /* ODM_PREFIX_* */
+	__u32 pad;
 };
 _Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
 

@@ -230,7 +230,7 @@ static __always_inline int odm_legacy_source(const struct odm_call *call, struct
 	if (odm_is_any(addr) || odm_is_exempt(addr))
 		return 1;
 	source = odm_source_of(addr);
-	if (!source.type || !odm_is_home(call))
+	if (!source.type || odm_is_shared(source) || !odm_is_home(call))
 		return 1;
 	if (own && odm_keeps_source(call->sk, cgroup, source.type))
 		return 1;

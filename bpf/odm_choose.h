@@ -150,7 +150,7 @@ int odm_open_slot_body(const struct odm_search *search)
 	if (!search)
 		return -1;
 	id = search->prefix_id;
-	prefix = odm_prefixes.lookup(&id);
+	prefix = odm_offers.lookup(&id);
 	return prefix ? odm_open_slot_inline(search, prefix) : -1;
 }
 
@@ -175,7 +175,7 @@ u64 odm_choose_body(const struct odm_wish *wish)
 		if (i >= choice->count)
 			break;
 		id = choice->prefix_ids[i];
-		prefix = odm_prefixes.lookup(&id);
+		prefix = odm_offers.lookup(&id);
 		if (!prefix || (wish->ifindex && prefix->ifindex != wish->ifindex))
 			continue;
 		search.prefix_id = id;
@@ -203,7 +203,7 @@ static __always_inline struct odm_offer odm_offer_of(const struct odm_wish *wish
 		return offer;
 	offer.slot = odm_slots.lookup(&index);
 	if (offer.slot)
-		offer.prefix = odm_prefixes.lookup(&id);
+		offer.prefix = odm_offers.lookup(&id);
 	return offer;
 }
 

@@ -102,7 +102,7 @@ static __always_inline void odm_live_add(struct odm_reservation *now)
 	struct odm_live_key key;
 	u64 one = 1, *live;
 
-	if (!odm_sources.lookup(&now->addr))
+	if (!odm_origins.lookup(&now->addr))
 		now->holds |= ODM_HELD_UNCONFIGURED;
 	key = odm_live_key_of(now);
 	live = odm_live.lookup(&key);

@@ -144,7 +144,7 @@ static __always_inline struct odm_decision odm_answer(const struct odm_call *cal
 	if (odm_check_source(call->class, *row, 0).verdict == ODM_REFUSE)
 		return ODM_LEAVE_ALONE;
 	*source = *asked;
-	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, row->type);
+	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, odm_seen_by(call->class, *row).type);
 }
 
 #endif

@@ -29,6 +29,29 @@ static __always_inline bool odm_set_mark(const struct odm_call *call, u32 wanted
 	return !bpf_setsockopt(call->ctx, SOL_SOCKET, SO_MARK, &wanted, sizeof(wanted));
 }
 
+/* The mark by which a socket's packets from `addr` leave, if that is shared and the socket's by a decision; else 0. */
+static __always_inline u32 odm_mark_of(const struct odm_addr *addr, struct odm_decision d)
+{
+	u64 marked;
+
+	if (d.verdict == ODM_REFUSE || !d.type)
+		return 0;
+	marked = odm_shared_mark(addr);
+	return marked >> 32 == d.type ? (u32)marked : 0;
+}
+
+/*
+ * A shared address has no rule of its own, so the socket gets the mark: by that alone packets from it leave by its
+ * uplink, and are typed. False: it gets none, or has somebody else's, which stays.
+ */
+static __always_inline bool odm_mark_shared(const struct odm_call *call,
+					    const struct odm_addr *addr, struct odm_decision d)
+{
+	u32 mark = odm_mark_of(addr, d);
+
+	return odm_may_mark(call, mark) && odm_set_mark(call, mark);
+}
+
 /* Port 0: none is reserved, the kernel picks one as for any unbound socket. */
 static __always_inline int odm_bind_to(const struct odm_call *call, const struct odm_addr *addr)
 {
@@ -69,10 +92,14 @@ static __always_inline void odm_take_back(const struct odm_call *call,
 {
 	struct odm_addr any = {};
 
+	struct odm_source row;
+
 	if (sock && sock->flags & ODM_SOCKET_BOUND)
 		return;
-	if (!odm_source_of(source).type &&
-	    (!odm_is_reused(call->sk) || odm_is_own(call->settings, source)))
+	row = odm_source_of(source);
+	if (odm_is_shared(row)) /* never given by bpf_bind */
+		return;
+	if (!row.type && (!odm_is_reused(call->sk) || odm_is_own(call->settings, source)))
 		return;
 	if (!odm_bind_to(call, &any))
 		*source = any;

@@ -47,15 +47,15 @@ ODM_MAP("array", u32, u32, odm_members, ODM_MAX_CLASSES + 1, 0);
 ODM_MAP("percpu_array", u32, struct odm_birth, odm_births, 1, 0);
 
 /* local address -> its type. Full: the agent configures no further address. */
-ODM_MAP("hash", struct odm_addr, struct odm_source, odm_sources, ODM_MAX_SOURCES,
+ODM_MAP("hash", struct odm_addr, struct odm_source, odm_origins, ODM_MAX_SOURCES,
 	BPF_F_NO_PREALLOC);
 
-/* typed network -> its type; asked only for addresses that odm_sources lacks. */
+/* typed network -> its type; asked only for addresses that odm_origins lacks. */
 ODM_MAP("lpm_trie", struct odm_span_key, struct odm_source, odm_spans, ODM_MAX_SPANS,
 	BPF_F_NO_PREALLOC);
 
 /* prefix id -> what to hand out. */
-ODM_MAP("array", u32, struct odm_prefix, odm_prefixes, ODM_MAX_PREFIXES, 0);
+ODM_MAP("array", u32, struct odm_prefix, odm_offers, ODM_MAX_PREFIXES, 0);
 
 /* interface that is an uplink -> 1. Full: the agent says so; packets may stray by those left out. */
 ODM_MAP("hash", u32, u32, odm_uplinks, ODM_MAX_UPLINKS, BPF_F_NO_PREALLOC);

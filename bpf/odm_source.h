@@ -7,7 +7,7 @@
 static __always_inline struct odm_source odm_source_of_inline(const struct odm_addr *addr)
 {
 	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
-	struct odm_source *row = odm_sources.lookup(&key.addr);
+	struct odm_source *row = odm_origins.lookup(&key.addr);
 
 	if (!row)
 		row = odm_spans.lookup(&key);
@@ -45,7 +45,7 @@ static __always_inline struct odm_source *odm_own_row(const struct odm_settings 
 						      const struct odm_addr *addr)
 {
 	struct odm_span_key key = { .prefix_length = 128, .addr = *addr };
-	struct odm_source *row = odm_sources.lookup(&key.addr);
+	struct odm_source *row = odm_origins.lookup(&key.addr);
 
 	if (row || !settings->any_ip_spans)
 		return row;
@@ -81,6 +81,36 @@ static __always_inline bool odm_may(const struct odm_class *class, __u8 type)
 }
 
 /*
+ * An address that others manage, which stays everybody's: of a type to classes that may use it, to all others
+ * untyped, as without us.
+ */
+static __always_inline bool odm_is_shared(struct odm_source source)
+{
+	return source.flags & ODM_SOURCE_SHARED;
+}
+
+/* What a source is to a class. */
+static __always_inline struct odm_source odm_seen_by(const struct odm_class *class,
+						     struct odm_source source)
+{
+	if (odm_is_shared(source) && !odm_may(class, source.type))
+		source = (struct odm_source){};
+	return source;
+}
+
+/*
+ * What a source is to packets of a class. A shared one is typed where the socket's mark says that it was given or
+ * chosen; to a strict class always, since it has no untyped one.
+ */
+static __always_inline struct odm_source odm_seen_in(const struct odm_class *class,
+						     struct odm_source source, bool marked)
+{
+	if (odm_is_shared(source) && !marked && !(class->flags & ODM_CLASS_STRICT))
+		source = (struct odm_source){};
+	return odm_seen_by(class, source);
+}
+
+/*
  * May a socket hold this source, which it chose itself (bind, control message)?
  * `asked` is the type that the socket itself asked for: an explicit choice never beats that,
  * but it beats the class's default, unless the class is strict.
@@ -88,6 +118,7 @@ static __always_inline bool odm_may(const struct odm_class *class, __u8 type)
 static __always_inline struct odm_decision odm_check_source(const struct odm_class *class,
 							    struct odm_source source, __u8 asked)
 {
+	source = odm_seen_by(class, source);
 	if (asked && source.type != asked)
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_OTHER_TYPE, asked);
 	if (!source.type) {
@@ -100,6 +131,24 @@ static __always_inline struct odm_decision odm_check_source(const struct odm_cla
 	if (!odm_lease_valid(source.lease))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type);
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ALLOWED, source.type);
+}
+
+/* The mark by which packets from a shared address leave by its uplink, with its type: type << 32 | mark; else 0. */
+ODM_FUNCTION(8, u64, odm_shared_mark, struct odm_addr);
+u64 odm_shared_mark_body(const struct odm_addr *addr)
+{
+	struct odm_prefix *prefix;
+	struct odm_source source;
+	u32 prefix_id;
+
+	if (!addr)
+		return 0;
+	source = odm_source_of_inline(addr);
+	if (!odm_is_shared(source))
+		return 0;
+	prefix_id = source.prefix_id;
+	prefix = odm_offers.lookup(&prefix_id);
+	return prefix ? (u64)source.type << 32 | prefix->mark : 0;
 }
 
 #endif

@@ -130,6 +130,33 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 	ctx->optname = IPV6_FREEBIND;
 }
 
+/*
+ * A UDP socket that is never connected has the mark of a prefix with shared addresses before its first datagram, or
+ * it would leave by another uplink; and no other prefix's mark.
+ */
+static __always_inline void odm_lead_request(const struct odm_call *call, u8 type)
+{
+	struct odm_wish wish = {
+		.type = type,
+		.family = call->sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6,
+		.any_ip = true,
+	};
+	u32 mark = 0, known = call->sk->mark;
+	struct odm_offer offer;
+
+	if (!call->settings->shared_prefixes || call->sk->protocol != IPPROTO_UDP)
+		return;
+	offer = odm_offer_of(&wish);
+	if (!offer.prefix && wish.family == ODM_IPV6) {
+		wish.family = ODM_IPV4; /* both versions of an uplink have the same mark */
+		offer = odm_offer_of(&wish);
+	}
+	if (offer.prefix && offer.prefix->flags & ODM_PREFIX_SHARED)
+		mark = offer.prefix->mark;
+	if (known != mark && !(known & ~call->settings->mark_mask))
+		bpf_setsockopt(call->sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+}
+
 /* 0 clears the type; the kernel clears its flags, where it has them. */
 static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_sock *sk)
 {
@@ -186,6 +213,7 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		return 0;
 	if (!sock) /* in audit: nobody heard it, and reading back says so */
 		return odm_leave_to_kernel(ctx);
+	odm_lead_request(&call, d.type);
 	offer = odm_offer_to(sk, sock, d.type, call.class_id);
 	odm_pass_flags(ctx, sk, value, sock, &offer);
 	return 1;

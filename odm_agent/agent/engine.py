@@ -22,6 +22,7 @@ from odm_agent.core.tables import Put
 from odm_agent.datapath.base import Datapath
 from odm_agent.kernel.base import Kernel
 from odm_agent.prefixes import selection, untyped
+from odm_agent.prefixes.managed import followed
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
@@ -89,6 +90,7 @@ class Engine:
             if look:
                 self.before_look()
                 self.host = self.kernel.read()
+                self.table = followed(self.table, self.host)
                 self._note_conflicts()
             goal = desired(self.table, self._policies, self.cgroups, self.host, self.numbers)
             now = observe(self.host, self.datapath.read())
@@ -208,11 +210,16 @@ class Engine:
         yield from _of_selection(untyped.shield(self.table, self.host))
 
     def _absences(self) -> list[str]:
-        """The uplinks by which nothing can leave, each with its prefixes."""
+        """The uplinks by which nothing can leave, each with its prefixes.
+
+        Of an uplink of others one IP version is enough: many a network has no other.
+        """
+        found = [(row.prefix, selection.absence(row, self.host)) for row in self.table]
+        serving = {prefix.pattern for prefix, why in found if why is None}
         lost: dict[str, list[str]] = {}
-        for row in self.table:
-            if (why := selection.absence(row, self.host)) is not None:
-                lost.setdefault(why, []).append(row.prefix.name)
+        for prefix, why in found:
+            if why is not None and not (prefix.managed and prefix.pattern in serving):
+                lost.setdefault(why, []).append(prefix.name)
         return [f"{why}: no address is given of {', '.join(lost[why])}" for why in sorted(lost)]
 
     def _has_untyped(self, family: Family) -> bool:
@@ -221,11 +228,7 @@ class Engine:
             a for a in self.host.addresses if a.address.version == family and not _local(a.address)
         ]
         foreign = [a for a in held if not a.ours]
-        return not held or any(a.from_network or self._is_untyped(a.address) for a in foreign)
-
-    def _is_untyped(self, address: IPAddress) -> bool:
-        row = self.table.span_of(address)
-        return row is None or row.prefix.untyped_allowed
+        return not held or any(self.table.typed_for(a) is None for a in foreign)
 
     def _note_conflicts(self) -> None:
         """What IPv6's detection or a lease shows to be in use is replaced by the next one."""
@@ -237,7 +240,7 @@ class Engine:
 
     def _is_in_pool(self, address: IPAddress) -> bool:
         row = self.table.span_of(address)
-        return row is not None and address in row.addresses
+        return row is not None and not row.prefix.managed and address in row.addresses
 
     def _unless_unprobed(self, actions: Iterable[Action]) -> list[Action]:
         """An on-link IPv4 address is configured only once no other host was found to use it."""

@@ -36,7 +36,7 @@ def _rows(before: Projection, desired: Projection, observed: Projection) -> Iter
     for table in tables.ALL:
         was, want, have = (table.of(each) for each in (before, desired, observed))
         for key in was.keys() & want.keys() - have.keys():
-            yield f"odm_{table.name} for {key}"
+            yield f"{table.map_name} for {key}"
 
 
 class Repairs:

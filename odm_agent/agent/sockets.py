@@ -42,7 +42,7 @@ def typed_sockets(state: State) -> list[TypedSocket]:
         name = state.cgroups.class_name_of(path, state.engine.classes) if path else None
         class_id = _ids(state).get(name or "", UNCLASSIFIED)
         row = stored.get(info.cookie)
-        type_ = (row.asked if row else None) or _asked(info) or _type_of(state, info.local)
+        type_ = (row.asked if row else None) or _asked(info) or _type_of(state, info)
         counted = row is not None and row.held is not None
         found.append(TypedSocket(info, class_id, name or "unclassified", type_, path, counted))
     return found
@@ -107,8 +107,11 @@ def _asked(info: SocketInfo) -> AddressType:
     return AddressType(info.storage[abi.Socket.type.offset])
 
 
-def _type_of(state: State, address: IPAddress) -> AddressType:
-    row = state.engine.table.span_of(address)
+def _type_of(state: State, info: SocketInfo) -> AddressType:
+    """By the address; one that is everybody's has a type where the socket has our mark."""
+    row = state.engine.table.span_of(info.local)
+    if row is None and state.engine.numbers.of_mark(info.mark):
+        row = next((r for r in state.engine.table if info.local in r.addresses), None)
     return row.prefix.type if row is not None else AddressType.UNSPECIFIED
 
 

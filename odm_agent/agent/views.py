@@ -21,11 +21,12 @@ from odm_agent.control.answers import (
     Status,
     WanderView,
 )
-from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family, Placement
+from odm_agent.core.model import UNCLASSIFIED, AddressType, Cap, Family
 from odm_agent.core.projection import PrefixRow
 from odm_agent.datapath import abi, catalogue
 from odm_agent.kernel import timer
 from odm_agent.kernel.cgroups import path_of
+from odm_agent.prefixes.mirror import next_hop
 from odm_agent.prefixes.table import Row
 from odm_agent.text import printable
 
@@ -76,21 +77,23 @@ def prefixes(state: State) -> list[PrefixView]:
 def _prefix(state: State, row: Row, handed_out: PrefixRow | None) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
     phase, reason = prefix_state(state, row)
+    gateway = next_hop(prefix, state.engine.host)
     return PrefixView(
         id=prefix.id,
         name=prefix.name,
         type=prefix.type.word,
-        prefix=str(prefix.network),
+        prefix=None if prefix.managed else str(prefix.network),
         family=_family(prefix.family),
         interface=prefix.interface,
-        gateway=str(prefix.gateway) if prefix.gateway is not None else None,
-        placement="delegated" if prefix.placement is Placement.DELEGATED else "on-link",
+        gateway=str(gateway) if gateway is not None else None,
+        placement=prefix.placement.value,
+        shared=prefix.shared,
         pool=prefix.pool,
         state=phase,
         reason=reason,
         addresses=len(handed_out.pool) if handed_out else 0,
         table=numbers.table(prefix.id),
-        mark=numbers.mark(prefix.id),
+        mark=numbers.mark(prefix.mark_id),
     )
 
 

@@ -210,6 +210,6 @@ def _origin(client: ControlClient, source: IPAddress) -> tuple[str | None, str |
         if ip_address(address.address) == source:
             return address.type, address.prefix
     for prefix in client.ask("prefixes", list[PrefixView]):
-        if source in ip_network(prefix.prefix):
+        if prefix.prefix is not None and source in ip_network(prefix.prefix):
             return (prefix.type if prefix.placement == "delegated" else None), prefix.name
     return "untyped", None

@@ -67,6 +67,8 @@ def _unserved(config: Config, host: HostState) -> Iterator[Problem]:
     for delegation in config.delegations.values():
         for word in delegation.types:
             families.setdefault(word, set()).add(Family.IPV6)
+    for uplink in config.uplinks.values():  # what it has changes with each network
+        families.setdefault(uplink.type, set()).update(Family)
     used = {a.address.version for a in host.addresses if not a.address.is_link_local}
     for name, section in config.classes.items():
         for word in section.allow:

@@ -9,6 +9,7 @@ from typing import Final
 from odm_agent.config.check_delegations import check_delegations
 from odm_agent.config.check_lifetimes import check_lifetimes
 from odm_agent.config.check_prefixes import check_prefixes
+from odm_agent.config.check_uplinks import check_uplinks
 from odm_agent.config.delegations import all_as_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
@@ -31,6 +32,7 @@ def check(config: Config) -> list[Problem]:
         *_classes(config),
         *check_prefixes(config),
         *check_delegations(config),
+        *check_uplinks(config),
     ]
 
 
@@ -126,7 +128,7 @@ def _classes(config: Config) -> Iterator[Problem]:
                 " allow, or leave strict out",
             )
         yield from _caps(name, section)
-        yield from check_lifetimes(("classes", name), section, prefixes)
+        yield from check_lifetimes(("classes", name), section, prefixes, config.uplinks)
         for pattern in section.cgroups:
             where = ("classes", name, "cgroups")
             if reason := _bad_pattern(pattern, config.agent.cgroup):

@@ -8,6 +8,7 @@ from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
 from odm_agent.core.host import HostState, LocalAddress
 from odm_agent.core.model import IPAddress
+from odm_agent.prefixes.managed import fits
 
 
 def host_errors(config: Config, host: HostState) -> list[Problem]:
@@ -37,7 +38,35 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
         for name, each in config.delegations.items()
         if each.interface not in host.links
     ]
-    return [*absent, *advice(config, host), *_given(config, host)]
+    return [*absent, *_uplinks(config, host), *advice(config, host), *_given(config, host)]
+
+
+def _uplinks(config: Config, host: HostState) -> Iterator[Problem]:
+    """Interfaces that others manage come and go, so nothing of them makes a configuration wrong."""
+    fitting = {
+        name: {link for link in host.links if fits(uplink.interface, link)}
+        for name, uplink in config.uplinks.items()
+    }
+    for name, links in fitting.items():
+        if not links:
+            yield Problem(
+                ("uplinks", name, "interface"),
+                f"no interface is called {config.uplinks[name].interface!r} now; the uplink serves"
+                " nobody until one appears, see `ip link`",
+            )
+    exclusive = {name for name, uplink in config.uplinks.items() if uplink.exclusive}
+    taken = {link for name in exclusive for link in fitting[name]}
+    foreign = [local for local in _foreign(host) if not _denied_by(config, local)]
+    for version in sorted({local.address.version for local in foreign}):
+        of_version = [local for local in foreign if local.address.version == version]
+        if all(local.interface in taken for local in of_version):
+            last = next(n for n in config.uplinks if n in exclusive and fitting[n] & taken)
+            yield Problem(
+                ("uplinks", last, "exclusive"),
+                f"all IPv{version} addresses of this host are on exclusive uplinks now: sockets of"
+                " no class have none, name servers, updates and time among them; leave exclusive"
+                " out, or give the host another uplink",
+            )
 
 
 def _given(config: Config, host: HostState) -> Iterator[Problem]:

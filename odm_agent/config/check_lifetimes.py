@@ -1,16 +1,19 @@
 """Whether addresses can live for a class as its entry in the configuration says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from odm_agent.config.check_terms import too_short, too_small
 from odm_agent.config.problems import Problem
 from odm_agent.config.quantities import number_of_bytes, seconds
-from odm_agent.config.schema import ClassConfig, LifetimeConfig, PrefixConfig
+from odm_agent.config.schema import ClassConfig, LifetimeConfig, PrefixConfig, UplinkConfig
 from odm_agent.config.terms import has_successor, is_per_socket
 
 
 def check_lifetimes(
-    at: tuple[str, ...], section: ClassConfig, prefixes: dict[str, PrefixConfig]
+    at: tuple[str, ...],
+    section: ClassConfig,
+    prefixes: Mapping[str, PrefixConfig],
+    uplinks: Mapping[str, UplinkConfig],
 ) -> Iterator[Problem]:
     """All problems of a class's lifetimes."""
     for word, each in section.lifetimes.items():
@@ -28,6 +31,13 @@ def check_lifetimes(
         if each.preferred is None and each.budget is None:
             yield Problem(where, "nothing ends by this; say preferred, budget or both")
         yield from _lengths(where, each)
+        for name, uplink in uplinks.items():
+            if uplink.type == word:
+                yield Problem(
+                    where,
+                    f"addresses of uplink {name} live as long as whoever manages them says; leave"
+                    " the lifetime out, or serve the type by prefixes alone",
+                )
         for name, prefix in prefixes.items():
             if prefix.type == word and not _can_end(prefix):
                 yield Problem(

@@ -9,7 +9,7 @@ from odm_agent.config.check_wander import check_wander
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import edges_of, gateway_of, network_of, range_of, room, spans_of
-from odm_agent.core.model import IPAddress, IPNetwork
+from odm_agent.core.model import Family, IPAddress, IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
 ON_LINK_POOL: Final = 256
@@ -42,12 +42,13 @@ def check_prefixes(config: Config) -> list[Problem]:
     problems += check_wander(config)
     bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
     delegated = sum(len(each.types) for each in config.delegations.values())
-    if (wanted := len(config.prefixes) + delegated) >= 2**bits > 1:
+    marks = len(config.prefixes) + delegated + len(Family) * len(config.uplinks)
+    if marks >= 2**bits > 1:
         problems.append(
             Problem(
                 ("agent", "mark_mask"),
-                f"{bits} bits tell {2**bits - 1} prefixes apart, there are"
-                f" {wanted}; use a wider mask",
+                f"{bits} bits tell {2**bits - 1} prefixes apart, there are {marks} (an uplink has"
+                " one for each IP version); use a wider mask",
             )
         )
     return problems
@@ -65,11 +66,16 @@ def _prefix(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
     yield from check_pool(at, prefix, network)
 
 
+def can_be_interface(name: str) -> bool:
+    """Whether the kernel takes such a name (dev_valid_name)."""
+    odd = name in (".", "..") or any(c in "/:" or c.isspace() or not c.isprintable() for c in name)
+    return not odd and 1 <= len(name.encode()) <= 15
+
+
 def check_interface(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
     """Whether packets could leave by an entry's interface."""
     name = prefix.interface
-    odd = name in (".", "..") or any(c in "/:" or c.isspace() or not c.isprintable() for c in name)
-    if odd or not 1 <= len(name.encode()) <= 15:
+    if not can_be_interface(name):
         yield Problem(
             (*at, "interface"),
             f"{name!r} cannot be an interface; use its name as `ip link` shows it (1 to 15 bytes)",

@@ -23,6 +23,7 @@ from odm_agent.config.schema import (
     DelegationConfig,
     PrefixConfig,
     UnclassifiedConfig,
+    UplinkConfig,
 )
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.host import HostState
@@ -93,6 +94,7 @@ def parse(text: str, path: Path) -> Config:
         classes=_named(raw, "classes", ClassConfig, problems),
         prefixes=_named(raw, "prefixes", PrefixConfig, problems),
         delegations=_named(raw, "delegations", DelegationConfig, problems),
+        uplinks=_named(raw, "uplinks", UplinkConfig, problems),
     )
     problems += [_unknown((), key, Config) for key in raw.keys() - set(Config.__struct_fields__)]
     problems += check(config)

@@ -159,6 +159,17 @@ class DelegationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     terms: dict[TypeWord, TermsConfig] = {}
 
 
+class UplinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[uplinks.NAME]`: an interface whose addresses and default route others manage."""
+
+    #: Its name, or a glob such as "wl*".
+    interface: str
+    type: TypeWord = "nonpersistent"
+    #: Whether its addresses are only for classes that may use the type.
+    exclusive: bool = False
+    preference: int = 0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole file."""
 
@@ -167,3 +178,4 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     classes: dict[str, ClassConfig] = {}
     prefixes: dict[str, PrefixConfig] = {}
     delegations: dict[str, DelegationConfig] = {}
+    uplinks: dict[str, UplinkConfig] = {}

@@ -69,11 +69,14 @@ class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     name: str
     type: str
-    prefix: str
+    #: None of an uplink whose addresses others manage.
+    prefix: str | None
     family: Literal["ipv4", "ipv6"]
     interface: str
     gateway: str | None = None
-    placement: Literal["delegated", "on-link"]
+    placement: Literal["delegated", "on-link", "managed"]
+    #: Whether its addresses are everybody's, and typed to classes that may use the type.
+    shared: bool = False
     pool: int
     state: PrefixState
     reason: str = ""

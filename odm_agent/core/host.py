@@ -60,7 +60,8 @@ class LocalAddress:
 
     `failed` marks an address that duplicate address detection found in use elsewhere.
     `broadcasts` are the addresses by which all hosts of its subnet are reached. `from_network`: a
-    router or a DHCP server gave it to this host, nobody wrote it down here.
+    router or a DHCP server gave it to this host, nobody wrote it down here. `secondary`: of IPv6 a
+    temporary one (RFC 8981), of IPv4 one that is not the first of its subnet.
     """
 
     address: IPAddress
@@ -72,6 +73,7 @@ class LocalAddress:
     deprecated: bool = False
     broadcasts: tuple[IPv4Address, ...] = ()
     from_network: bool = False
+    secondary: bool = False
 
 
 class RouteKind(Enum):
@@ -267,7 +269,7 @@ class HostState:
         """The default route that counts on each interface: main's, else one of others' tables.
 
         Of several next hops each is a way of its own interface. As routes of table 0, without
-        source and metric.
+        source.
         """
         found: dict[tuple[Family, str], tuple[bool, int, str]] = {}
         ways: dict[tuple[Family, str], Route] = {}
@@ -290,6 +292,7 @@ class HostState:
                     destination=None,
                     interface=hop.interface,
                     gateway=hop.gateway,
+                    metric=route.metric,
                     attributes=(*route.attributes, *hop.attributes),
                 )
         return ways

@@ -66,6 +66,13 @@ class Family(IntEnum):
         return cls(thing.version)
 
 
+#: All addresses of a family.
+ANY: Final[dict[Family, IPNetwork]] = {
+    Family.IPV4: IPv4Network("0.0.0.0/0"),
+    Family.IPV6: IPv6Network("::/0"),
+}
+
+
 class Mode(IntEnum):
     """What a class's refusals do: refuse, only count, or nothing at all (as if unclassified)."""
 
@@ -87,10 +94,16 @@ _MODE_WORDS: Final[dict[Mode, Literal["off", "audit", "enforce"]]] = {
 
 
 class Placement(Enum):
-    """Where a prefix's addresses live: routed to this host (on `lo`), or resolved on a link."""
+    """Where a prefix's addresses live: routed to this host (on `lo`), or resolved on a link.
+
+    Managed ones are others' (NetworkManager, say): what an uplink has is taken as it is.
+    """
 
     DELEGATED = "delegated"
     ON_LINK = "on-link"
+    MANAGED = "managed"
+
+    value: Literal["delegated", "on-link", "managed"]
 
 
 def is_any_ip(placement: Placement, pool: int, per_socket: bool) -> bool:
@@ -109,6 +122,8 @@ class TypedPrefix:
 
     `spans` is what is typed as a whole: the prefix itself, or the networks that make up an
     on-link IPv4 range. `pool` counts addresses. `order` is the position in the configuration.
+    Of an uplink whose addresses others manage `network` says the family alone; `interface` and
+    `spans` are what was found last (`prefixes.managed`).
     """
 
     id: int
@@ -148,6 +163,18 @@ class TypedPrefix:
     #: Whether its packets take main's best default route by `interface`, as that changes. `gateway`
     #: serves where there is none, and an interface that has one peer needs neither.
     learned_gateway: bool = False
+    #: Of a managed one: the name of its interface, or a glob for it.
+    pattern: str = ""
+    #: Of a managed one: whether its addresses are only for classes that may use the type.
+    exclusive: bool = False
+    #: The prefix whose mark it has, too, as an IPv6 socket that sends by IPv4 has one mark; 0: its
+    #: own.
+    marked_as: int = 0
+
+    @property
+    def mark_id(self) -> int:
+        """The id of which its mark is made."""
+        return self.marked_as or self.id
 
     @property
     def any_ip(self) -> bool:
@@ -163,6 +190,16 @@ class TypedPrefix:
     def family(self) -> Family:
         """The prefix's IP version."""
         return Family.of(self.network)
+
+    @property
+    def managed(self) -> bool:
+        """Whether its addresses are put on the interface by others, and stay theirs."""
+        return self.placement is Placement.MANAGED
+
+    @property
+    def shared(self) -> bool:
+        """Whether its addresses are everybody's, and typed to those that may use the type."""
+        return self.managed and not self.exclusive
 
 
 class SocketKind(Enum):

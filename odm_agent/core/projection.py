@@ -14,13 +14,15 @@ from odm_agent.core.model import AddressType, ClassPolicy, Family, IPAddress, IP
 class SourceRow:
     """The typing of one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's.
 
-    `lease` is the id of its lease, 0 if it never ends.
+    `lease` is the id of its lease, 0 if it never ends. `shared`: it is typed to classes that may
+    use the type, and to all others as if it were not.
     """
 
     prefix_id: int = 0
     type: AddressType = AddressType.UNSPECIFIED
     broadcast: bool = False
     lease: int = 0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class PrefixRow:
     first `configured_spares` of these exist on an interface, too.
     `leases` are the ids of their leases, in the order of `pool`; () if none of them ends. `fresh`
     is the key (16 bytes) of the hash that makes an address of its own for each IPv6 socket; b"":
-    they share those of the pool.
+    they share those of the pool. `shared`: the addresses are everybody's, and no rule leads packets
+    from them to the prefix's table: only the mark does.
     """
 
     type: AddressType
@@ -71,6 +74,7 @@ class PrefixRow:
     configured_spares: int = 0
     leases: tuple[int, ...] = ()
     fresh: bytes = b""
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,18 @@ class Table(Generic[Key, Row]):
     """One of the tables: the field `name` of a projection, and a map of the datapath.
 
     `writing` says for people what is done when a row is written, with `{}` for its key; "" for
-    tables that have room for every row that can be.
+    tables that have room for every row that can be. `map` is the map's name, where that is another
+    one, since its rows once meant something else.
     """
 
     name: str
     writing: str = ""
+    map: str = ""
+
+    @property
+    def map_name(self) -> str:
+        """What its map is called."""
+        return f"odm_{self.map or self.name}"
 
     def of(self, projection: Projection) -> Mapping[Key, Row]:
         """The table's rows in a projection."""
@@ -60,9 +67,11 @@ LEASES: Final[Table[int, LeaseRow]] = Table("leases")
 #: Typed networks: their sources are denied to whom the type is not allowed.
 SPANS: Final[Table[IPNetwork, SpanRow]] = Table("spans", "typing {}")
 #: The typings of single local addresses.
-SOURCES: Final[Table[IPAddress, SourceRow]] = Table("sources", "recording the address {}")
+SOURCES: Final[Table[IPAddress, SourceRow]] = Table(
+    "sources", "recording the address {}", "origins"
+)
 #: From which prefixes hooks hand out addresses, once a choice names them.
-PREFIXES: Final[Table[int, PrefixRow]] = Table("prefixes")
+PREFIXES: Final[Table[int, PrefixRow]] = Table("prefixes", map="offers")
 #: Which prefixes serve a type and family, the best first; none: there is no row.
 CHOICES: Final[Table[tuple[AddressType, Family], tuple[int, ...]]] = Table("choices")
 #: The classes' policies, without names; 0 is the row of unclassified sockets.

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 9
+ABI_TAG: Final = 10
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -79,6 +79,8 @@ FOLDER_TRUSTED: Final = 0x01
 FOLDER_GLOBS: Final = 0x02
 SOURCE_BROADCAST: Final = 0x01
 SOURCE_ANY_IP: Final = 0x02
+SOURCE_SHARED: Final = 0x04
+PREFIX_SHARED: Final = 0x01
 LEASE_HARD: Final = 0x01
 LEASE_TAKEN: Final = 0x02
 SOCKET_FOREIGN: Final = 0x01
@@ -229,7 +231,7 @@ class Settings(ct.Structure):
         ("home_netns", ct.c_uint64),
         ("epoch", ct.c_uint32),
         ("mark_mask", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("shared_prefixes", ct.c_uint32),
         ("strict_classes", ct.c_uint32),
         ("protocol", ct.c_uint32),
         ("any_ip_spans", ct.c_uint32),
@@ -488,7 +490,8 @@ class Prefix(ct.Structure):
         ("configured_spares", ct.c_uint32),
         ("pool", ct.c_uint64),
         ("fresh", ct.c_uint64 * 2),
-        ("room", ct.c_uint64),
+        ("flags", ct.c_uint32),
+        ("pad", ct.c_uint32),
     )
 
 

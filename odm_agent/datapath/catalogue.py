@@ -117,9 +117,9 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_folders": Shape(_HASH, abi.FolderKey, abi.Folder, abi.MAX_FOLDERS, _NO_PREALLOC, "agent"),
     "odm_members": Shape(_ARRAY, _U32, _U32, abi.MAX_CLASSES + 1, 0, "hooks"),
     "odm_births": Shape(_PERCPU_ARRAY, _U32, abi.Birth, 1, 0, "hooks"),
-    "odm_sources": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
+    "odm_origins": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
-    "odm_prefixes": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
+    "odm_offers": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
     "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
     "odm_slots": Shape(_ARRAY, _U32, abi.Slot, abi.MAX_POOL, 0, "agent"),
     "odm_leases": Shape(_ARRAY, _U32, abi.Lease, abi.MAX_LEASES, 0, "agent"),
@@ -157,7 +157,7 @@ OF_STORAGE: Final = ("odm_usage", "odm_live")
 
 #: Maps whose rows point into one another: both are shared with the programs in force, or neither.
 TOGETHER: Final = (
-    ("odm_prefixes", "odm_slots"),
+    ("odm_offers", "odm_slots"),
     ("odm_leases", "odm_meters"),
     ("odm_classes", "odm_caps", "odm_limits"),
     ("odm_settings", "odm_resolved"),

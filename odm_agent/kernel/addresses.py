@@ -22,6 +22,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import (
     IFA_F_NOPREFIXROUTE,
     IFA_F_OPTIMISTIC,
     IFA_F_PERMANENT,
+    IFA_F_SECONDARY,
     IFA_F_TENTATIVE,
     ifaddrmsg,
 )
@@ -192,6 +193,7 @@ def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddre
         deprecated=bool(flags & IFA_F_DEPRECATED),
         from_network=_is_from_network(origin, flags),
         broadcasts=_broadcasts(found, length),
+        secondary=bool(flags & IFA_F_SECONDARY),
     )
 
 

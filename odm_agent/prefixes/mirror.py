@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Link, Route, RouteKind
-from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.core.model import Family, IPAddress, IPNetwork, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable, Row
 
 #: The addresses among which a default route chooses (RFC 4291 2.4: global unicast is the rest).
@@ -60,7 +60,7 @@ class Mirror:
         if prefix.learned_gateway:
             learned = self.ways.get((prefix.family, prefix.interface))
             if learned is not None:
-                return learned
+                return replace(learned, metric=0)
             link = self.links.get(prefix.interface)
             if prefix.gateway is None and not (link is not None and link.peered):
                 return None
@@ -131,6 +131,12 @@ class Mirror:
             hops=(),
             attributes=(*route.attributes, *only.attributes),
         )
+
+
+def next_hop(prefix: TypedPrefix, host: HostState) -> IPAddress | None:
+    """The gateway that a prefix has now, for people; None: it has none, or needs none."""
+    way = host.ways.get((prefix.family, prefix.interface)) if prefix.learned_gateway else None
+    return way.gateway if way is not None else prefix.gateway
 
 
 def takes_everything(routes: Iterable[Route], passes_over: Callable[[Route], bool]) -> bool:

@@ -42,7 +42,7 @@ class Typed:
                 prefix.family,
                 prefix.spans,
                 prefix.interface,
-                numbers.mark(prefix.id),
+                numbers.mark(prefix.mark_id),
                 numbers.table(prefix.id),
             )
             for prefix in (row.prefix for row in table)

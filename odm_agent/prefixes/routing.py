@@ -62,7 +62,7 @@ def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
     """
     prefix, table = row.prefix, numbers.table(row.prefix.id)
     priority, own = numbers.rule_priority, not prefix.forwarded
-    mark, mask = numbers.mark(prefix.id), numbers.mark_mask
+    mark, mask = numbers.mark(prefix.mark_id), numbers.mark_mask
     rules = [Rule(prefix.family, priority, table, mark=mark, mask=mask)]
     for source in _sources(row):
         # The next priority is left to a rule of earlier versions, which an upgrade removes.
@@ -98,7 +98,8 @@ def theirs_inside(table: PrefixTable, host: HostState) -> list[LocalAddress]:
         local
         for local in host.addresses
         if local.from_network and not local.ours
-        if (row := table.span_of(local.address)) and not row.prefix.untyped_allowed
+        if (row := table.span_of(local.address))
+        and not (row.prefix.untyped_allowed or row.prefix.managed)
     ]
 
 

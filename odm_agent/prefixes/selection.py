@@ -33,6 +33,8 @@ def absence(row: Row, host: HostState) -> str | None:
     if fault := link.fault or link.lacks(family):
         return f"{interface} {fault}"
     prefix = row.prefix
+    if prefix.managed and not row.addresses:
+        return f"{interface} has no IPv{family} address"
     follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
     if follows and (family, interface) not in host.ways:
         return f"no IPv{family} default route leads by {interface}"
@@ -59,6 +61,8 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         return None
     if not host.rules.issuperset(rules_of(row, numbers)):
         return None
+    if row.prefix.managed:  # one is the best: a mark leads to one source alone
+        ready = ready[:1]
     current, spares = _parted(row, ready)
     others: tuple[IPAddress, ...] = ()
     own = bool(current) and is_local_as_a_whole(row, host)
@@ -70,13 +74,14 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         type=row.prefix.type,
         family=row.prefix.family,
         ifindex=link.index,
-        mark=numbers.mark(row.prefix.id),
+        mark=numbers.mark(row.prefix.mark_id),
         pool=pool,
         configured=len(current),
         spares=len(spares) + len(other_spares),
         configured_spares=len(spares),
         leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
         fresh=socket_key(row.prefix.network, secret) if own and row.prefix.per_socket else b"",
+        shared=row.prefix.shared,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from odm_agent.core.host import LocalAddress
 from odm_agent.core.lifetimes import OVER, AddressLease, Phase
 from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, Placement, TypedPrefix
 from odm_agent.prefixes.addresses import addresses, bounds, numbers_of
@@ -96,6 +97,8 @@ class Row:
     @property
     def trouble(self) -> str | None:
         """Why the prefix has fewer addresses than it should; None if it has all of them."""
+        if self.prefix.managed:  # it has what others give it
+            return None
         current = [each for each in self.addresses if self.serves(each) and not self.is_spare(each)]
         missing = self.prefix.pool - len(current)
         if missing <= 0:
@@ -131,6 +134,9 @@ class PrefixTable:
         memory = self.remembered()
         rows = []
         for prefix in prefixes:
+            if prefix.managed:
+                rows.append(self._as_found(prefix))
+                continue
             memory = memory.without(_past(prefix, memory))
             row = self._row(prefix, memory.between(*bounds(prefix)))
             if retry := _given_up(row):
@@ -138,6 +144,14 @@ class PrefixTable:
                 row = self._row(prefix, memory.between(*bounds(prefix)))
             rows.append(row)
         return replace(self, rows=tuple(sorted(rows, key=_order)), memory=memory)
+
+    def _as_found(self, prefix: TypedPrefix) -> Row:
+        """An uplink of others with what was found there last: the next look finds what is new."""
+        known = self.by_id(prefix.id)
+        if known is None or not known.prefix.managed or known.prefix.pattern != prefix.pattern:
+            return Row(prefix, ())
+        spans = known.prefix.spans if prefix.exclusive else ()
+        return Row(replace(prefix, interface=known.prefix.interface, spans=spans), known.addresses)
 
     def without(self, prefix_id: int) -> "PrefixTable":
         """Take a prefix out; one that is not there counts as taken out."""
@@ -181,6 +195,17 @@ class PrefixTable:
             if (row := rows.get(number >> (bits - length))) is not None:
                 return row
         return None
+
+    def typed_for(self, local: LocalAddress) -> Row | None:
+        """The prefix whose type an address that is not ours has for everybody; None: it is untyped.
+
+        What a router or DHCP server gave to this host is the host's own, also in a typed network:
+        no neighbour takes away the network of sockets of no class. An exclusive uplink takes it.
+        """
+        row = self.span_of(local.address)
+        if row is None or row.prefix.managed:
+            return row
+        return None if row.prefix.untyped_allowed or local.from_network else row
 
     @cached_property
     def _spans(self) -> dict[int, list[tuple[int, dict[int, Row]]]]:

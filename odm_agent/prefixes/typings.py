@@ -24,8 +24,7 @@ def sources(
 ) -> dict[IPAddress, SourceRow]:
     """The typing of each address that the namespace has, or is about to get from us.
 
-    What a router or DHCP server gave to this host is the host's own, also in a typed network: no
-    neighbour takes away the network of sockets of no class.
+    Those of an uplink of others are what its type says, to everybody or to classes alone.
 
     An address of ours that the table knows no more, outside all typed networks, is left out: what
     was recorded about it holds until it is gone.
@@ -42,7 +41,7 @@ def sources(
         elif local.address in ours:  # one that was ours, unless it is found below
             lease = span.span_lease
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type, lease=lease)
-        elif not (span.prefix.untyped_allowed or local.from_network):
+        elif table.typed_for(local):
             rows[local.address] = SourceRow(span.prefix.id, span.prefix.type)
         else:
             rows[local.address] = _UNTYPED
@@ -52,7 +51,10 @@ def sources(
         for address in (*row.configured, *by_route):
             if address in known or address in by_route:
                 rows[address] = SourceRow(
-                    row.prefix.id, row.prefix.type, lease=row.lease_id(address)
+                    row.prefix.id,
+                    row.prefix.type,
+                    lease=row.lease_id(address),
+                    shared=row.prefix.shared,
                 )
     return rows
 

@@ -65,13 +65,14 @@ def shield(table: PrefixTable, host: HostState) -> Shield:
     typed = frozenset(
         a
         for row in table
-        if row.prefix.family is Family.IPV6
+        if row.prefix.family is Family.IPV6 and not row.prefix.managed
         for a in row.configured
         if isinstance(a, IPv6Address)
     )
     if not typed:
         return Shield()
-    theirs = [a for a in host.addresses if _is_candidate(a)]
+    exclusive = {a for row in table if row.prefix.exclusive for a in row.addresses}
+    theirs = [a for a in host.addresses if _is_candidate(a) and a.address not in exclusive]
     best = max(map(_standing, theirs), default=Standing.LINK_LOCAL)
     own = {name: Standing.LINK_LOCAL for name in host.links if name != "lo"}
     for each in theirs:

@@ -86,6 +86,8 @@ def _addresses_of(row: Row, shield: untyped.Shield) -> Iterator[Address]:
 
     IPv4 knows no deprecation (and its conflict check is the caller's).
     """
+    if row.prefix.managed:  # whoever manages them
+        return
     on_link = row.prefix.placement is Placement.ON_LINK
     for address in row.configured:
         deprecated = (on_link or shield.deprecated) and address.version == 6

@@ -1,16 +1,16 @@
 """Typed prefixes that stand in the configuration: grants that never end."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from odm_agent.config.classes import limits_of
-from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.schema import Config, PrefixConfig, UplinkConfig
 from odm_agent.config.terms import is_per_socket, terms_of, wander_of
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
-from odm_agent.core.model import AddressType, Limit, Placement, TypedPrefix
+from odm_agent.core.model import ANY, AddressType, Family, Limit, Placement, TypedPrefix
 from odm_agent.sources.base import Configured, Input, Output, Resumed
 
 
@@ -64,9 +64,48 @@ def typed_prefixes(
         if section.mode != "off"
         for limit in limits_of(section)
     ]
-    return tuple(
+    prefixes = [
         _typed(name, prefix, id_of(name), order, name in by_interface, limits)
         for order, (name, prefix) in enumerate(config.prefixes.items())
+    ]
+    uplinks = [
+        typed
+        for order, (name, uplink) in enumerate(config.uplinks.items(), start=len(prefixes))
+        for typed in _managed(name, uplink, id_of, order)
+    ]
+    return (*prefixes, *uplinks)
+
+
+def _managed(
+    name: str, uplink: UplinkConfig, id_of: Callable[[str], int], order: int
+) -> Iterator[TypedPrefix]:
+    """What an uplink has of each IP version, whatever that is at the moment, with one mark.
+
+    No prefix of the configuration can be called so.
+    """
+    first = id_of(f"{name}/ipv4")
+    for family, id_ in ((Family.IPV4, first), (Family.IPV6, id_of(f"{name}/ipv6"))):
+        yield _of_family(f"{name}/ipv{family}", uplink, family, id_, first, order)
+
+
+def _of_family(
+    name: str, uplink: UplinkConfig, family: Family, id_: int, marked_as: int, order: int
+) -> TypedPrefix:
+    return TypedPrefix(
+        id=id_,
+        name=name,
+        type=AddressType.from_word(uplink.type),
+        network=ANY[family],
+        interface=uplink.interface,
+        gateway=None,
+        placement=Placement.MANAGED,
+        spans=(),
+        preference=uplink.preference,
+        order=order,
+        learned_gateway=True,
+        pattern=uplink.interface,
+        exclusive=uplink.exclusive,
+        marked_as=marked_as,
     )
 
 

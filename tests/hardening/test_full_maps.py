@@ -28,7 +28,7 @@ from tests.lab.world import BY_DEFAULT, PLAIN, STANDARD, World
 _SHAPES: Final[dict[str, tuple[Any, Any]]] = {
     "odm_cgroups": (ct.c_uint64, abi.Cgroup),
     "odm_resolved": (ct.c_uint64, abi.Cgroup),
-    "odm_sources": (abi.Addr, abi.Source),
+    "odm_origins": (abi.Addr, abi.Source),
     "odm_spans": (abi.SpanKey, abi.Source),
     "odm_dialogues": (abi.DialogueKey, abi.Dialogue),
     "odm_verdicts": (abi.VerdictCount, ct.c_uint64),
@@ -114,12 +114,12 @@ def test_new_address_that_finds_no_room_is_told_and_harms_nobody(world: World) -
     """Somebody else's address, and beside it a prefix of ours that needs one."""
     new = LabPrefix("new6", FIXED, ip_network("2001:db8:a5::/64"), Placement.DELEGATED, "A")
     host = world.site.host
-    with filled(world, "odm_sources", _strangers()):
+    with filled(world, "odm_origins", _strangers()):
         try:
             address(host, "w0", "192.0.2.11/26")
             eventually(lambda: bool(_alarms(world)), "an alarm")
             (alarm,) = _alarms(world)
-            assert "192.0.2.11" in alarm and "odm_sources is full" in alarm and "make room" in alarm
+            assert "192.0.2.11" in alarm and "odm_origins is full" in alarm and "make room" in alarm
             world.agent.configure(replace(STANDARD, prefixes=(*STANDARD.prefixes, new)))
             assert world.agent.reload().returncode == 0
             assert any("2001:db8:a5:" in each for each in _alarms(world))

@@ -92,7 +92,7 @@ def _places(world: World) -> tuple[list[Path], list[Path]]:
 
 def test_all_is_root_s_and_nobody_else_s(world: World) -> None:
     folders, files = _places(world)
-    assert {"control.sock", "state.db", "odm_sources", "odm_egress"} <= {f.name for f in files}
+    assert {"control.sock", "state.db", "odm_origins", "odm_egress"} <= {f.name for f in files}
     for path, mode in [*((each, 0o700) for each in folders), *((each, 0o600) for each in files)]:
         found = path.stat()
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (0, 0, mode), path

@@ -55,6 +55,8 @@ class Settings:
     agent: Mapping[str, Any] = field(default_factory=dict)
     #: Keys added to single prefixes, e.g. {"fixed6": {"preference": 5}}.
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The keys of uplinks, by name.
+    uplinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
@@ -96,6 +98,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             f"[prefixes.{prefix.name}]",
             *_keys({**keys, **settings.extra.get(prefix.name, {})}),
         ]
+    for name, uplink in settings.uplinks.items():
+        lines += [f"[uplinks.{name}]", *_keys(uplink)]
     return "\n".join(lines) + "\n"
 
 

@@ -38,7 +38,7 @@ def another_version(
 
 
 def _c(text: str, old: str, new: str) -> str:
-    """Only the map: not, say, `struct odm_prefixes`."""
+    """Only the map: not, say, `struct odm_settings`."""
     return re.sub(rf"(?<!struct) {old},|\b{old}\.", lambda found: found[0].replace(old, new), text)
 
 

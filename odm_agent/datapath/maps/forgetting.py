@@ -24,7 +24,7 @@ def forget_class(maps: Mapping[str, libbpf.Map], class_id: int) -> None:
 
 def forget_prefix(maps: Mapping[str, libbpf.Map], prefix_id: int) -> None:
     """Clear the row that says where packets from the prefix's addresses leave."""
-    maps["odm_prefixes"].put(prefix_id, abi.Prefix())
+    maps["odm_offers"].put(prefix_id, abi.Prefix())
 
 
 def _drop(rows: libbpf.Map, class_id: int) -> None:

@@ -22,15 +22,20 @@ def pack_span(row: SpanRow) -> abi.Source:
 
 
 def unpack_source(row: abi.Source) -> SourceRow:
-    """The typing of an address, from its row of odm_sources."""
+    """The typing of an address, from its row of odm_origins."""
     return SourceRow(
-        row.prefix_id, AddressType(row.type), bool(row.flags & abi.SOURCE_BROADCAST), row.lease
+        row.prefix_id,
+        AddressType(row.type),
+        bool(row.flags & abi.SOURCE_BROADCAST),
+        row.lease,
+        bool(row.flags & abi.SOURCE_SHARED),
     )
 
 
 def pack_source(row: SourceRow) -> abi.Source:
-    """The row of odm_sources."""
+    """The row of odm_origins."""
     flags = abi.SOURCE_BROADCAST if row.broadcast else 0
+    flags |= abi.SOURCE_SHARED if row.shared else 0
     return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags, lease=row.lease)
 
 
@@ -51,7 +56,7 @@ def pack_cgroup(row: CgroupRow) -> abi.Cgroup:
 
 
 def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
-    """What a row of odm_prefixes says, with the slots of the pool that it points to."""
+    """What a row of odm_offers says, with the slots of the pool that it points to."""
     _, _, configured = abi.unpack_pool(row.pool)
     leases = tuple(slot.lease for slot in slots)
     return PrefixRow(
@@ -65,11 +70,12 @@ def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
         row.configured_spares,
         leases if any(leases) else (),
         bytes(row.fresh) if any(row.fresh) else b"",
+        bool(row.flags & abi.PREFIX_SHARED),
     )
 
 
 def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
-    """The row of odm_prefixes, for a pool that begins at the slot `first` of odm_slots."""
+    """The row of odm_offers, for a pool that begins at the slot `first` of odm_slots."""
     return abi.Prefix(
         type=row.type,
         family=abi.family_index(row.family),
@@ -79,6 +85,7 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
         mark=row.mark,
         pool=abi.pack_pool(first, len(row.pool), row.configured),
         fresh=abi.pack_key(row.fresh),
+        flags=abi.PREFIX_SHARED if row.shared else 0,
     )
 
 

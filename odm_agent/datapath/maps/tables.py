@@ -38,7 +38,7 @@ PACKINGS: Final[list[Packing[Any, Any]]] = [
         *(rows.pack_span, rows.unpack_span),
     ),
     Packing(
-        *(tables.SOURCES, "odm_sources", abi.pack_addr, abi.unpack_addr),
+        *(tables.SOURCES, "odm_origins", abi.pack_addr, abi.unpack_addr),
         *(rows.pack_source, rows.unpack_source),
     ),
     Packing(
@@ -108,7 +108,7 @@ class Prefixes(Written[int, PrefixRow]):
 
     def __init__(self, maps: Maps) -> None:
         self._slots = Slots()
-        super().__init__(maps, "odm_prefixes", "odm_slots")
+        super().__init__(maps, "odm_offers", "odm_slots")
 
     def _found(self) -> Iterator[tuple[int, PrefixRow]]:
         for key, row in self._map.items():

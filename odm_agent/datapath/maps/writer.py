@@ -168,6 +168,7 @@ class MapWriter(MapReader):
                     written.put(key, row)
         self._any_ip = self._any_ip_spans()
         self._count("any_ip_spans", len(self._any_ip))
+        self._count_shared()
         self._count_classes()
         self._forget_resolved()
 
@@ -191,6 +192,8 @@ class MapWriter(MapReader):
                 row = self._tables[table].rows.get(key)
                 (self._any_ip.add if row and row.any_ip else self._any_ip.discard)(key)
                 self._count("any_ip_spans", len(self._any_ip))
+            case tables.PREFIXES:
+                self._count_shared()
             case tables.CLASSES:
                 self._count_classes()
             case tables.CGROUPS:
@@ -199,6 +202,10 @@ class MapWriter(MapReader):
     def _any_ip_spans(self) -> set[IPNetwork]:
         spans: Mapping[IPNetwork, SpanRow] = self._tables[tables.SPANS].rows
         return {network for network, row in spans.items() if row.any_ip}
+
+    def _count_shared(self) -> None:
+        prefixes: Mapping[int, PrefixRow] = self._tables[tables.PREFIXES].rows
+        self._count("shared_prefixes", sum(each.shared for each in prefixes.values()))
 
     def _count_classes(self) -> None:
         policies: Mapping[int, ClassPolicy] = self._tables[tables.CLASSES].rows

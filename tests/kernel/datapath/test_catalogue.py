@@ -28,6 +28,6 @@ def test_table_has_the_shape_of_every_compiled_map(world: World) -> None:
 
 
 def test_all_that_the_agent_writes_can_be_filled_before_a_switch() -> None:
-    filled = {f"odm_{table.name}" for table in tables.ALL} | {"odm_slots", "odm_caps", "odm_limits"}
+    filled = {table.map_name for table in tables.ALL} | {"odm_slots", "odm_caps", "odm_limits"}
     assert {n for n, shape in MAPS.items() if shape.maker == "agent"} == filled | FOLLOWED
     assert {name for group in TOGETHER for name in group} <= MAPS.keys()

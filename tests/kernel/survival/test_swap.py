@@ -26,10 +26,10 @@ from tests.lab.world import World
 
 #: Maps of another ABI: rows that point into one another, what the classes are, what is chosen.
 RENAMED = {
-    "odm_prefixes": "odm_prefixes_2",
+    "odm_offers": "odm_offers_2",
     "odm_cgroups": "odm_cgroups_2",
     "odm_choices": "odm_choices_2",
-    "odm_sources": "odm_sources_2",
+    "odm_origins": "odm_origins_2",
     "odm_spans": "odm_spans_2",
     "odm_classes": "odm_classes_2",
 }

@@ -18,6 +18,7 @@ from odm_agent.config.schema import (
     PrefixConfig,
     TermsConfig,
     UnclassifiedConfig,
+    UplinkConfig,
 )
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
@@ -30,6 +31,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "[prefixes.NAME]": PrefixConfig,
     "[delegations.NAME]": DelegationConfig,
     "[delegations.NAME.terms.TYPE]": TermsConfig,
+    "[uplinks.NAME]": UplinkConfig,
 }
 ROW = re.compile(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+) \|$", re.M)
 

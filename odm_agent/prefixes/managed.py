@@ -1,0 +1,103 @@
+"""Uplinks whose addresses and routes others manage: what they have is looked up at each look.
+
+Nothing is remembered of them and nobody tells of a change: whatever a network manager has done to
+its interface since, the next look at the host finds it, as it finds all else.
+"""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from ipaddress import IPv6Network, ip_network
+from typing import Final
+
+from odm_agent.core.host import HostState, Link, LocalAddress
+from odm_agent.core.model import AddressType, Family, IPAddress, TypedPrefix
+from odm_agent.prefixes.table import PrefixTable, Row
+
+#: For these a temporary address is the right one, where there is one (RFC 8981); others are to be
+#: known by their address, or to live long.
+_BRIEF: Final = frozenset({AddressType.NONPERSISTENT, AddressType.GRACEFUL_REPLACEMENT})
+#: Addresses that lead to no other site (RFC 4193).
+_LOCAL: Final = IPv6Network("fc00::/7")
+
+
+def followed(table: PrefixTable, host: HostState) -> PrefixTable:
+    """The table with what managed uplinks have now; the same one if that is as it was."""
+    if not any(row.prefix.managed for row in table):
+        return table
+    taken: dict[Family, set[str]] = {family: set() for family in Family}
+    rows: list[Row] = []
+    for row in table:
+        if row.prefix.managed:
+            row = _followed(row, table, host, taken[row.prefix.family])
+            taken[row.prefix.family].add(row.prefix.interface)
+        rows.append(row)
+    return table if tuple(rows) == table.rows else replace(table, rows=tuple(rows))
+
+
+def fits(pattern: str, interface: str) -> bool:
+    """Whether a name is the one that an uplink names, or one of its glob."""
+    return interface != "lo" and fnmatchcase(interface, pattern)
+
+
+def _followed(row: Row, table: PrefixTable, host: HostState, taken: set[str]) -> Row:
+    prefix = row.prefix
+    links = [
+        link
+        for name, link in host.links.items()
+        if fits(prefix.pattern, name) and name not in taken
+    ]
+    if not links:
+        found = replace(prefix, interface=prefix.pattern, spans=())
+        return row if (row.prefix, row.addresses) == (found, ()) else Row(found, ())
+    held = {link.name: _held(prefix, link.name, table, host) for link in links}
+    best = min(links, key=lambda link: _rank(link, prefix, held[link.name], host))
+    addresses = tuple(local.address for local in held[best.name])
+    spans = tuple(ip_network(each) for each in addresses) if prefix.exclusive else ()
+    found = replace(prefix, interface=best.name, spans=spans)
+    return row if (row.prefix, row.addresses) == (found, addresses) else Row(found, addresses)
+
+
+def _rank(
+    link: Link, prefix: TypedPrefix, held: list[LocalAddress], host: HostState
+) -> tuple[bool, bool, int, bool, int]:
+    """Of several interfaces the one that carries packets, by the best default route."""
+    way = host.ways.get((prefix.family, link.name))
+    return not link.up, way is None, way.cost if way else 0, not held, link.index
+
+
+def _held(
+    prefix: TypedPrefix, interface: str, table: PrefixTable, host: HostState
+) -> list[LocalAddress]:
+    """The addresses that others have put there, those first that sockets are to be given."""
+    found = [
+        local
+        for local in host.addresses
+        if local.interface == interface
+        and local.address.version == prefix.family
+        and not (local.ours or local.failed)
+        and _is_global(local.address)
+        and not _is_of_a_prefix(local, table)
+    ]
+    return sorted(found, key=lambda local: _place(local, prefix.type))
+
+
+def _place(local: LocalAddress, type_: AddressType) -> tuple[bool, bool, bool, int]:
+    temporary = local.secondary and local.address.version == 6
+    wrong_kind = local.secondary if local.address.version == 4 else temporary != (type_ in _BRIEF)
+    is_local = local.address.version == 6 and local.address in _LOCAL
+    return local.deprecated, is_local, wrong_kind, int(local.address)
+
+
+def _is_of_a_prefix(local: LocalAddress, table: PrefixTable) -> bool:
+    """Whether it lies in a typed prefix of the configuration, and so has that one's type."""
+    row = table.span_of(local.address)
+    return row is not None and not row.prefix.managed and table.typed_for(local) is not None
+
+
+def _is_global(address: IPAddress) -> bool:
+    return not (
+        address.is_link_local
+        or address.is_loopback
+        or address.is_multicast
+        or address.is_unspecified
+    )

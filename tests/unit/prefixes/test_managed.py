@@ -1,0 +1,109 @@
+"""What an uplink of others has, as the host is now."""
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from odm_agent.core.host import HostState, Link, LocalAddress, Route
+from odm_agent.core.model import ANY, AddressType, Family, Placement, TypedPrefix
+from odm_agent.prefixes.managed import followed
+from odm_agent.prefixes.table import PrefixTable, Row
+
+SIX = TypedPrefix(
+    *(1, "wifi/ipv6", AddressType.NONPERSISTENT, ANY[Family.IPV6], "wl*", None),
+    *(Placement.MANAGED, ()),
+    learned_gateway=True,
+    pattern="wl*",
+)
+FOUR = replace(SIX, id=2, name="wifi/ipv4", network=ANY[Family.IPV4])
+LINKS = {name: Link(name, n, up=True) for n, name in enumerate(("lo", "wl0", "wl1", "eth0"), 1)}
+
+
+def local(address: str, interface: str = "wl0", **more: Any) -> LocalAddress:
+    return LocalAddress(ip_address(address), 64, interface, ours=False, **more)
+
+
+def default(interface: str, metric: int, family: Family = Family.IPV6) -> Route:
+    gateway = ip_address("fe80::1" if family is Family.IPV6 else "192.0.2.1")
+    return Route(254, family, None, interface=interface, gateway=gateway, metric=metric)
+
+
+def found(*addresses: LocalAddress, prefix: TypedPrefix = SIX, **more: Any) -> Row:
+    table = PrefixTable(b"secret").with_only([prefix])
+    (row,) = followed(table, HostState(links=LINKS, addresses=addresses, **more))
+    return row
+
+
+def addresses(row: Row) -> list[str]:
+    return [str(each) for each in row.addresses]
+
+
+def test_all_that_is_global_is_typed_and_the_best_comes_first() -> None:
+    row = found(
+        *(local("fd00::1"), local("2001:db8::3", deprecated=True), local("fe80::5")),
+        *(local("2001:db8::2"), local("2001:db8::9", secondary=True), local("::1", "lo")),
+        *(local("2001:db8::7", "eth0"), local("2001:db8::8", failed=True), local("192.0.2.7")),
+    )
+    assert addresses(row) == ["2001:db8::9", "2001:db8::2", "fd00::1", "2001:db8::3"]
+    assert row.prefix.interface == "wl0" and not row.prefix.spans
+
+
+def test_types_that_last_prefer_a_stable_address() -> None:
+    fixed = replace(SIX, type=AddressType.FIXED)
+    row = found(local("2001:db8::1", secondary=True), local("2001:db8::9"), prefix=fixed)
+    assert addresses(row) == ["2001:db8::9", "2001:db8::1"]
+
+
+def test_of_ipv4_the_first_address_of_a_subnet_comes_first_private_or_not() -> None:
+    row = found(local("10.0.0.2", secondary=True), local("192.168.1.5"), prefix=FOUR)
+    assert addresses(row) == ["192.168.1.5", "10.0.0.2"]
+
+
+def test_of_several_interfaces_the_one_with_the_best_default_route_serves() -> None:
+    both = (local("2001:db8::1"), local("2001:db8:1::1", "wl1"))
+    routes = (default("wl0", 600), default("wl1", 100))
+    assert found(*both).prefix.interface == "wl0"
+    assert found(*both, main_routes=routes).prefix.interface == "wl1"
+    assert found(*both, main_routes=routes[:1]).prefix.interface == "wl0"
+    assert found(both[1]).prefix.interface == "wl1"
+
+
+def test_one_that_carries_nothing_comes_last() -> None:
+    down = {**LINKS, "wl0": replace(LINKS["wl0"], up=False)}
+    table = PrefixTable(b"secret").with_only([SIX])
+    host = HostState(links=down, addresses=(local("2001:db8::1"),))
+    (row,) = followed(table, host)
+    assert row.prefix.interface == "wl1" and not row.addresses
+
+
+def test_an_exclusive_one_types_its_addresses_as_networks() -> None:
+    row = found(local("2001:db8::1"), prefix=replace(SIX, exclusive=True))
+    assert row.prefix.spans == (ip_network("2001:db8::1/128"),)
+    assert not found(prefix=replace(SIX, exclusive=True)).prefix.spans
+
+
+def test_what_has_not_changed_is_the_same_table() -> None:
+    host = HostState(links=LINKS, addresses=(local("2001:db8::1"), local("192.0.2.2")))
+    once = followed(PrefixTable(b"secret").with_only([SIX, FOUR]), host)
+    assert followed(once, host) is once
+    again = once.with_only([SIX, FOUR])
+    assert again.rows == once.rows, "a configuration that is read again forgets nothing"
+    assert addresses(followed(once, HostState()).rows[0]) == []
+
+
+def test_one_interface_serves_one_uplink() -> None:
+    second = replace(SIX, id=3, name="more/ipv6", pattern="w*", order=1)
+    table = PrefixTable(b"secret").with_only([SIX, second])
+    one, other = followed(table, HostState(links=LINKS))
+    assert {one.prefix.interface, other.prefix.interface} == {"wl0", "wl1"}
+
+
+def test_what_lies_in_a_typed_prefix_has_that_ones_type() -> None:
+    net = ip_network("2001:db8:7::/64")
+    whole = TypedPrefix(
+        *(7, "p7", AddressType.FIXED, net, "eth0", None, Placement.DELEGATED, (net,))
+    )
+    table = PrefixTable(b"secret").with_only([SIX, whole])
+    host = HostState(links=LINKS, addresses=(local("2001:db8:7::7"), local("2001:db8::1")))
+    row = followed(table, host).by_id(1)
+    assert row and addresses(row) == ["2001:db8::1"]

@@ -9,7 +9,6 @@ import pytest
 from odm_agent.core.events import Failed, Failure, Withdrawn
 from odm_agent.sources.dhcpv6.messages import Kind, Message
 from odm_agent.sources.dhcpv6.source import PATIENCE_S
-from odm_agent.sources.dhcpv6.timing import RateLimit
 from tests.virtual.delegated import FIXED, SESSION, SETTINGS, Link
 from tests.virtual.dhcpv6_server import Server
 
@@ -150,9 +149,9 @@ def test_twenty_messages_in_twenty_seconds_are_the_most() -> None:
         link.release(SESSION)
         link.advance(0.1)
     times = [at_s for at_s, _ in link.sent]
-    assert len(times) > RateLimit.MESSAGES
-    for first, last in zip(times, times[RateLimit.MESSAGES :], strict=False):
-        assert last - first >= RateLimit.SECONDS - 1e-6
+    assert len(times) > 20
+    for first, last in zip(times, times[20:], strict=False):
+        assert last - first >= 20 - 1e-6
 
 
 def test_who_waits_is_told_in_time_that_nobody_answers() -> None:

@@ -60,10 +60,14 @@ def test_types_are_asked_for_by_messages_of_their_own() -> None:
 
 
 def test_the_vendor_option_is_sent_where_one_is_configured() -> None:
-    link = Link(replace(SETTINGS, enterprise=32473))
+    link = Link(replace(SETTINGS, enterprise=32473), enterprise=32473)
     link.ask()
-    assert 17 in link.sent[0][1].requested
-    assert not Link().sent
+    ((_, solicit),) = link.sent
+    assert 17 in solicit.requested and solicit.vendor_service == 2
+    plain = Link(enterprise=32473)
+    plain.ask()
+    ((_, solicit),) = plain.sent
+    assert 17 not in solicit.requested and solicit.vendor_service is None
 
 
 # --- four messages where two do not do ---
@@ -279,9 +283,21 @@ def test_a_forgotten_binding_is_requested_anew() -> None:
     server.leases.clear()
     server.twist = lambda said: said
     link.advance(999)
-    assert link.kinds[-1] is Kind.REQUEST
+    assert link.kinds == [Kind.SOLICIT, Kind.RENEW, Kind.REQUEST]
     assert not link.of(Withdrawn)
     assert server.leases.keys() == held.keys()
+
+
+def test_the_server_that_does_not_know_a_binding_is_asked_to_make_it() -> None:
+    """After a link change it is another one than before."""
+    link = bound()
+    link.servers[:] = [other := Server(2)]
+    link.link(False)
+    link.link(True)
+    link.advance(3)
+    assert link.kinds == [Kind.SOLICIT, Kind.REBIND, Kind.REQUEST]
+    assert link.sent[-1][1].server == other.duid
+    assert link.granted.grant.prefix.network == other.leases[0x02000000]
 
 
 def test_an_answer_that_says_nothing_of_the_prefix_changes_nothing() -> None:

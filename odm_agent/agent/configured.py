@@ -6,10 +6,12 @@ from pathlib import Path
 from odm_agent.agent.numbering import Draft
 from odm_agent.config import load as config_file
 from odm_agent.config.classes import class_policies
+from odm_agent.config.delegations import all_as_prefixes
 from odm_agent.config.schema import Config
 from odm_agent.core.errors import ConfigError
 from odm_agent.core.model import ClassPolicy, TypedPrefix
 from odm_agent.datapath import abi
+from odm_agent.journal.duid import host_duid
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.sources.static import typed_prefixes
 
@@ -42,9 +44,16 @@ def compiled(
     prefixes = typed_prefixes(config, lambda name: numbering.take("prefix", name), by_interface)
     classes = class_policies(config, lambda name: numbering.take("class", name))
     # Half: a pool that changes stands in the map twice for a moment.
-    if sum(prefix.pool for prefix in prefixes) > abi.MAX_POOL // 2:
+    pools = [each.pool for each in prefixes]
+    pools += [each.pool for each in all_as_prefixes(config).values()]
+    if sum(pools) > abi.MAX_POOL // 2:
         raise ConfigError(
             f"the pools of all prefixes together hold more than {abi.MAX_POOL // 2} addresses;"
             " make `pool` smaller"
         )
     return prefixes, classes
+
+
+def duid_of(config: Config) -> bytes | None:
+    """By what networks know this host; None: no delegation is configured. Raises JournalError."""
+    return host_duid(Path(config.agent.state_dir)) if config.delegations else None

@@ -32,7 +32,7 @@ from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import TypedPrefix
-from odm_agent.sources.base import Input, Output, Resumed, Send, Source
+from odm_agent.sources.base import Input, Noted, Output, Resumed, Send, Source
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,9 @@ class Hands(Protocol):
     def heard(self, said: Granted | Failed) -> None:
         """This came of it; note it."""
 
+    def note(self, source: str, noted: Noted) -> None:
+        """Tell people what became of a source and its network."""
+
 
 class Driver:
     """The machine with its state, its sources and its hands."""
@@ -112,6 +115,21 @@ class Driver:
         """Something happened that is for one source. From any thread."""
         self._inbox.append((source, given))
 
+    def add(self, source: Source) -> None:
+        """There is one more source, which holds nothing yet."""
+        self._sources[source.name] = source
+
+    def forget(self, name: str) -> None:
+        """A source is there no more; who waits for it alone does so in vain."""
+        if self._sources.pop(name, None) is not None:
+            for want in [want for want, failures in self._asked.items() if name in failures]:
+                self._hear(name, Failed(want, f"{name} is asked no more", Failure.UNSUPPORTED))
+
+    @property
+    def waiting(self) -> int:
+        """How much has happened that no `run` has taken yet."""
+        return len(self._inbox)
+
     def deadline(self) -> float | None:
         """When to `run` again, if nothing happens before (boot-time seconds); None: never."""
         if self._inbox:
@@ -123,7 +141,7 @@ class Driver:
         """Take what has happened, then do what is due. Raises what the first look raises."""
         self._work_off()
         boot_s = self._hands.now().boot_s
-        for name, source in self._sources.items():
+        for name, source in [*self._sources.items()]:
             if (due_s := source.deadline()) is not None and due_s <= boot_s:
                 self._ask(name, Tick())
         self._work_off()
@@ -169,7 +187,8 @@ class Driver:
         for _ in range(len(self._inbox)):
             match self._inbox.popleft():
                 case (str(name), given):
-                    self._ask(name, given)
+                    if name in self._sources:
+                        self._ask(name, given)
                 case event:
                     self._step(event)
 
@@ -197,6 +216,8 @@ class Driver:
         match said:
             case Send():
                 self._hands.send(name, said)
+            case Noted():
+                self._hands.note(name, said)
             case Failed(want):
                 if (waiting := self._asked.get(want)) is None:
                     return

@@ -28,6 +28,7 @@ from odm_agent.agent.handlers import WAITING, Handlers
 from odm_agent.agent.meters import metered
 from odm_agent.agent.notify import notify
 from odm_agent.agent.passes import Passes, fault
+from odm_agent.agent.port_reader import PortReader
 from odm_agent.agent.scrape import AgentReadings
 from odm_agent.agent.startup import open_state
 from odm_agent.agent.state import State
@@ -58,7 +59,8 @@ from odm_agent.kernel import conflict, timer
 from odm_agent.kernel.timer import Timer
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
-from odm_agent.sources.base import Configured
+from odm_agent.sources.base import Configured, Received
+from odm_agent.sources.delegations import delegation_settings
 from odm_agent.sources.static import StaticSource
 from odm_agent.text import printable_lines
 
@@ -136,11 +138,14 @@ class Service:
         self._stop = asyncio.Event()
         self._dirty = Dirty(0)
         self._timer = Timer()
+        self._ports = PortReader(self._datagram, lambda: self._driver.waiting)
+        state.delegations.configure(delegation_settings(state.config), state.duid)
         self._driver = Driver(
             Passes(state, self._to_probe, self._answered, self._from_pass),
-            [StaticSource()],
+            [StaticSource(), *state.delegations.sources],
             state.held,
         )
+        state.delegations.attach(self._driver.feed, self._driver.forget, self._ports)
         self._waiting = Waiting(self._put, timer.now)
         self._listeners = 0
         self._hearing: asyncio.TimerHandle | None = None
@@ -150,6 +155,7 @@ class Service:
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
         self._loop = loop = asyncio.get_running_loop()
+        self._ports.attach(loop)
         self._on_signals(loop)
         readers = {
             self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
@@ -321,6 +327,9 @@ class Service:
         """In one job, so that no pass sees the classes of the one and the prefixes of the other."""
         warnings = self.state.reload()
         self._driver.feed(StaticSource.name, Configured(self.state.configured))
+        settings = delegation_settings(self.state.config)
+        for source in self.state.delegations.configure(settings, self.state.duid):
+            self._driver.add(source)
         return warnings
 
     async def _keep_driving(self) -> None:
@@ -381,6 +390,10 @@ class Service:
         except Exception:
             log.exception("not probed", extra={"address": str(address.address)})
         self._put(Probed(address, in_use))
+
+    def _datagram(self, name: str, data: bytes, sender: str) -> None:
+        self._driver.feed(name, Received(data, sender))
+        self._wake.set()
 
     def _on_event(self, descriptor: int, drain: Callable[[], bool], what: Dirty) -> None:
         try:

@@ -63,8 +63,9 @@ class Numbering:
 
         Raises NoNumberError, JournalError; then nothing has changed.
         """
-        # No name of a configuration has a slash. A source may renew a grant with another prefix.
-        name = f"{grant.key.source}/{grant.key.instance}/{grant.prefix.name}"
+        # No name of a configuration has a slash. A source may renew a grant with another prefix,
+        # and both may be held for a while.
+        name = f"{grant.key.source}/{grant.key.instance}/{grant.prefix.network}"
         with self._drafted(self._ledgers["prefix"].used, self._ledgers["class"].used) as draft:
             number = draft.take("prefix", name)
         self._granted |= {name}

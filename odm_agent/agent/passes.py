@@ -21,7 +21,7 @@ from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.kernel import timer
 from odm_agent.kernel.sock_destroy import end_sockets
 from odm_agent.kernel.sock_diag import sockets
-from odm_agent.sources.base import Send
+from odm_agent.sources.base import Noted, Send
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,10 @@ class Passes:
             for job in jobs.values():
                 job()
         self._begun = True
+        # A port that somebody else has must not keep the agent from starting.
+        own_fault |= self._fails_by_own_fault(
+            "asking networks for prefixes", lambda: state.delegations.look(state.engine.host)
+        )
         self._garbage.tidy()
         return offered(
             state.engine,
@@ -146,8 +150,12 @@ class Passes:
             self._put(marks)
 
     def send(self, source: str, message: Send) -> None:
-        """No source of this agent has a transport."""
-        raise NotImplementedError(f"{source} sends, and has no transport")
+        """Send it through the source's port."""
+        self._state.delegations.send(source, message)
+
+    def note(self, source: str, noted: Noted) -> None:
+        """Count it, and tell people."""
+        self._state.network_notes.note(source, noted, self._state.events, self.now().wall_s)
 
     def asked(self, said: Request | Release | GiveBack) -> None:
         """Note what the sources are told."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Set
 from typing import Final
 
-from odm_agent.config.schema import AgentConfig
+from odm_agent.config.schema import Config
 from odm_agent.core.errors import KernelError
 from odm_agent.kernel.capabilities import Capability, keep_only
 from odm_agent.metrics.endpoint import split_address
@@ -25,17 +25,19 @@ KEPT: Final = frozenset(
 _FIRST_FREE_PORT: Final = 1024
 
 
-def needed(agent: AgentConfig) -> Set[Capability]:
+def needed(config: Config) -> Set[Capability]:
     """What an agent of this configuration goes on needing."""
-    if agent.metrics and split_address(agent.metrics)[1] < _FIRST_FREE_PORT:
+    metrics = config.agent.metrics
+    # A port of a DHCP client (546) is opened anew when its interface is replaced.
+    if config.delegations or (metrics and split_address(metrics)[1] < _FIRST_FREE_PORT):
         return KEPT | {Capability.NET_BIND_SERVICE}
     return KEPT
 
 
-def drop(agent: AgentConfig) -> None:
+def drop(config: Config) -> None:
     """Give up the rest, as far as it can be given up here; says what could not."""
     try:
-        left = keep_only(needed(agent))
+        left = keep_only(needed(config))
     except KernelError as error:
         left = [str(error)]
     for each in left:

@@ -79,7 +79,6 @@ class Requests:
     def returned(self, source: str, name: str, now: Moment) -> None:
         """What a source gave is the network's again."""
         log.info("a prefix goes back", extra={"source": source, "grant": name})
-        self._events.note("returned", now.wall_s, prefix=name, detail=f"to {source}")
 
     def _end(self, want: Want, outcome: str, now: Moment) -> None:
         type_, family = want

@@ -78,6 +78,14 @@ class AgentReadings:
             for type_, each in self._state.requests.latency.copy().items()
         }
 
+    def network_requests(self) -> Mapping[tuple[AddressType, str], int]:
+        """As noted."""
+        return self._state.network_notes.outcomes.copy()
+
+    def network_drops(self) -> Mapping[str, int]:
+        """As the ports count them."""
+        return self._state.delegations.dropped()
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""
         return Counter(

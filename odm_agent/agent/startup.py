@@ -10,7 +10,7 @@ from odm_agent.agent import privileges
 from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.cgroup_book import CgroupBook
 from odm_agent.agent.cgroups import ClassifiedCgroups
-from odm_agent.agent.configured import compiled
+from odm_agent.agent.configured import compiled, duid_of
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.host_settings import HostSettings
@@ -74,6 +74,7 @@ def open_state(
     with ExitStack() as opened:
         journal = journal_of(agent, wanted.netns_cookie)
         opened.callback(journal.close)
+        duid = duid_of(config)
         numbers = numbers_of(agent)
         last = min(abi.MAX_PREFIXES - 1, numbers.last_prefix_id)
         numbering = Numbering(journal, {"class": abi.UNDECIDED_CLASS - 1, "prefix": last})
@@ -116,7 +117,7 @@ def open_state(
             "loaded" if replaced else "taken over",
             extra={"cgroup": str(wanted.cgroup), "pins": agent.pin_dir},
         )
-        privileges.drop(agent)  # before there is a second thread, which is the kernel's
+        privileges.drop(config)  # before there is a second thread, which is the kernel's
         kernel = NetlinkKernel(agent.protocol)
         opened.callback(kernel.close)
         datapath = MapWriter(wanted.pin_dir)
@@ -140,6 +141,7 @@ def open_state(
             cgroup_book=CgroupBook(journal),
             host_settings=HostSettings(journal, agent.nonlocal_bind),
             configured=prefixes,
+            duid=duid,
             held=held,
             numbering=numbering,
             unseen=unseen,

@@ -12,12 +12,14 @@ from odm_agent.agent.address_book import AddressBook
 from odm_agent.agent.bell import Bell
 from odm_agent.agent.cgroup_book import CgroupBook
 from odm_agent.agent.cgroups import MOST_PIECES, PIECE, UNDECIDED, Changes, ClassifiedCgroups
-from odm_agent.agent.configured import compiled, read_config
+from odm_agent.agent.configured import compiled, duid_of, read_config
 from odm_agent.agent.counts import Counts
+from odm_agent.agent.delegations import Delegations
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
+from odm_agent.agent.network_notes import NetworkNotes
 from odm_agent.agent.numbering import Numbering
 from odm_agent.agent.requests import Requests
 from odm_agent.agent.usage_book import UsageBook
@@ -126,6 +128,11 @@ class State:
     #: The table as the kernel and the hooks have it since the last pass; `bell` is rung with each.
     carried_out: PrefixTable = field(init=False)
     bell: Bell = field(default_factory=Bell)
+    #: The networks that are asked for prefixes, and what they have answered.
+    delegations: Delegations = field(default_factory=Delegations)
+    network_notes: NetworkNotes = field(default_factory=NetworkNotes)
+    #: By what they know this host; None: none is asked.
+    duid: bytes | None = None
     #: What happened lately.
     events: EventLog = field(default_factory=EventLog)
     #: What the sources were asked for.
@@ -142,6 +149,7 @@ class State:
 
     def close(self) -> None:
         """Close what is open here; what is in the kernel stays, and goes on enforcing."""
+        self.delegations.close()
         self.cgroups.close()
         self.ring.close()
         self.datapath.close()
@@ -336,12 +344,14 @@ class State:
 
         Raises ConfigError or JournalError, and then nothing has changed.
         """
+        duid = duid_of(config)
         try:
             prefixes, classes = self._compiled(config)
         except NoNumberError:
             self.free_numbers()
             prefixes, classes = self._compiled(config)
         self.configured = prefixes
+        self.duid = duid
         self.engine.classes = classes
         self.taken(config)
 

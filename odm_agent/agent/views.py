@@ -8,6 +8,7 @@ from typing import Literal
 
 from odm_agent import __version__
 from odm_agent.agent import sockets
+from odm_agent.agent.delegation_views import delegations
 from odm_agent.agent.standings import Standing, standings
 from odm_agent.agent.state import State
 from odm_agent.agent.status import address_states, alarms, offered, prefix_state
@@ -35,6 +36,7 @@ def status(state: State) -> Status:
     """`odm-agent status`."""
     engine = state.engine
     pin_dir = state.config.agent.pin_dir
+    at_s = timer.now().boot_s
     attached = cache(state.attachments)  # each look is dozens of system calls
     return Status(
         version=__version__,
@@ -52,7 +54,8 @@ def status(state: State) -> Status:
         addresses=sum(len(row.pool) for row in offered(state).values()),
         classes=len(engine.classes) - 1,
         alarms=alarms(state, attached),
-        wandering=[_wandering(each, timer.now().boot_s) for each in standings(engine).values()],
+        wandering=[_wandering(each, at_s) for each in standings(engine).values()],
+        delegations=delegations(state.delegations, at_s),
     )
 
 

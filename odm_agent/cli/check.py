@@ -80,13 +80,47 @@ def check_configuration(path: Path) -> Iterator[Finding]:
     yield from _rule_findings(config, host)
     yield from _pattern_findings(config)
     yield from _rough_globs(config)
+    yield from _port_findings(config, host)
     yield from sockets.closing(
         [("unclassified", config.unclassified.refuse)]
         + [(f"classes.{name}", section.refuse) for name, section in config.classes.items()]
     )
     size = f"{len(config.prefixes)} prefixes, {len(config.classes)} classes"
+    if config.delegations:
+        size += f", {len(config.delegations)} delegations"
     if not result.errors:
         yield Finding(str(path), "ok", f"would be taken: {size}")
+
+
+def _port_findings(config: Config, host: HostState) -> Iterator[Finding]:
+    """Whether somebody else asks where delegations are to ask."""
+    from odm_agent.kernel.dhcp_port import CLIENT, holder_of_port
+
+    agent = _agent(config) if config.delegations else 0
+    for name, each in config.delegations.items():
+        link = host.links.get(each.interface)
+        holder = holder_of_port(link.index, agent) if link is not None else None
+        if holder is not None:
+            yield Finding(
+                f"delegations.{name}",
+                "warning",
+                f"{holder} asks by DHCPv6 on {each.interface} already (UDP port {CLIENT}), and only"
+                " one client can",
+                "stop it there (DHCPv6Client=no in systemd-networkd), or use another interface",
+            )
+
+
+def _agent(config: Config) -> int:
+    """The running agent's pid; 0: none runs."""
+    from odm_agent.control.answers import Status
+    from odm_agent.control.client import ControlClient
+    from odm_agent.core.errors import OdmError
+
+    try:
+        with ControlClient(Path(config.agent.socket)) as client:
+            return client.ask("status", Status).pid
+    except OdmError:
+        return 0
 
 
 def _rough_globs(config: Config) -> Iterator[Finding]:

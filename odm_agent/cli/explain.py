@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
@@ -94,13 +95,17 @@ def explain(
         agent = _status(client)
         cgroup, namespace = find_target(target, agent)
         outcome = ask(Question(cgroup, namespace, host, port, type_))
-        class_ = _class_of(client, cgroup) if agent is not None else None
+        member = _membership(client, cgroup) if agent is not None else None
+        class_ = member.class_ if member is not None else None
+        notes = _notes(outcome, agent, class_, where)
+        if agent is not None and member is not None and ip_address(host).version == 6:
+            notes += _to_be_asked_for(outcome, agent, type_.word if type_ else member.default)
         found = Explanation(
             cgroup=printable(str(cgroup)),
             class_=class_,
             asked_type=type_.word if type_ is not None else None,
             destination=destination,
-            notes=_notes(outcome, agent, class_, where),
+            notes=notes,
         )
         found = _with_outcome(found, outcome, client if agent is not None else None)
     if json:
@@ -168,11 +173,26 @@ def _status(client: ControlClient) -> Status | None:
         return None
 
 
-def _class_of(client: ControlClient, cgroup: Path) -> str:
+def _membership(client: ControlClient, cgroup: Path) -> Membership:
     from odm_agent.kernel.cgroups import cgroup_id
 
     # By its number, for a name may be no UTF-8, which JSON can't say.
-    return client.ask("resolve", Membership, cgroup_id=cgroup_id(cgroup)).class_
+    return client.ask("resolve", Membership, cgroup_id=cgroup_id(cgroup))
+
+
+def _to_be_asked_for(outcome: Outcome, agent: Status, type_word: str | None) -> Iterator[str]:
+    """Where the network can be asked for a type of which no address is there now."""
+    if outcome.source is not None or outcome.error != errno.EADDRNOTAVAIL:
+        return
+    for delegation in agent.delegations:
+        for each in delegation.types:
+            if each.type == type_word:
+                why = each.trouble or delegation.trouble
+                last = f"; the last time it gave none: {why}" if why else ""
+                yield (
+                    f"The network on {delegation.interface} can be asked for a prefix that is"
+                    f" {type_word} (delegation {delegation.name!r}, {each.state}){last}."
+                )
 
 
 def _notes(outcome: Outcome, agent: Status | None, class_: str | None, where: Where) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from odm_agent.cli.delegations import delegation_words
 from odm_agent.cli.enforced import pinned_sentence
 from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import (
@@ -80,6 +81,11 @@ def status(
             ("addresses", found.addresses),
             ("classes", found.classes),
             *(("wandering", _wandering_words(each)) for each in found.wandering),
+            *(
+                ("delegation", words)
+                for each in found.delegations
+                for words in delegation_words(each)
+            ),
             *(("ALARM", alarm) for alarm in found.alarms),
         ]
     )

@@ -27,8 +27,9 @@ def check_delegations(config: Config) -> Iterator[Problem]:
     for name, each in config.delegations.items():
         at = ("delegations", name)
         yield from check_name("delegations", name)
-        if name in config.prefixes:
-            yield Problem(at, "a prefix has this name, too; logs would mix them up, use another")
+        for kind, others in (("a prefix", config.prefixes), ("an uplink", config.uplinks)):
+            if name in others:
+                yield Problem(at, f"{kind} has this name, too; logs would mix them up, use another")
         yield from _delegation(at, each)
         if (other := owners.setdefault(each.interface, name)) != name:
             yield Problem(

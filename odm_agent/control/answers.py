@@ -22,6 +22,7 @@ Happened = Literal[
     "granted",
     "failed",
     "returned",
+    "withdrawn",
 ]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 
@@ -38,6 +39,36 @@ class WanderView(msgspec.Struct, frozen=True, kw_only=True):
     behind: list[str] = []
     #: Until another one stands first.
     seconds_left: float
+
+
+class DelegatedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A type that a network can be asked for, and a prefix of it that is held, if there is one.
+
+    `idle`: nothing is asked for; `asking`: the first time; `renewing`: for longer; `confirming`:
+    whether it still holds; `waiting`: it is held, and there is no link to ask on.
+    """
+
+    type: str
+    state: Literal["idle", "asking", "bound", "renewing", "confirming", "waiting", "releasing"]
+    prefix: str | None = None
+    preferred_seconds_left: float | None = None
+    valid_seconds_left: float | None = None
+    #: The server's DUID in hexadecimal, and the router or server that passed its answer on.
+    server: str | None = None
+    router: str | None = None
+    asked_for_seconds: float | None = None
+    #: Why it last gave nothing, as long as it has given nothing since.
+    trouble: str = ""
+
+
+class DelegationView(msgspec.Struct, frozen=True, kw_only=True):
+    """A delegation of the configuration. `trouble` says why it can't be asked now."""
+
+    name: str
+    interface: str
+    linked: bool
+    trouble: str = ""
+    types: list[DelegatedView] = []
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +92,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     classes: int
     alarms: list[str] = []
     wandering: list[WanderView] = []
+    delegations: list[DelegationView] = []
 
 
 class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,8 +237,9 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened; None where a field says nothing of it. `time`: RFC 3339, UTC.
 
     `address` is whose time or bytes it is about; `rotated`: `new` takes its place; `wandered`: new
-    sockets get addresses of `prefix`. `class_` and `type` are those of a socket that was refused,
-    `detail` says why, or what else there is to say.
+    sockets get addresses of `prefix`. `granted`, `withdrawn`, `released` are about a network's
+    prefix, which stands in `address`; `failed`: none was given. `class_` and `type` are those of a
+    socket that was refused, `detail` says why, or what else there is to say.
     """
 
     #: Counts events since the agent started.

@@ -34,9 +34,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """A source takes a grant back. One that is configured goes at once, others when unused."""
+    """A source takes a grant back. One that is configured goes at once, others when unused.
+
+    `at_once`: nothing may leave from its addresses any more, whoever has them; the network may give
+    the prefix to somebody else now.
+    """
 
     key: GrantKey
+    at_once: bool = False
 
 
 class Failure(Enum):

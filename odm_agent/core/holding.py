@@ -57,12 +57,14 @@ class Holding:
             effects.append(Record(id_, lease))
         return replace(self, leases=leases, changed=True, next_id=ids.next), effects
 
-    def without_grant(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect]]:
-        """A source took back what it gave under `key`."""
+    def without_grant(
+        self, key: GrantKey, now: Moment, *, at_once: bool = False
+    ) -> tuple["Holding", list[Effect]]:
+        """A source took back what it gave under `key`; `at_once` as in `Withdrawn`."""
         leases, effects = dict(self.leases), list[Effect]()
         for id_, held in self.leases.items():
             if held.grant.key == key:
-                _end(leases, id_, now, effects)
+                _end(leases, id_, now, effects, at_once=at_once)
         return replace(self, leases=leases, changed=True), effects
 
     def at(self, now: Moment) -> tuple["Holding", list[Effect]]:
@@ -201,18 +203,30 @@ def _overlap(one: Grant, other: Grant) -> bool:
     )
 
 
-def _end(leases: dict[int, Lease], id_: int, now: Moment, effects: list[Effect]) -> None:
+def _end(
+    leases: dict[int, Lease],
+    id_: int,
+    now: Moment,
+    effects: list[Effect],
+    *,
+    at_once: bool = False,
+) -> None:
     """A lease is over from now on: a configured one is gone, others go when they are unused.
 
-    Sockets that have its addresses go on with them, for as long as was promised at most.
+    Unless it is over `at_once`, sockets that have its addresses go on with them, for as long as was
+    promised at most.
     """
     lease = leases[id_]
     if lease.grant.is_configured:
         del leases[id_]
         if lease.addresses:
             effects.append(Record(id_, None))
-    elif lease.lifetime.valid_until_s > now.boot_s:
+        return
+    over = lease
+    if lease.lifetime.valid_until_s > now.boot_s:
         until = Lifetime(min(lease.lifetime.preferred_until_s, now.boot_s), now.boot_s)
-        lease = replace(lease, grant=replace(lease.grant, lifetime=until))
-        leases[id_] = rotation.given_to_none(lease, now.boot_s)
-        effects.append(Record(id_, leases[id_]))
+        over = replace(lease, grant=replace(lease.grant, lifetime=until))
+    bounds = Lifetime(now.boot_s, now.boot_s if at_once else NEVER)
+    if (over := rotation.bounded(over, bounds)) != lease:
+        leases[id_] = over
+        effects.append(Record(id_, over))

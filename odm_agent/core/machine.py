@@ -64,8 +64,8 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
                 failed = Failed(grant.want, refused.cause)
                 asking, answers = asking.failed(failed, now)
                 effects += answers
-        case Withdrawn(key):
-            holding, effects = holding.without_grant(key, now)
+        case Withdrawn(key, at_once):
+            holding, effects = holding.without_grant(key, now, at_once=at_once)
         case Failed(want):
             if want in holding.wants():  # it is there soon
                 asking = asking.granted(want)

@@ -57,12 +57,12 @@ def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
     return lease
 
 
-def given_to_none(lease: Lease, now_s: float) -> Lease:
-    """A lease of which no socket is given an address from now on."""
+def bounded(lease: Lease, bounds: Lifetime) -> Lease:
+    """A lease whose addresses serve no longer than that."""
     return _each(
         lease,
-        lambda each: each.lifetime.preferred_until_s > now_s,
-        lambda each: replace(each, lifetime=replace(each.lifetime, preferred_until_s=now_s)),
+        lambda each: True,
+        lambda each: replace(each, lifetime=_within(each.lifetime, bounds)),
     )
 
 
@@ -216,17 +216,22 @@ def _size(lease: Lease) -> int:
 
 def _dated(each: AddressLease, lease: Lease) -> AddressLease:
     """The same address, with the dates that the terms give it. None outlives its prefix."""
-    prefix, bounds = lease.grant.prefix, lease.lifetime
+    prefix = lease.grant.prefix
     terms = prefix.terms
+    own = Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s))
     return replace(
         each,
-        lifetime=Lifetime(
-            min(_after(each, terms.preferred_s), bounds.preferred_until_s),
-            min(_after(each, terms.valid_s), bounds.valid_until_s),
-        ),
+        lifetime=_within(own, lease.lifetime),
         rotate_at_s=_after(
             each, terms.rotate_s and terms.rotate_s * (1 - jitter(prefix.id, each.number))
         ),
+    )
+
+
+def _within(lifetime: Lifetime, bounds: Lifetime) -> Lifetime:
+    return Lifetime(
+        min(lifetime.preferred_until_s, bounds.preferred_until_s),
+        min(lifetime.valid_until_s, bounds.valid_until_s),
     )
 
 

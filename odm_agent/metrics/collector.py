@@ -210,6 +210,29 @@ def requests(readings: Readings) -> Iterable[Metric]:
     yield duration
 
 
+def network(readings: Readings) -> Iterable[Metric]:
+    """odm_network_requests_total and odm_network_dropped_total."""
+    requests = CounterMetricFamily(
+        "odm_network_requests",
+        "Prefixes that networks were asked for since the agent started, by type and outcome: "
+        "granted, unsupported, refused or timed-out; and what became of granted ones: renewed, "
+        "withdrawn (by the network, or over), released (given back).",
+        labels=["type", "outcome"],
+    )
+    for (type_, outcome), count in sorted(readings.network_requests().items()):
+        requests.add_metric([type_.word, outcome], count)
+    yield requests
+    drops = CounterMetricFamily(
+        "odm_network_dropped",
+        "Datagrams from DHCP servers that were thrown away unread, and such to them that could not "
+        "be sent, by why.",
+        labels=["reason"],
+    )
+    for reason, count in sorted(readings.network_drops().items()):
+        drops.add_metric([reason], count)
+    yield drops
+
+
 def _by_state(
     name: str, help_: str, counts: Mapping[tuple[AddressType, Family, str], int]
 ) -> Iterator[Metric]:
@@ -268,6 +291,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "sent": sent,
     "lifetimes": lifetimes,
     "requests": requests,
+    "network": network,
     "addresses": addresses,
     "prefixes": prefixes,
     "reloads": reloads,

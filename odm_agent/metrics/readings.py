@@ -101,6 +101,12 @@ class Readings(Protocol):
     def request_latency(self) -> Mapping[AddressType, tuple[Iterable[tuple[float, int]], float]]:
         """How long these took: in buckets, (upper bound in seconds, how many), and their sum."""
 
+    def network_requests(self) -> Mapping[tuple[AddressType, str], int]:
+        """What networks have done since the agent started, by type and outcome."""
+
+    def network_drops(self) -> Mapping[str, int]:
+        """Datagrams of DHCP servers that were thrown away, or not sent, by why."""
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""
 

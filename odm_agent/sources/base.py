@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Granted, Tick, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Tick, Withdrawn
 from odm_agent.core.leases import Lease
-from odm_agent.core.model import TypedPrefix
+from odm_agent.core.model import AddressType, IPNetwork, TypedPrefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,35 @@ class Send:
     to: str
 
 
+class Outcome(Enum):
+    """What became of a prefix, or of the wish for one."""
+
+    GRANTED = "granted"
+    RENEWED = "renewed"
+    WITHDRAWN = "withdrawn"
+    RELEASED = "released"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What people may want to know of a source and its network.
+
+    `took_s`: how long the network was asked for it, if it was. `failure` is why, if it `FAILED`,
+    and `cause` the same for people. `asked`: it answers a `Request`.
+    """
+
+    outcome: Outcome
+    type: AddressType
+    network: IPNetwork | None = None
+    cause: str = ""
+    took_s: float | None = None
+    failure: Failure | None = None
+    asked: bool = False
+
+
 Input = Configured | Resumed | Received | Linked | Request | Release | GiveBack | Tick
-Output = Send | Granted | Withdrawn | Failed
+Output = Send | Granted | Withdrawn | Failed | Noted
 
 
 class Source(Protocol):

@@ -53,6 +53,8 @@ class Settings:
     classes: Mapping[str, LabClass] = field(default_factory=dict)
     unclassified: str = "enforce"
     agent: Mapping[str, Any] = field(default_factory=dict)
+    #: Delegations and their keys, e.g. {"isp": {"interface": "w0"}}; sections among these, too.
+    delegations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Keys added to single prefixes, e.g. {"fixed6": {"preference": 5}}.
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The keys of uplinks, by name.
@@ -100,6 +102,12 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
         ]
     for name, uplink in settings.uplinks.items():
         lines += [f"[uplinks.{name}]", *_keys(uplink)]
+    for name, section in settings.delegations.items():
+        terms = section.get("terms", {})
+        keys = {key: value for key, value in section.items() if key != "terms"}
+        lines += [f"[delegations.{name}]", *_keys(keys)]
+        for word, those in terms.items():
+            lines += [f"[delegations.{name}.terms.{word}]", *_keys(those)]
     return "\n".join(lines) + "\n"
 
 

@@ -51,7 +51,7 @@ from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.sources.base import Configured, Received, Send, Source
+from odm_agent.sources.base import Configured, Noted, Received, Send, Source
 from odm_agent.sources.static import StaticSource
 from tests.virtual.source import NAME, Reply, ScriptedSource, grant
 
@@ -355,6 +355,9 @@ class World:
     def heard(self, said: Granted | Failed) -> None:
         """What came of a request."""
         self.told.append(said)
+
+    def note(self, source: str, noted: Noted) -> None:
+        """Nobody reads it."""
 
     # --- the world outside ---
 

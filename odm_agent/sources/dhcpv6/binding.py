@@ -90,6 +90,8 @@ class Binding:
     begin_s: float = NEVER
     schedule: Schedule | None = None
     xid: int = 0
+    #: Since when the network is asked for a prefix (boot-time seconds); None: it is not.
+    asked_s: float | None = None
     #: Who has offered or given it.
     server: bytes | None = None
     held: Held | None = None

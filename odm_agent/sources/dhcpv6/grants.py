@@ -18,20 +18,21 @@ def key_of(source: str, binding: Binding) -> GrantKey:
 
 
 def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> Grant:
-    """What is held, as the agent holds it. Each network has a name, and so a number, of its own:
-    one that takes the place of another under the same IAID may be held beside it.
-    """
+    """What is held, as the agent holds it."""
     prefix = TypedPrefix(
         id=0,
-        name=f"{settings.name}-{held.network}",
+        name=f"{settings.name}/{binding.type.word}",
         type=binding.type,
         network=held.network,
         interface=settings.interface,
-        gateway=held.gateway,
+        gateway=settings.gateway or held.gateway,
+        learned_gateway=settings.gateway is None,
         placement=Placement.DELEGATED,
         spans=(held.network,),
         pool=settings.pool,
         preference=settings.preference,
+        forwarded=settings.forwarded,
+        per_socket=binding.type in settings.per_socket,
         order=binding.iaid,
         terms=settings.terms_of(binding.type),
     )

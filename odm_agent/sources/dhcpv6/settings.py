@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Final
 
 from odm_agent.core.lifetimes import WITHOUT_END, Terms
@@ -24,6 +25,8 @@ class Settings:
     where IAIDs of this delegation begin within those of a type, so that no two have the same.
     `release_s`: a prefix goes back when no socket has used it for so long; None: never. One that
     is held from the start on never does.
+    `gateway` None: that of the interface's default route, or whoever gave the prefix. `per_socket`:
+    of which types each socket has an address of its own.
     """
 
     name: str
@@ -39,6 +42,9 @@ class Settings:
     first_instance: int = 0
     release_s: float | None = None
     terms: Mapping[AddressType, Terms] = field(default_factory=dict)
+    gateway: IPv6Address | None = None
+    forwarded: bool = False
+    per_socket: frozenset[AddressType] = frozenset()
 
     def terms_of(self, type_: AddressType) -> Terms:
         """How long addresses of a type serve."""

@@ -11,7 +11,16 @@ from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, Family
-from odm_agent.sources.base import Input, Linked, Output, Received, Resumed, Send
+from odm_agent.sources.base import (
+    Input,
+    Linked,
+    Noted,
+    Outcome,
+    Output,
+    Received,
+    Resumed,
+    Send,
+)
 from odm_agent.sources.dhcpv6 import timing
 from odm_agent.sources.dhcpv6.answers import Judged, judged
 from odm_agent.sources.dhcpv6.binding import Binding, Held, held, iaid_of
@@ -21,6 +30,7 @@ from odm_agent.sources.dhcpv6.incoming import asker_of, router_of
 from odm_agent.sources.dhcpv6.messages import Codes, Kind
 from odm_agent.sources.dhcpv6.outgoing import message_of, wish_of
 from odm_agent.sources.dhcpv6.settings import Settings
+from odm_agent.sources.dhcpv6.standing import Standing, standing_of
 from odm_agent.sources.dhcpv6.transitions import (
     ASKING,
     EXCHANGES,
@@ -63,23 +73,57 @@ class DelegationSource:
         self._limit = timing.RateLimit()
         self._sol_max_rt_s = EXCHANGES[State.SOLICITING].mrt_s
         self._seen_s = -NEVER
+        #: What the configuration says now, if it was read since.
+        self._told: Settings | None = None
+        #: Types that are held from the start on are to be there by then (boot-time seconds).
+        self._expected: dict[AddressType, float] = {}
+        #: Why the network last gave no prefix of a type.
+        self._troubles: dict[AddressType, str] = {}
 
     @property
     def name(self) -> str:
         """One word, by which leases and numbers of prefixes name it."""
         return f"delegation:{self._settings.name}"
 
+    @property
+    def interface(self) -> str:
+        """Where it asks."""
+        return (self._told or self._settings).interface
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it holds nothing, and asks for nothing."""
+        return not (self._bindings or self._told)
+
+    def configure(self, settings: Settings) -> None:
+        """The configuration of the delegation of this name is another one; the next step heeds it.
+
+        A prefix stays where its type is still named, and serves as the settings say now. Others go
+        back to the network. On another interface all begins anew.
+        """
+        self._told = settings
+
+    def standings(self) -> list[Standing]:
+        """How it is with each type, and each prefix that is held of one. From any thread."""
+        found = [standing_of(each, self._troubles) for each in self._all()]
+        idle = self._settings.types - {each.type for each in found}
+        found += (Standing(t, "idle", trouble=self._troubles.get(t, "")) for t in idle)
+        return sorted(found, key=lambda each: each.type)
+
     def deadline(self) -> float | None:
         """When it wants a `Tick`."""
+        if self._told is not None:
+            return self._seen_s
         free_s = self._limit.free_s
         due_s = [each.next_s(free_s, self._seen_s) for each in self._bindings.values()]
         due_s += self._waiting.values()
+        due_s += self._expected.values()
         next_s = min(due_s, default=NEVER)
         return None if next_s == NEVER else next_s
 
     def step(self, given: Input, now: Moment) -> Sequence[Output]:
         """What it makes of something that happened; time passes with everything that does."""
-        said: list[Output] = []
+        said = self._heed(now.boot_s)
         match given:
             case Resumed(leases):
                 said += self._resume(leases, now.boot_s)
@@ -97,6 +141,29 @@ class DelegationSource:
         return said
 
     # --- what happens ---
+
+    def _heed(self, now_s: float) -> list[Output]:
+        """The configuration was read again."""
+        settings, self._told = self._told, None
+        if settings is None:
+            return []
+        said: list[Output] = []
+        if settings.interface != self._settings.interface:
+            said += self._link(False, now_s)
+            said += [each for b in self._all() for each in self._apply(b, Came.UNWANTED, now_s)]
+        self._settings = settings
+        self._codes = Codes(settings.option_code, settings.enterprise)
+        for binding in self._all():
+            if binding.type not in settings.types:
+                said += self._apply(binding, Came.UNWANTED, now_s)
+            elif binding.is_held and binding.held is not None:
+                said.append(Granted(grant_of(self.name, binding, binding.held, settings)))
+        for type_ in self._waiting.keys() - settings.types:
+            said += self._fail(type_, _NOT_NAMED, Failure.UNSUPPORTED)
+        for kept in (self._expected, self._troubles, self._not_before):
+            for type_ in kept.keys() - settings.types:
+                del kept[type_]
+        return said
 
     def _resume(self, leases: Sequence[Lease], now_s: float) -> list[Output]:
         """Go on with what is held; the settings may be others now."""
@@ -120,6 +187,7 @@ class DelegationSource:
         self._sol_max_rt_s = EXCHANGES[State.SOLICITING].mrt_s  # it may be another link
         came = Came.LINK_UP if up else Came.LINK_DOWN
         said = [each for b in self._all() for each in self._apply(b, came, now_s)]
+        self._expected = {}
         if up:
             delay_s = self._random.uniform(0.0, SOL_MAX_DELAY_S)
             said += self._begin_wanted(now_s, delay_s)
@@ -139,9 +207,16 @@ class DelegationSource:
         return [each for b in of_type for each in self._apply(b, Came.WANTED, now_s)]
 
     def _give_back(self, key: GrantKey, now_s: float) -> list[Output]:
-        """Nothing uses it any more: the network may have it."""
-        of_key = [each for each in self._all() if self._key(each) == key and each.is_held]
-        return [each for b in of_key for each in self._apply(b, Came.UNWANTED, now_s)]
+        """Nothing uses what is held. What is held at start is so nevertheless."""
+        said: list[Output] = []
+        for binding in self._all():
+            if self._key(binding) != key or binding.held is None or not binding.is_held:
+                continue
+            if binding.type in self._settings.at_start:
+                said.append(Granted(grant_of(self.name, binding, binding.held, self._settings)))
+            else:
+                said += self._apply(binding, Came.UNWANTED, now_s)
+        return said
 
     def _receive(self, data: bytes, sender: str, now_s: float) -> list[Output]:
         """A message counts if it answers the exchange of a binding; others change nothing."""
@@ -201,14 +276,20 @@ class DelegationSource:
             return []
         said: list[Output] = []
         why = found or binding.misfit
+        before = binding.held
         binding.note(came, found, given)
         if Do.WITHDRAW in after.do:
-            said.append(Withdrawn(self._key(binding)))
+            said.append(Withdrawn(self._key(binding), at_once=True))
+            cause = why.cause if why else _CAUSES.get(came, "")
+            outcome = Outcome.RELEASED if came is Came.UNWANTED else Outcome.WITHDRAWN
+            network = binding.held.network if binding.held else None
+            said.append(Noted(outcome, binding.type, network, cause))
         if Do.GRANT in after.do and given is not None:
+            said.append(self._noted_grant(binding, given, before, now_s))
             self._waiting.pop(binding.type, None)
             said.append(Granted(grant_of(self.name, binding, given, self._settings)))
         if Do.FAIL in after.do and why is not None:
-            said += self._fail(binding.type, why.cause, why.kind)
+            said += self._fail(binding.type, why.cause, why.kind, self._took_s(binding, now_s))
         if came is Came.WRONG:
             self._not_before[binding.type] = now_s + WRONG_AGAIN_S
         if after.state is not binding.state:
@@ -221,6 +302,10 @@ class DelegationSource:
         if exchange is not None and exchange.to_one and binding.server is None:
             after = Next(State.ENDED)  # whom to give it back to is not known: it will lapse
         binding.enter(after.state, now_s + after.after_s)
+        if after.state not in ASKING:
+            binding.asked_s = None
+        elif after.state is State.SOLICITING and binding.asked_s is None:
+            binding.asked_s = now_s
         if after.state is State.ENDED:
             del self._bindings[binding.iaid]
         elif exchange is not None:
@@ -234,19 +319,46 @@ class DelegationSource:
             return replace(exchange, mrt_s=self._sol_max_rt_s)
         return exchange
 
-    def _fail(self, type_: AddressType, cause: str, kind: Failure) -> list[Output]:
-        """Tell who waits, if somebody does."""
-        if self._waiting.pop(type_, None) is None:
-            return []
-        want = (type_, Family.IPV6)
-        return [Failed(want, f"{self._settings.name}: no prefix is {type_.word}: {cause}", kind)]
+    def _fail(
+        self, type_: AddressType, cause: str, kind: Failure, took_s: float | None = None
+    ) -> list[Output]:
+        """Say so, and tell who waits, if somebody does."""
+        said: list[Output] = []
+        is_news = self._troubles.get(type_) != cause
+        self._troubles[type_] = cause
+        expected = self._expected.pop(type_, None)
+        waited = self._waiting.pop(type_, None)
+        if waited is not None or expected is not None or is_news:
+            asked = waited is not None
+            said.append(Noted(Outcome.FAILED, type_, None, cause, took_s, kind, asked))
+        if waited is not None:
+            text = f"{self._settings.name}: no prefix is {type_.word}: {cause}"
+            said.append(Failed((type_, Family.IPV6), text, kind))
+        return said
+
+    def _noted_grant(
+        self, binding: Binding, given: Held, before: Held | None, now_s: float
+    ) -> Noted:
+        self._troubles.pop(binding.type, None)
+        self._expected.pop(binding.type, None)
+        same = before is not None and before.network == given.network
+        outcome = Outcome.RENEWED if same else Outcome.GRANTED
+        asked = binding.type in self._waiting
+        took_s = self._took_s(binding, now_s)
+        return Noted(outcome, binding.type, given.network, took_s=took_s, asked=asked)
+
+    def _took_s(self, binding: Binding, now_s: float) -> float | None:
+        return None if binding.asked_s is None else now_s - binding.asked_s
 
     def _pass_time(self, now_s: float) -> list[Output]:
         said: list[Output] = []
         for type_, until_s in list(self._waiting.items()):
             if until_s <= now_s:
                 cause = _SILENT if self._up else f"{self._settings.interface} has no link"
-                said += self._fail(type_, cause, Failure.TIMED_OUT)
+                said += self._fail(type_, cause, Failure.TIMED_OUT, PATIENCE_S)
+        for type_, until_s in list(self._expected.items()):
+            if until_s <= now_s:
+                said += self._fail(type_, _SILENT, Failure.TIMED_OUT, PATIENCE_S)
         for binding in self._all():
             while (came := binding.due(now_s)) is not None:
                 said += self._apply(binding, came, now_s)
@@ -281,6 +393,8 @@ class DelegationSource:
             self._bindings[iaid] = binding = Binding(iaid, type_, begin_s=begin_s)
             if type_ in self._waiting:
                 said += self._apply(binding, Came.WANTED, now_s)
+            elif type_ in self._settings.at_start:
+                self._expected[type_] = begin_s + PATIENCE_S
         return said
 
     def _send(self, now_s: float) -> list[Output]:
@@ -318,4 +432,7 @@ class DelegationSource:
 
 
 _SILENT: Final = "no server answers"
+_NOT_NAMED: Final = "the configuration does not name it any more"
 _FULL: Final = f"{MOST_BINDINGS} prefixes are held or are being given back"
+#: Why a prefix is held no more, where no message says so.
+_CAUSES: Final = {Came.EXPIRED: "it is not valid any more, and no server has made it longer"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import loop, passes
+from odm_agent.agent.delegations import Delegations
 from odm_agent.agent.event_log import EventLog
 from odm_agent.core import looking
 from odm_agent.core.errors import KernelError, OdmError
@@ -75,7 +76,8 @@ class FakeState:
 
     def __init__(self) -> None:
         agent = SimpleNamespace(metrics="", wait_socket="", log_level="info")
-        self.config = SimpleNamespace(agent=agent)
+        self.config = SimpleNamespace(agent=agent, delegations={}, classes={})
+        self.delegations, self.duid = Delegations(), None
         self.engine = SimpleNamespace(
             to_probe=set(), all_usable=lambda: True, host=HostState(), datapath=FakeDatapath()
         )

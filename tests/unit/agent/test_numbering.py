@@ -89,7 +89,7 @@ def test_a_configuration_that_is_refused_changes_nothing(journal: Journal) -> No
 
 def test_a_grant_has_a_number_whatever_is_configured(journal: Journal) -> None:
     numbering = Numbering(journal, LAST)
-    grant, name = granted("first"), "dhcp/eth0/first"
+    grant, name = granted("first"), "dhcp/eth0/2001:db8::/64"
     assert _configure(numbering, "p", kind="prefix") == [1]
     assert numbering.take(grant) == 2
     assert numbering.take(grant) == 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from odm_agent.agent import passes
+from odm_agent.agent.delegations import Delegations
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.passes import Passes
@@ -38,6 +39,7 @@ class FakeState:
         self.engine = Engine(kernel, FakeDatapath(), NUMBERS, table, classes)
         self.datapath = SimpleNamespace(live=dict)
         self.events = EventLog()
+        self.delegations = Delegations()
         self.troubles: dict[str, str] = {}
         self.unfinished = False
         self.is_behind, self.is_settled = False, True

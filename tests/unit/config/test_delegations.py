@@ -107,6 +107,12 @@ def test_a_name_is_that_of_a_prefix_or_of_a_delegation() -> None:
         parse(f'{HEAD}{prefix}placement = "delegated"\n', Path("f.toml"))
 
 
+def test_a_name_is_that_of_an_uplink_or_of_a_delegation() -> None:
+    uplink = '[uplinks.isp]\ninterface = "wl*"\ntype = "nonpersistent"\n'
+    with pytest.raises(ConfigError, match=r"f.toml:1: delegations.isp: an uplink has this name"):
+        parse(f"{HEAD}{uplink}", Path("f.toml"))
+
+
 def test_there_are_marks_for_all_that_may_come() -> None:
     mask = "[agent]\nmark_mask = 0xF0000000\n"
     each = '[delegations.{0}]\ninterface = "{0}"\n'

@@ -116,9 +116,16 @@ def test_what_is_taken_back_is_given_to_no_socket_and_ends_no_later_than_was_pro
     assert rows(holding) == [(110, 220)]
 
 
-def test_what_the_network_ends_now_ends_now() -> None:
-    holding = granted(160.0, 220.0)
-    holding, _ = holding.at(at(100.0))
-    holding = granted(100.0, 100.0, holding=holding)
-    holding, effects = holding.at(at(100.0))
+def test_what_may_be_somebody_elses_now_ends_at_once() -> None:
+    holding, _ = granted(160.0, 220.0).at(at(100.0))
+    holding, _ = holding.without_grant(KEY, at(110.0), at_once=True)
+    assert rows(holding) == [(110, 110)]
+    holding, effects = holding.at(at(110.0))
     assert EndSockets(7, 0) in effects
+    assert holding.over(at(110.0)) == {7}
+
+
+def test_what_is_over_already_ends_at_once_when_it_is_said() -> None:
+    holding, _ = granted(160.0, 220.0).without_grant(KEY, at(110.0))
+    holding, _ = holding.without_grant(KEY, at(120.0), at_once=True)
+    assert rows(holding) == [(110, 120)]

@@ -88,6 +88,13 @@ class Made:
     def request_latency(self) -> Mapping[AddressType, tuple[Iterable[tuple[float, int]], float]]:
         return {SESSION: ([(0.5, 1), (1.0, 0), (float("inf"), 2)], 9.5)}
 
+    def network_requests(self) -> Mapping[tuple[AddressType, str], int]:
+        self._may("network")
+        return {(FIXED, "granted"): 3, (FIXED, "timed-out"): 1}
+
+    def network_drops(self) -> Mapping[str, int]:
+        return {"too large": 2}
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
         return {(FIXED, Family.IPV6, "ready"): 16}
@@ -148,6 +155,9 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_lost_total", labels(what="verdict")): 0,
         ("odm_lost_total", labels(what="address")): 1,
         ("odm_count_corrections_total", labels()): 6,
+        ("odm_network_requests_total", labels(type="fixed", outcome="granted")): 3,
+        ("odm_network_requests_total", labels(type="fixed", outcome="timed-out")): 1,
+        ("odm_network_dropped_total", labels(reason="too large")): 2,
         ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
         ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
         (
@@ -188,6 +198,10 @@ GROUP_METRICS = {
         "odm_request_duration_seconds_bucket",
         "odm_request_duration_seconds_count",
         "odm_request_duration_seconds_sum",
+    },
+    "network": {
+        "odm_network_requests_total",
+        "odm_network_dropped_total",
     },
     "addresses": {"odm_addresses"},
     "prefixes": {"odm_prefixes"},

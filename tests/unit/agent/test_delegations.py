@@ -1,0 +1,178 @@
+"""A port is there while its interface is, and the source is told of the link."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from odm_agent.agent import delegations
+from odm_agent.agent.delegations import Delegations
+from odm_agent.core.clock import Moment
+from odm_agent.core.errors import KernelError
+from odm_agent.core.events import Tick
+from odm_agent.core.host import HostState, Link, LocalAddress
+from odm_agent.core.model import TYPES
+from odm_agent.sources.base import Linked, Send
+from odm_agent.sources.dhcpv6.settings import Settings
+
+DUID = bytes.fromhex("0004" + "11" * 16)
+NAME = "delegation:isp"
+ISP = Settings("isp", "w0", frozenset(TYPES))
+LOCAL = LocalAddress(IPv6Address("fe80::1"), 64, "w0", ours=False)
+
+
+class Port:
+    """A port without a socket."""
+
+    taken: KernelError | None = None
+
+    def __init__(self, interface: str, index: int) -> None:
+        if Port.taken is not None:
+            raise Port.taken
+        self.interface, self.index = interface, index
+        self.sent: list[tuple[bytes, str]] = []
+        self.dropped = Counter({"too large": 1})
+        self.is_closed = False
+
+    def send(self, data: bytes, to: str) -> None:
+        self.sent.append((data, to))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class World:
+    """Delegations of one configuration, and what they have said and opened."""
+
+    def __init__(self) -> None:
+        self.delegations = Delegations()
+        self.fed: list[tuple[str, Any]] = []
+        self.forgotten: list[str] = []
+        self.ports: list[Any] = []
+        self.left: list[Any] = []
+        self.delegations.attach(
+            lambda name, given: self.fed.append((name, given)), self.forgotten.append, self
+        )
+        self.configure(ISP)
+
+    def configure(self, *settings: Settings) -> None:
+        self.delegations.configure({each.name: each for each in settings}, DUID)
+
+    def listen(self, name: str, port: object) -> None:
+        self.ports.append(port)
+
+    def leave(self, port: object) -> None:
+        self.left.append(port)
+
+    def told(self) -> list[tuple[str, bool]]:
+        found = [(each.interface, each.up) for _, each in self.fed if isinstance(each, Linked)]
+        self.fed.clear()
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(delegations, "DhcpPort", Port)
+    yield World()
+    Port.taken = None
+
+
+def host(*addresses: LocalAddress, **link: Any) -> HostState:
+    return HostState(
+        links={"w0": Link("w0", **{"index": 2, "up": True, **link})}, addresses=addresses
+    )
+
+
+def test_a_link_is_one_when_a_link_local_address_is_ready(world: World) -> None:
+    look = world.delegations.look
+    look(HostState())
+    assert world.told() == [("w0", False)] and not world.ports
+    look(host())
+    look(host(replace(LOCAL, ready=False)))
+    look(host(replace(LOCAL, failed=True)))
+    look(host(replace(LOCAL, interface="w1")))
+    look(host(replace(LOCAL, address=IPv6Address("2001:db8::1"))))
+    look(host(LOCAL, up=False))
+    look(host(LOCAL, ipv6_fault="carries no IPv6"))
+    assert not world.told()
+    look(host(LOCAL))
+    look(host(LOCAL))
+    assert world.told() == [("w0", True)]
+    look(host(LOCAL, up=False))
+    assert world.told() == [("w0", False)]
+    assert len(world.ports) == 1 and not world.left
+
+
+def test_another_interface_of_the_name_has_another_port(world: World) -> None:
+    world.delegations.look(host(LOCAL))
+    world.told()
+    world.delegations.look(host(LOCAL, index=9))
+    assert world.told() == [("w0", False), ("w0", True)]
+    first, second = world.ports
+    assert world.left == [first]
+    assert (first.index, second.index) == (2, 9)
+    world.delegations.look(HostState())
+    assert world.left == [first, second]
+    assert world.told() == [("w0", False)]
+
+
+def test_a_port_that_is_taken_is_an_alarm_and_tried_again(world: World) -> None:
+    Port.taken = KernelError("dhclient (pid 7) has it")
+    for _ in range(2):
+        with pytest.raises(KernelError, match="dhclient"):
+            world.delegations.look(host(LOCAL))
+    assert world.told() == [("w0", False)]
+    (asked,) = world.delegations.standings()
+    assert (asked.linked, asked.trouble) == (False, "dhclient (pid 7) has it")
+    Port.taken = None
+    world.delegations.look(host(LOCAL))
+    assert world.told() == [("w0", True)]
+    assert not world.delegations.troubles
+
+
+def test_what_is_taken_is_no_trouble_when_the_interface_has_gone(world: World) -> None:
+    Port.taken = KernelError("dhclient (pid 7) has it")
+    with pytest.raises(KernelError):
+        world.delegations.look(host(LOCAL))
+    world.delegations.look(HostState())
+    assert not world.delegations.troubles
+
+
+def test_messages_leave_by_the_port_and_are_counted_where_there_is_none(world: World) -> None:
+    world.delegations.send(NAME, Send(b"x", "ff02::1:2"))
+    assert world.delegations.dropped() == {"not sent": 1}
+    world.delegations.look(host(LOCAL))
+    world.delegations.send(NAME, Send(b"y", "ff02::1:2"))
+    (port,) = world.ports
+    assert port.sent == [(b"y", "ff02::1:2")]
+    assert world.delegations.dropped() == {"not sent": 1, "too large": 1}
+    world.delegations.look(HostState())
+    assert world.delegations.dropped() == {"not sent": 1, "too large": 1}
+
+
+def test_one_that_is_named_no_more_goes_when_it_holds_nothing(world: World) -> None:
+    world.delegations.look(host(LOCAL))
+    world.configure()
+    assert not world.delegations.standings()
+    world.delegations.look(host(LOCAL))
+    assert not world.forgotten  # it has not heard of it yet
+    (source,) = world.delegations.sources
+    source.step(Tick(), Moment(1.0, 1.0))
+    world.delegations.look(host(LOCAL))
+    assert world.forgotten == [NAME]
+    assert world.left == world.ports
+    assert not world.delegations.sources
+
+
+def test_one_that_is_named_again_is_the_same(world: World) -> None:
+    (source,) = world.delegations.sources
+    world.configure()
+    world.configure(ISP)
+    assert world.delegations.sources == (source,)
+    source.step(Tick(), Moment(1.0, 1.0))
+    world.delegations.look(host(LOCAL))
+    assert not world.forgotten
+    assert [each.name for each in world.delegations.standings()] == ["isp"]

@@ -10,7 +10,8 @@ struct odm_need {
 	u16 class_id;
 	u8 type;
 	u8 family;
-	u32 waits; /* not 0: it may wait, and needs a ticket */
+	u16 waits;  /* not 0: it may wait, and needs a ticket */
+	u16 capped; /* not 0: it counts as a request */
 };
 
 /* How many tickets of each class are kept; a power of 2. */
@@ -27,7 +28,10 @@ static __always_inline u64 odm_ticket(const struct odm_need *need, u32 turn)
 	       (u64)(turn & ODM_NEED_TURN_MASK) << ODM_NEED_TURN_SHIFT | bpf_get_prandom_u32();
 }
 
-/* Tell of a need, unless the class had the same one a moment ago. Two CPUs at once may both tell. */
+/*
+ * Tell of a need, unless the class had the same one a moment ago, or has asked as often as it may. Two CPUs at once
+ * may both tell.
+ */
 static __always_inline void odm_tell_need(const struct odm_need *need, struct odm_need_turn *turn)
 {
 	struct odm_event event = {
@@ -40,6 +44,8 @@ static __always_inline void odm_tell_need(const struct odm_need *need, struct od
 
 	event.boot_ns = bpf_ktime_get_boot_ns();
 	if (*told_ns && event.boot_ns < *told_ns + ODM_NEED_NS)
+		return;
+	if (need->capped && odm_usage_add(need->class_id, need->type, ODM_RESERVE_REQUEST))
 		return;
 	*told_ns = event.boot_ns;
 	odm_tell(&event, BPF_RB_FORCE_WAKEUP);
@@ -94,16 +100,15 @@ static __always_inline bool odm_is_need(const struct odm_wish *wish)
 static __always_inline void odm_need_of_call(const struct odm_call *call,
 					     const struct odm_wish *wish)
 {
-	struct odm_need need = { .class_id = call->class_id,
-				 .type = call->type,
-				 .family = call->family };
+	struct odm_need need = {
+		.class_id = call->class_id,
+		.type = call->type,
+		.family = call->family,
+		.capped = !call->asked && call->class->flags & ODM_CLASS_CAPPED,
+	};
 
-	if (!odm_may(call->class, call->type) || !odm_is_need(wish))
-		return;
-	if (!call->asked && call->class->flags & ODM_CLASS_CAPPED &&
-	    odm_usage_add(call->class_id, call->type, ODM_RESERVE_REQUEST))
-		return;
-	odm_note_need(&need);
+	if (odm_may(call->class, call->type) && odm_is_need(wish))
+		odm_note_need(&need);
 }
 
 /* What there is of the type that the socket wants; nothing is a need. */

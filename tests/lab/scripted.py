@@ -18,7 +18,7 @@ from typing import Any
 from odm_agent.agent import loop
 from odm_agent.agent.driver import Driver
 from odm_agent.cli import main
-from odm_agent.core import releasing
+from odm_agent.core import looking, machine, releasing
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
@@ -106,8 +106,15 @@ class _Driver(Driver):
         super().__init__(hands, [*sources, FileSource(Path(os.environ["ODM_SCRIPT"]))], leases)
 
 
+def _set(modules: list[Any], name: str, variable: str) -> None:
+    """A test can't wait as long as people can."""
+    if variable in os.environ:
+        for module in modules:
+            setattr(module, name, float(os.environ[variable]))
+
+
 if __name__ == "__main__":
     setattr(loop, "Driver", _Driver)  # noqa: B010
-    # A test can't wait as long as people can.
-    setattr(releasing, "LEAST_S", float(os.environ.get("ODM_LEAST_S", 30)))  # noqa: B010
+    _set([releasing], "LEAST_S", "ODM_LEAST_S")
+    _set([looking, machine], "RESYNC_S", "ODM_RESYNC_S")
     main()

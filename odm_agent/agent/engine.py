@@ -62,6 +62,8 @@ class Engine:
     to_probe: set[Address] = field(default_factory=set)
     #: Called before each look at the kernel: what has happened until then will be seen.
     before_look: Callable[[], object] = lambda: None
+    #: Adds what the kernel doesn't tell to what it has told.
+    hinted: Callable[[HostState], HostState] = lambda host: host
     #: What was found when nothing was left to do; None: not yet.
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
@@ -89,7 +91,7 @@ class Engine:
         for _ in range(_MOST_ROUNDS):
             if look:
                 self.before_look()
-                self.host = self.kernel.read()
+                self.host = self.hinted(self.kernel.read())
                 self.table = followed(self.table, self.host)
                 self._note_conflicts()
             goal = desired(self.table, self._policies, self.cgroups, self.host, self.numbers)

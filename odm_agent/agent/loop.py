@@ -22,6 +22,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, TypeVar
 
+from odm_agent.agent.advertisements import Advertisements
 from odm_agent.agent.configured import read_config
 from odm_agent.agent.driver import Driver
 from odm_agent.agent.handlers import WAITING, Handlers
@@ -151,12 +152,17 @@ class Service:
         self._hearing: asyncio.TimerHandle | None = None
         # Among what has happened until it looks are the changes that it has made itself.
         state.engine.before_look = watch.drain
+        self._advertisements = Advertisements(
+            lambda: state.config, lambda: self._look_at(Dirty.KERNEL)
+        )
+        state.engine.hinted = self._advertisements.hinted
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
         self._loop = loop = asyncio.get_running_loop()
         self._ports.attach(loop)
         self._on_signals(loop)
+        self._advertisements.attach(loop)
         readers = {
             self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
             self.state.cgroups.fileno(): (self.state.cgroups.drain, Dirty.CGROUPS),
@@ -193,6 +199,7 @@ class Service:
             loop.remove_reader(self._timer.fileno())
             loop.remove_reader(self.state.ring.fileno())
             self._timer.close()
+            self._advertisements.close()
             self._hear_no_more()
             if server is not None:
                 server.close()

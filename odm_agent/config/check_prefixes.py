@@ -9,7 +9,7 @@ from odm_agent.config.check_wander import check_wander
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import edges_of, gateway_of, network_of, range_of, room, spans_of
-from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.core.model import TYPES, Family, IPAddress, IPNetwork
 
 #: On-link addresses are configured one by one, and each is announced and defended on the link.
 ON_LINK_POOL: Final = 256
@@ -42,13 +42,16 @@ def check_prefixes(config: Config) -> list[Problem]:
     problems += check_wander(config)
     bits = config.agent.mark_mask.bit_count() if config.agent.mark_mask > 0 else 0
     delegated = sum(len(each.types) for each in config.delegations.values())
-    marks = len(config.prefixes) + delegated + len(Family) * len(config.uplinks)
+    advertised = sum(each.advertised_types is not None for each in config.uplinks.values())
+    uplinks = len(Family) * len(config.uplinks) + (len(TYPES) - 1) * advertised
+    marks = len(config.prefixes) + delegated + uplinks
     if marks >= 2**bits > 1:
         problems.append(
             Problem(
                 ("agent", "mark_mask"),
                 f"{bits} bits tell {2**bits - 1} prefixes apart, there are {marks} (an uplink has"
-                " one for each IP version); use a wider mask",
+                " one for each IP version, and for each type that its routers name); use a wider"
+                " mask",
             )
         )
     return problems

@@ -9,6 +9,8 @@ from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config
 from odm_agent.policy.globs import is_glob
 
+#: Codes of neighbour discovery options that are nobody's (RFC 4727, section 5.1).
+EXPERIMENTAL_OPTIONS: Final = frozenset({253, 254})
 #: The longest glob; a name has 15 bytes (IFNAMSIZ), a set of characters takes some more.
 _LONGEST: Final = 64
 
@@ -19,7 +21,18 @@ def check_uplinks(config: Config) -> list[Problem]:
     for name, uplink in config.uplinks.items():
         problems += check_name("uplinks", name)
         problems += _interface(name, uplink.interface)
+        problems += _advertised(name, uplink.advertised_types)
     return [*problems, *_named_twice(config)]
+
+
+def _advertised(name: str, code: int | None) -> Iterator[Problem]:
+    if code is not None and code not in EXPERIMENTAL_OPTIONS:
+        yield Problem(
+            ("uplinks", name, "advertised_types"),
+            f"{code} has, or may get, another meaning in router advertisements; no code is assigned"
+            " to types of prefixes, so use one of those for experiments, 253 or 254, as the routers"
+            " do",
+        )
 
 
 def _interface(name: str, pattern: str) -> Iterator[Problem]:

@@ -168,6 +168,8 @@ class UplinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     #: Whether its addresses are only for classes that may use the type.
     exclusive: bool = False
     preference: int = 0
+    #: Code of the option in which its routers say the type of a prefix; None: they are not heard.
+    advertised_types: int | None = None
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,13 +1,13 @@
 """What the kernel holds, as frozen values: links, addresses, routes and rules, ours and others'."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
-from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
 
 #: What IPv6 makes of a route without a metric; the model writes 0 for it.
 IPV6_DEFAULT_METRIC: Final = 1024
@@ -248,6 +248,7 @@ class HostState:
     of the tables that they look up, main excepted.
     `labels` are the addresses that have our label (see `prefixes.untyped`), `label_policy` what
     others have labelled: of the entries that fit an address the first one holds.
+    `hints` are the types of networks that routers announce, by interface.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -259,6 +260,16 @@ class HostState:
     foreign_routes: tuple[Route, ...] = ()
     labels: frozenset[IPv6Address] = frozenset()
     label_policy: tuple[AddressLabel, ...] = ()
+    hints: Mapping[str, Mapping[IPv6Network, AddressType]] = field(default_factory=dict)
+
+    def hint(self, local: LocalAddress) -> AddressType | None:
+        """The type that a router has said of an address, by the narrowest of its networks."""
+        found = [
+            (network.prefixlen, type_)
+            for network, type_ in self.hints.get(local.interface, {}).items()
+            if local.address in network
+        ]
+        return max(found)[1] if found else None
 
     def at(self, address: IPAddress, interface: str) -> Sequence[LocalAddress]:
         """What is known of an address on an interface (IPv4 may have it there twice)."""

@@ -165,6 +165,8 @@ class TypedPrefix:
     learned_gateway: bool = False
     #: Of a managed one: the name of its interface, or a glob for it.
     pattern: str = ""
+    #: Of a managed one: whether those addresses alone are its own that routers call its type.
+    hinted: bool = False
     #: Of a managed one: whether its addresses are only for classes that may use the type.
     exclusive: bool = False
     #: The prefix whose mark it has, too, as an IPv6 socket that sends by IPv4 has one mark; 0: its

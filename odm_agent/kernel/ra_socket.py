@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,9 @@ _KEPT_BYTES: Final = 1 << 16
 _ICMP6_FILTER: Final = 1
 _FILTER: Final = struct.Struct("=8I")
 _INT: Final = struct.Struct("=i")
+#: Type, code, checksum (the kernel's), and four octets of nothing (section 4.1).
+_SOLICITATION: Final = bytes([133, 0, 0, 0, 0, 0, 0, 0])
+_ALL_ROUTERS: Final = "ff02::2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class RaSocket:
         """Raises KernelError."""
         self.interface = interface
         try:
+            self._index = socket.if_nametoindex(interface)
             self._socket = _opened(interface)
         except OSError as error:
             raise KernelError(
@@ -55,6 +60,11 @@ class RaSocket:
     def close(self) -> None:
         """Close it."""
         self._socket.close()
+
+    def solicit(self) -> None:
+        """Ask routers to say now what they would say some time (RFC 4861, section 6.3.7)."""
+        with suppress(OSError):  # they say it anyway
+            self._socket.sendto(_SOLICITATION, (_ALL_ROUTERS, 0, 0, self._index))
 
     def receive(self) -> list[Heard]:
         """What has come, without waiting. Some may be left: the descriptor stays readable."""
@@ -87,6 +97,7 @@ def _opened(interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(interface) + b"\0")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KEPT_BYTES)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
     except OSError:
         sock.close()
         raise

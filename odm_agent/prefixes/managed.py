@@ -24,12 +24,15 @@ def followed(table: PrefixTable, host: HostState) -> PrefixTable:
     """The table with what managed uplinks have now; the same one if that is as it was."""
     if not any(row.prefix.managed for row in table):
         return table
-    taken: dict[Family, set[str]] = {family: set() for family in Family}
+    taken: dict[tuple[Family, AddressType | None], set[str]] = {}
     rows: list[Row] = []
     for row in table:
-        if row.prefix.managed:
-            row = _followed(row, table, host, taken[row.prefix.family])
-            taken[row.prefix.family].add(row.prefix.interface)
+        if (prefix := row.prefix).managed:
+            # An interface has one row, and one of each other type that its routers name.
+            key = prefix.family, prefix.type if prefix.hinted else None
+            others = taken.setdefault(key, set())
+            row = _followed(row, table, host, others)
+            others.add(row.prefix.interface)
         rows.append(row)
     return table if tuple(rows) == table.rows else replace(table, rows=tuple(rows))
 
@@ -77,8 +80,15 @@ def _held(
         and not (local.ours or local.failed)
         and _is_global(local.address)
         and not _is_of_a_prefix(local, table)
+        and _is_of_type(local, prefix, host)
     ]
     return sorted(found, key=lambda local: _place(local, prefix.type))
+
+
+def _is_of_type(local: LocalAddress, prefix: TypedPrefix, host: HostState) -> bool:
+    """Whether it is a row's by what routers say: without a word it has the type of the uplink."""
+    hint = host.hint(local)
+    return hint is prefix.type or (hint is None and not prefix.hinted)
 
 
 def _place(local: LocalAddress, type_: AddressType) -> tuple[bool, bool, bool, int]:

@@ -1,6 +1,7 @@
 """Typed prefixes that stand in the configuration: grants that never end."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from odm_agent.config.classes import limits_of
 from odm_agent.config.schema import Config, PrefixConfig, UplinkConfig
@@ -10,7 +11,7 @@ from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey
-from odm_agent.core.model import ANY, AddressType, Family, Limit, Placement, TypedPrefix
+from odm_agent.core.model import ANY, TYPES, AddressType, Family, Limit, Placement, TypedPrefix
 from odm_agent.sources.base import Configured, Input, Output, Resumed
 
 
@@ -81,11 +82,18 @@ def _managed(
 ) -> Iterator[TypedPrefix]:
     """What an uplink has of each IP version, whatever that is at the moment, with one mark.
 
-    No prefix of the configuration can be called so.
+    Where its routers may name types, what it has of each other one is a row of its own. No prefix
+    of the configuration can be called so.
     """
     first = id_of(f"{name}/ipv4")
     for family, id_ in ((Family.IPV4, first), (Family.IPV6, id_of(f"{name}/ipv6"))):
-        yield _of_family(f"{name}/ipv{family}", uplink, family, id_, first, order)
+        typed = _of_family(f"{name}/ipv{family}", uplink, family, id_, first, order)
+        yield typed
+    if uplink.advertised_types is not None:
+        for type_ in TYPES:
+            if type_ is not typed.type:
+                row = f"{name}/{type_.word}"
+                yield replace(typed, id=id_of(row), name=row, type=type_, hinted=True, marked_as=0)
 
 
 def _of_family(

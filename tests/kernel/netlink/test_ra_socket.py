@@ -1,7 +1,6 @@
 """Router advertisements are heard, with what tells whether a router of the link has sent them."""
 
 import select
-import socket
 import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address, IPv6Network
@@ -12,6 +11,7 @@ from odm_agent.core.errors import KernelError
 from odm_agent.core.model import AddressType
 from odm_agent.kernel.ra_socket import Heard, RaSocket
 from odm_agent.sources.ra.codec import Advertised, advertised
+from tests.lab.icmp6 import send_on
 from tests.lab.netns import NetNs, veth
 from tests.unit.sources.ra.test_codec import CODE, message, option
 
@@ -25,28 +25,11 @@ def link() -> Iterator[tuple[NetNs, NetNs]]:
         yield host, router
 
 
-def send(data: bytes, hops: int = 255) -> None:
-    """From the calling thread's namespace, as soon as there is a link-local address."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sock:
-        index = socket.if_nametoindex("g0")
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hops)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        until_s = time.monotonic() + LINK_TIME_S
-        while True:
-            try:
-                sock.sendto(data, ("ff02::1", 0, 0, index))
-                return
-            except OSError:
-                if time.monotonic() > until_s:
-                    raise
-                time.sleep(0.1)
-
-
 def heard(sock: RaSocket, router: NetNs, data: bytes, hops: int = 255) -> Heard:
     """What is heard of a message; it is sent again until something is."""
     until_s = time.monotonic() + LINK_TIME_S
     while time.monotonic() < until_s:
-        router.call(send, data, hops)
+        router.call(send_on, "g0", data, hops)
         if select.select([sock], [], [], 0.5)[0] and (found := sock.receive()):
             return found[0]
     raise AssertionError("nothing is heard")
@@ -75,8 +58,8 @@ def test_what_was_forwarded_is_told_apart_and_other_messages_are_not_heard(
         assert heard(sock, router, message(option()), hops=64).hop_limit == 64
         while select.select([sock], [], [], 0.5)[0]:
             sock.receive()
-        router.call(send, bytes([128, 0, 0, 0, 0, 1, 0, 1]))  # an echo request
-        router.call(send, bytes([136, 0, 0, 0]) + bytes(20))  # a neighbour advertisement
+        router.call(send_on, "g0", bytes([128, 0, 0, 0, 0, 1, 0, 1]))  # an echo request
+        router.call(send_on, "g0", bytes([136, 0, 0, 0]) + bytes(20))  # a neighbour advertisement
         assert not select.select([sock], [], [], 0.5)[0]
     finally:
         sock.close()

@@ -127,3 +127,22 @@ def test_the_only_uplink_is_not_to_be_exclusive() -> None:
 def test_a_class_of_a_type_that_an_uplink_has_is_served() -> None:
     text = uplinks(wifi="wl*") + '[classes.web]\nallow = ["nonpersistent"]\n'
     assert warned(text, host(("192.0.2.1", "eth0"))) == []
+
+
+@pytest.mark.parametrize("code", [0, 3, 38, 252, 255])
+def test_the_option_of_types_has_a_code_that_is_nobodys(code: int) -> None:
+    (found,) = problems(f"{uplinks(wifi='wl0')}advertised_types = {code}\n")
+    assert "253 or 254" in found
+
+
+def test_an_uplink_whose_routers_name_types_has_a_row_for_each() -> None:
+    config = parse(f"{uplinks(wifi='wl0')}advertised_types = 253\n", PATH)
+    ids = iter(range(1, 100))
+    rows = {each.name: each for each in typed_prefixes(config, lambda name: next(ids))}
+    assert set(rows) == {
+        *("wifi/ipv4", "wifi/ipv6", "wifi/fixed", "wifi/session-lasting"),
+        "wifi/graceful-replacement",
+    }
+    assert rows["wifi/fixed"].type is AddressType.FIXED and rows["wifi/fixed"].hinted
+    assert not rows["wifi/ipv6"].hinted
+    assert len({each.mark_id for each in rows.values()}) == 4, "both IP versions have one mark"

@@ -1,7 +1,7 @@
 """What an uplink of others has, as the host is now."""
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any
 
 from odm_agent.core.host import HostState, Link, LocalAddress, Route
@@ -107,3 +107,37 @@ def test_what_lies_in_a_typed_prefix_has_that_ones_type() -> None:
     host = HostState(links=LINKS, addresses=(local("2001:db8:7::7"), local("2001:db8::1")))
     row = followed(table, host).by_id(1)
     assert row and addresses(row) == ["2001:db8::1"]
+
+
+FIXED_BY_HINT = replace(SIX, id=3, name="wifi/fixed", type=AddressType.FIXED, hinted=True)
+HINTS = {"wl0": {IPv6Network("2001:db8:f::/64"): AddressType.FIXED}}
+
+
+def test_an_address_has_the_type_that_routers_say_of_its_network() -> None:
+    table = PrefixTable(b"secret").with_only([SIX, FIXED_BY_HINT])
+    held = (local("2001:db8:1::5"), local("2001:db8:f::5"))
+    rows = followed(table, HostState(links=LINKS, addresses=held, hints=HINTS))
+    assert [addresses(row) for row in rows] == [["2001:db8:1::5"], ["2001:db8:f::5"]]
+    rows = followed(rows, HostState(links=LINKS, addresses=held))
+    assert [addresses(row) for row in rows] == [["2001:db8:1::5", "2001:db8:f::5"], []]
+
+
+def test_a_hint_about_another_interface_or_of_the_uplinks_own_type_changes_nothing() -> None:
+    held = local("2001:db8:f::5")
+    for hints in (
+        {"wl1": HINTS["wl0"]},
+        {"wl0": {IPv6Network("2001:db8:f::/64"): AddressType.NONPERSISTENT}},
+    ):
+        assert addresses(found(held, hints=hints)) == ["2001:db8:f::5"]
+
+
+def test_of_networks_within_each_other_the_narrowest_says_the_type() -> None:
+    held = local("2001:db8:f::5")
+    hints = {
+        "wl0": {
+            IPv6Network("2001:db8::/32"): AddressType.SESSION_LASTING,
+            IPv6Network("2001:db8:f::/64"): AddressType.FIXED,
+        }
+    }
+    assert not addresses(found(held, hints=hints))
+    assert addresses(found(held, prefix=FIXED_BY_HINT, hints=hints)) == ["2001:db8:f::5"]

@@ -28,8 +28,8 @@ def option(
     return head + IPv6Address(prefix).packed
 
 
-def message(*options: bytes) -> bytes:
-    return struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + b"".join(options)
+def message(*options: bytes, lifetime: int = 1800) -> bytes:
+    return struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0) + b"".join(options)
 
 
 def heard(data: bytes, sender: str = ROUTER, hop_limit: int = 255) -> tuple[Advertised, ...]:

@@ -28,8 +28,6 @@ class Postgres(Server):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o755)
-        shutil.chown(folder, _USER)
         super().__init__(None, folder.with_suffix(".log"))
         self._programs = _programs()
 
@@ -48,6 +46,8 @@ class Postgres(Server):
         """Start it; the first time, make the cluster and Kea's tables before."""
         new = not (self.folder / "cluster").exists()
         if new:
+            self.folder.mkdir(mode=0o755)
+            shutil.chown(self.folder, _USER)
             checked(
                 self._as_user(
                     *("initdb", "-D", f"{self.folder}/cluster", "-U", _KEA, "--auth=trust"),

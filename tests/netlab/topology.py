@@ -23,21 +23,27 @@ from tests.netlab.site import AccessSite
 class NetLab:
     """All of it, running from when it is made until it is closed."""
 
-    def __init__(self, rules: Rules | Mapping[str, Rules] = STANDARD) -> None:
-        """`rules` may differ by site."""
-        by_site = dict.fromkeys(SITES, rules) if isinstance(rules, Rules) else rules
+    def __init__(
+        self, rules: Rules | Mapping[str, Rules] = STANDARD, *, letters: str = "ab"
+    ) -> None:
+        """`rules` may differ by site. One site alone needs no database, and is up in a second."""
+        by_site = dict.fromkeys(letters, rules) if isinstance(rules, Rules) else rules
         with ExitStack() as stack:
             self.folder = stack.enter_context(lab_folder())
-            self.postgres = stack.enter_context(Postgres(self.folder / "postgres"))
+            self.postgres = Postgres(self.folder / "postgres")
+            stack.callback(self.postgres.stop)
+            if len(letters) > 1:
+                self.postgres.start()
             self.mobile = stack.enter_context(NetNs("mobile"))
             self.core = stack.enter_context(NetNs("core"))
             address(self.core, "lo", f"{CORE[1]}/128")
             self.core.sysctl("net/ipv6/conf/all/forwarding", "1")
             self.sites: dict[str, AccessSite] = {}
-            for interface, (letter, plan) in zip(("w0", "w1"), SITES.items(), strict=True):
+            for interface, letter in zip(("w0", "w1"), letters, strict=False):
                 site = AccessSite(
-                    *(self.folder, plan, self.mobile, interface, by_site.get(letter, STANDARD)),
-                    database=self.postgres.for_kea,
+                    *(self.folder, SITES[letter], self.mobile, interface),
+                    by_site.get(letter, STANDARD),
+                    database=self.postgres.for_kea if self.postgres.running else None,
                     core=self.core,
                 )
                 self.sites[letter] = stack.enter_context(site)

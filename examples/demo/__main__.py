@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from examples.demo.asking import Asking
+from examples.demo.asking import table as asking_table
 from examples.demo.ending import TERMS, Ending
 from examples.demo.ending import table as ending_table
 from examples.demo.programs import CLASSES, NO_CLASS
@@ -39,14 +41,20 @@ def main() -> int:
     console.print(_SCENE, highlight=False)
     try:
         with ExitStack() as stack:
-            show, ending = _stage(stack, console)
+            show, ending, asking = _stage(stack, console)
             outcomes, scenes = list(show.outcomes()), list(ending.scenes())
+            asked = list(asking.scenes())
     except KeyboardInterrupt:
         console.print("interrupted; everything is removed")
         return 130
     console.print(table(outcomes))
     console.print(ending_table(scenes))
-    every = [*(each.wrong for each in outcomes), *(each.wrong for each in scenes)]
+    console.print(asking_table(asked))
+    every = [
+        *(each.wrong for each in outcomes),
+        *(each.wrong for each in scenes),
+        *(each.wrong for each in asked),
+    ]
     wrong = [each for each in every if each]
     console.print(
         f"{len(every) - len(wrong)} of {len(every)} as promised,"
@@ -55,7 +63,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending]:
+def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending, Asking]:
     """Make host, network, servers and agent; the stack removes them in reverse order."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odm-demo-")))
     status = stack.enter_context(console.status("making the network and the servers"))
@@ -75,6 +83,7 @@ def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending]:
     return (
         Show(site, agent, cgroups, servers, status),
         Ending(site, agent, cgroups, servers["nginx"], status),
+        Asking(stack, folder, status),
     )
 
 

@@ -34,6 +34,8 @@ def test_the_demo_shows_all_types_as_promised() -> None:
     assert len(re.findall(r"│ refused +│ IPv[46] .*│ +yes +│", done.stdout)) == 2
     assert len(re.findall(r"│ its budget, .*│ +yes +│", done.stdout)) == 2
     assert len(re.findall(r"│ time +│ .*│ +yes +│", done.stdout)) == 2
+    assert re.search(r"│ transfers +│ session-last.* 2001:db8:2000::.*│ +yes +│", done.stdout)
+    assert re.search(r"│ monitoring +│ fixed +│ .*NoPrefixAvail.*│ +yes +│", done.stdout)
 
 
 @pytest.fixture

@@ -15,7 +15,15 @@ from tests.netlab.server import Server, listens
 
 PORT: Final = 547
 _CONTROL_S: Final = 10.0
-_HOOKS: Final = "/usr/lib/x86_64-linux-gnu/kea/hooks"
+#: What tells Kea where it may have files: pid, lock, leases, control socket, log, hook.
+_FOLDERS: Final = (
+    "KEA_PIDFILE_DIR",
+    "KEA_LOCKFILE_DIR",
+    "KEA_DHCP_DATA_DIR",
+    "KEA_CONTROL_SOCKET_DIR",
+    "KEA_LOG_FILE_DIR",
+    "KEA_HOOK_SCRIPTS_PATH",
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,11 @@ class Kea(Server):
         return ["kea-dhcp6", "-c", f"{self.folder}/kea.conf"]
 
     def environment(self) -> Mapping[str, str]:
-        """Two instances must not meet in the folders that Debian compiled in."""
-        return {"KEA_PIDFILE_DIR": str(self.folder), "KEA_LOCKFILE_DIR": str(self.folder)}
+        """Its folder in the place of all that are compiled in: two instances must not meet there.
+
+        From 2.6.3 on it takes files of other folders for none of its own, and refuses them.
+        """
+        return dict.fromkeys(_FOLDERS, str(self.folder))
 
     def ready(self) -> bool:
         """Whether it hears clients (it says that it has started also where it does not)."""
@@ -149,11 +160,12 @@ class Kea(Server):
         site, other = self._site, neighbour(self._site)
         graceful = WireType.GRACEFUL_REPLACEMENT
         moved = other.pools[graceful].network_address.packed[: POOL_LENGTH // 8].hex()
-        hooks: list[dict[str, Any]] = [{"library": f"{_HOOKS}/libdhcp_lease_cmds.so"}]
+        libraries = next(Path("/usr/lib").glob("*/kea/hooks"))
+        hooks: list[dict[str, Any]] = [{"library": f"{libraries}/libdhcp_lease_cmds.so"}]
         if self._hook is not None:
             hooks.append(
                 {
-                    "library": f"{_HOOKS}/libdhcp_run_script.so",
+                    "library": f"{libraries}/libdhcp_run_script.so",
                     "parameters": {"name": str(self._hook), "sync": False},
                 }
             )

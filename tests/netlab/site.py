@@ -43,7 +43,7 @@ class AccessSite:
         self.plan, self.host, self.interface = plan, host, interface
         self._kept: list[str] = []
         self.folder = folder / plan.letter
-        self.folder.mkdir()
+        self.folder.mkdir(mode=0o750)  # newer Keas want nobody else to come near their sockets
         with ExitStack() as stack:
             self.netns = stack.enter_context(NetNs(f"site-{plan.letter}"))
             self._wire_up()

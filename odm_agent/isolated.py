@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from odm_agent.core.errors import OdmError
 
@@ -24,6 +24,8 @@ _START: Final = (
 )
 #: What compiles and loads the eBPF programs (it alone knows the compiler, so it isn't imported).
 LOADER: Final = "odm_agent.datapath.install.loader"
+#: The agent that serves.
+AGENT: Final = "odm_agent.daemon"
 #: Where the distribution keeps its programs. The caller's PATH may name folders of others.
 _PROGRAMS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -35,6 +37,14 @@ class TooSlow(OdmError):
 def command(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of this package, wherever it is called."""
     return [sys.executable, "-I", "-c", _START, str(_PACKAGE.parent), module, *arguments]
+
+
+def become(module: str, *arguments: str) -> NoReturn:
+    """Run a module of this package in the place of what runs here, as the same process."""
+    line = command(module, *arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(line[0], line)
 
 
 def run(

@@ -6,9 +6,9 @@ import typer
 from typer.core import TyperGroup
 
 from odm_agent.cli import check, events, explain, launch, lifetimes, read, serve
-from odm_agent.cli.exits import EPILOG, exit_code
 from odm_agent.cli.output import say
 from odm_agent.core.errors import OdmError
+from odm_agent.exits import EPILOG, exit_code
 
 
 class _Group(TyperGroup):

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from odm_agent.cli.doctor.findings import Finding
-from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import JsonOption
 from odm_agent.cli.output import print_json, print_table
 from odm_agent.cli.where import DEFAULT_CONFIG, agent_settings
 from odm_agent.config.schema import Config
 from odm_agent.core.host import HostState
+from odm_agent.exits import ExitCode
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,6 @@ import typer
 
 from odm_agent.cli.delegations import delegation_words
 from odm_agent.cli.enforced import pinned_sentence
-from odm_agent.cli.exits import ExitCode
 from odm_agent.cli.options import (
     ClassOption,
     ConfigOption,
@@ -28,6 +27,7 @@ from odm_agent.control.answers import (
     WanderView,
 )
 from odm_agent.control.client import AgentNotRunning
+from odm_agent.exits import ExitCode
 from odm_agent.text import bytes_words, duration_words
 
 SOCKETS_NOTE = (

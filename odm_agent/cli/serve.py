@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from odm_agent import __version__
+from odm_agent import __version__, isolated
 from odm_agent.cli.options import ConfigOption, JsonOption, SocketOption
 from odm_agent.cli.output import print_json, say
 from odm_agent.cli.where import DEFAULT_CONFIG, agent_settings, hides_pins, locate
@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def run(config: ConfigOption = None) -> None:
     """Run the agent in the foreground. Stopping it leaves everything enforced."""
-    from odm_agent.agent import run_agent
-
-    raise typer.Exit(run_agent(config if config is not None else DEFAULT_CONFIG))
+    isolated.become(isolated.AGENT, str(config if config is not None else DEFAULT_CONFIG))
 
 
 def reload(

@@ -8,7 +8,7 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pyroute2 import AsyncIPRoute
+from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.core.actions import (

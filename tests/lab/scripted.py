@@ -17,7 +17,6 @@ from typing import Any
 
 from odm_agent.agent import loop
 from odm_agent.agent.driver import Driver
-from odm_agent.cli import main
 from odm_agent.core import looking, machine, releasing
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
@@ -26,6 +25,7 @@ from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import Placement, TypedPrefix
 from odm_agent.sources.base import Input, Output
+from tests.lab.entry import run
 
 NAME = "script"
 
@@ -117,4 +117,4 @@ if __name__ == "__main__":
     setattr(loop, "Driver", _Driver)  # noqa: B010
     _set([releasing], "LEAST_S", "ODM_LEAST_S")
     _set([looking, machine], "RESYNC_S", "ODM_RESYNC_S")
-    main()
+    run()

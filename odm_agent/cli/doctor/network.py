@@ -78,7 +78,7 @@ def policy_routing(host: Host) -> Iterator[Finding]:
 
 
 def _try_rules() -> list[str]:
-    from pyroute2 import IPRoute
+    from pyroute2.iproute import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
@@ -139,7 +139,7 @@ def judge(rule: ForeignRule, agent: AgentConfig) -> Iterator[Finding]:
 
 
 def _read_rules(agent: AgentConfig) -> list[ForeignRule]:
-    from pyroute2 import IPRoute
+    from pyroute2.iproute import IPRoute
 
     rules = []
     with IPRoute() as route:

@@ -8,7 +8,7 @@ import errno
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from pyroute2 import IPRoute
+from pyroute2.iproute import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.core.errors import DatapathError

@@ -43,6 +43,16 @@ def _pretend(world: World, *, abi_tag: int = abi.ABI_TAG, storage_tag: int = 0) 
     )
 
 
+def test_agent_is_one_process_of_50_mib_at_most(own: World) -> None:
+    """What reads command lines and compiles programs does not stay in it."""
+    pid = own.agent.read("status")["pid"]
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    told = dict(line.split(":\t") for line in lines if ":\t" in line)
+    assert int(told["VmRSS"].split()[0]) <= 50 * 1024, told
+    loaded = Path(f"/proc/{pid}/maps").read_text()
+    assert "pydantic" not in loaded and "libbcc" not in loaded and "libclang" not in loaded
+
+
 def test_restart_adopts_what_is_pinned(own: World) -> None:
     before = pins.attached(own.agent.pins)
     addresses = own.agent.read("addresses")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pyroute2 import IPRoute
+from pyroute2.iproute import IPRoute
 
 from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs, address, veth

@@ -9,7 +9,7 @@ import threading
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from pyroute2 import AsyncIPRoute
+from pyroute2.iproute import AsyncIPRoute
 
 from odm_agent.core.actions import (
     AddAddress,

@@ -12,9 +12,9 @@ import typer.main
 from odm_agent.cli import complete
 from odm_agent.cli.app import build
 from odm_agent.cli.doctor.findings import Finding
-from odm_agent.cli.exits import EPILOG, ExitCode
 from odm_agent.cli.explain import Explanation
 from odm_agent.control import answers
+from odm_agent.exits import EPILOG, ExitCode
 from tests.unit.cli.conftest import Cli, FakeAgent
 
 PAGE = Path(__file__).parents[3] / "docs/cli.md"

@@ -1,13 +1,15 @@
 """run, reload, detach, version: what they hand on, and what they return."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import odm_agent.agent
-from odm_agent import __version__
+from odm_agent import __version__, isolated
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.answers import ReloadResult, Upgrade
 from odm_agent.core.errors import ConfigError, DatapathError
@@ -30,27 +32,25 @@ def test_a_refused_reload_exits_4_with_all_reasons(agent: FakeAgent, cli: Cli) -
     assert "/x.toml:9: worse" in result.stderr
 
 
-def test_run_returns_the_agents_code(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[Path] = []
-
-    def run_agent(path: Path) -> int:
-        started.append(path)
-        return 0
-
-    monkeypatch.setattr(odm_agent.agent, "run_agent", run_agent)
+def test_run_becomes_the_agent(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(isolated, "become", lambda *line: started.append(line))
     assert cli("run", "-c", tmp_path / "x.toml").exit_code == 0
     assert cli("run").exit_code == 0
-    assert started == [tmp_path / "x.toml", Path("/etc/odm-agent/odm-agent.toml")]
+    default = "/etc/odm-agent/odm-agent.toml"
+    assert started == [
+        ("odm_agent.daemon", str(tmp_path / "x.toml")),
+        ("odm_agent.daemon", default),
+    ]
 
 
 def test_run_with_a_bad_configuration_exits_4(cli: Cli, tmp_path: Path) -> None:
     config = tmp_path / "x.toml"
     config.write_text("[agent]\nmark_mask = 0\n")
-    result = cli("run", "-c", config)
-    assert result.exit_code == 4
-    assert f"{config}:2:" in result.stderr
+    line = [sys.executable, "-m", "odm_agent", "run", "-c", str(config)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert f"odm-agent: {config}:2:" in done.stderr
 
 
 @pytest.fixture

@@ -70,6 +70,17 @@ static __always_inline bool odm_goes_on(struct __sk_buff *skb, struct odm_cgroup
 	return sk->type == SOCK_STREAM && !odm_is_syn(skb);
 }
 
+/* Is it a DHCP client that renews the lease of its source? (odm_renews_lease) */
+static __always_inline bool odm_is_renewal(struct __sk_buff *skb, struct odm_source source)
+{
+	u32 offset = 0;
+	__be16 ports[2];
+
+	return source.flags & ODM_SOURCE_MANAGED && odm_transport(skb, &offset) == IPPROTO_UDP &&
+	       !bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) &&
+	       ports[0] == bpf_htons(ODM_DHCP_CLIENT) && ports[1] == bpf_htons(ODM_DHCP_SERVER);
+}
+
 static __always_inline struct odm_decision
 odm_decide_egress(struct __sk_buff *skb, const struct odm_class *class, struct odm_cgroup cgroup,
 		  struct odm_source source, const struct odm_addr *destination, bool marked)
@@ -80,6 +91,8 @@ odm_decide_egress(struct __sk_buff *skb, const struct odm_class *class, struct o
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 	} else if (!odm_may(class, source.type) && !odm_goes_on(skb, cgroup, source.type)) {
+		if (odm_is_renewal(skb, source))
+			return ODM_LEAVE_ALONE;
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
 	} else if (odm_strays(skb, source)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, source.type);

@@ -317,6 +317,8 @@ _Static_assert(sizeof(struct odm_birth) == 408, "odm_birth");
 
 #define ODM_SOURCE_BROADCAST 0x01
 #define ODM_SOURCE_ANY_IP 0x02 /* a span whose every address is local */
+#define ODM_SOURCE_MANAGED                                                                         \
+	0x08 /* others manage it: their DHCP client sends from there, whatever its class */
 #define ODM_SOURCE_SHARED 0x04 /* the host's own, and of a type to classes that may use that */
 
 /* odm_origins[address], odm_spans[network]: who may send from there. */

@@ -218,6 +218,22 @@ static __always_inline bool odm_keeps_source(struct bpf_sock *sk, struct odm_cgr
 }
 
 /*
+ * Is this a DHCP client, which renews the lease of an address from there (RFC 2131, section 4.3.2)? The port is
+ * root's. Whoever manages the address must not lose it for being of no class.
+ */
+static __always_inline bool odm_renews_lease(const struct odm_call *call)
+{
+	const struct bpf_sock_addr *ctx = call->ctx;
+
+	if (call->sk->protocol != IPPROTO_UDP)
+		return false;
+	if (call->hook == ODM_H_BIND)
+		return ctx->user_port == bpf_htons(ODM_DHCP_CLIENT);
+	return call->sk->src_port == ODM_DHCP_CLIENT &&
+	       ctx->user_port == bpf_htons(ODM_DHCP_SERVER);
+}
+
+/*
  * A socket of no class that names its source: the one thing of it that we look at. Only a typed
  * source is refused, and only in our namespace. `own`: the source is the one that the socket has.
  */
@@ -231,6 +247,8 @@ static __always_inline int odm_legacy_source(const struct odm_call *call, struct
 		return 1;
 	source = odm_source_of(addr);
 	if (!source.type || odm_is_shared(source) || !odm_is_home(call))
+		return 1;
+	if (source.flags & ODM_SOURCE_MANAGED && odm_renews_lease(call))
 		return 1;
 	if (own && odm_keeps_source(call->sk, cgroup, source.type))
 		return 1;

@@ -3,6 +3,10 @@
 #ifndef ODM_SOURCE_H
 #define ODM_SOURCE_H
 
+/* The ports of DHCP (RFC 2131, section 4.1). */
+#define ODM_DHCP_SERVER 67
+#define ODM_DHCP_CLIENT 68
+
 /* Type of an address as a source. Only addresses that are not configured ever reach the trie. */
 static __always_inline struct odm_source odm_source_of_inline(const struct odm_addr *addr)
 {

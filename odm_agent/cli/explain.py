@@ -17,7 +17,6 @@ from odm_agent.cli.probe import Outcome, Question, ask
 from odm_agent.cli.where import Where, locate
 from odm_agent.control.answers import AddressView, Membership, PrefixView, Status
 from odm_agent.control.client import AgentNotRunning, ControlClient
-from odm_agent.core.model import IPAddress
 from odm_agent.text import printable
 
 #: No packet leaves, so any port does; this one is "discard".
@@ -219,17 +218,24 @@ def _with_outcome(
         meaning = meanings.get(outcome.error, os.strerror(outcome.error))
         call = "setsockopt" if outcome.step == "option" else "connect"
         return msgspec.structs.replace(found, errno=word, meaning=f"{call}: {meaning}")
-    type_, prefix = _origin(client, outcome.source) if client is not None else (None, None)
+    type_, prefix = _origin(client, outcome) if client is not None else (None, None)
     return msgspec.structs.replace(found, source=str(outcome.source), type=type_, prefix=prefix)
 
 
-def _origin(client: ControlClient, source: IPAddress) -> tuple[str | None, str | None]:
-    """Type and prefix of an address, by the agent's tables; the type is None where they don't say:
-    somebody else's address on the link of a typed prefix."""
+def _origin(client: ControlClient, outcome: Outcome) -> tuple[str | None, str | None]:
+    """Type and prefix of the source, by the agent's tables; the type is None where they don't say:
+    somebody else's address on the link of a typed prefix. One that is everybody's has a type where
+    the socket has the prefix's mark."""
+    source = outcome.source
+    assert source is not None
+    prefixes = {view.name: view for view in client.ask("prefixes", list[PrefixView])}
     for address in client.ask("addresses", list[AddressView]):
         if ip_address(address.address) == source:
+            prefix = prefixes.get(address.prefix)
+            if prefix is not None and prefix.shared and outcome.mark != prefix.mark:
+                return "untyped", None
             return address.type, address.prefix
-    for prefix in client.ask("prefixes", list[PrefixView]):
+    for prefix in prefixes.values():
         if prefix.prefix is not None and source in ip_network(prefix.prefix):
             return (prefix.type if prefix.placement == "delegated" else None), prefix.name
     return "untyped", None

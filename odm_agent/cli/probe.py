@@ -39,6 +39,8 @@ class Outcome:
     step: str = ""
     error: int = 0
     supported: bool = True
+    #: The mark of the connected socket.
+    mark: int = 0
 
 
 def ask(question: Question) -> Outcome:
@@ -69,7 +71,8 @@ def _ask_here(question: Question) -> Outcome:
         except OSError as error:
             return Outcome(cookie, step="connect", error=error.errno or 0, supported=supported)
         source = ip_address(sock.getsockname()[0])
-        return Outcome(cookie, source, supported=supported)
+        mark = sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+        return Outcome(cookie, source, supported=supported, mark=mark)
 
 
 def _set_type(sock: socket.socket, type_: AddressType) -> bool:

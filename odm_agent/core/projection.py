@@ -15,7 +15,8 @@ class SourceRow:
     """The typing of one local address. `prefix_id` 0 and UNSPECIFIED: untyped, anybody's.
 
     `lease` is the id of its lease, 0 if it never ends. `shared`: it is typed to classes that may
-    use the type, and to all others as if it were not.
+    use the type, and to all others as if it were not. `managed`: whoever manages it may renew its
+    lease from there.
     """
 
     prefix_id: int = 0
@@ -23,6 +24,7 @@ class SourceRow:
     broadcast: bool = False
     lease: int = 0
     shared: bool = False
+    managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

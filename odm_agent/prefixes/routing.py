@@ -12,6 +12,9 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
 
 LOCAL_TABLE: Final = 255
+MAIN_TABLE: Final = 254
+#: The kernel's own rule for main has the next priority; so has wg-quick's, which then come first.
+_BEFORE_MAIN: Final = 32765
 #: The worst metric there is: the last resort of each of our tables.
 LAST_METRIC: Final = 0xFFFFFFFF
 
@@ -90,6 +93,31 @@ def exemptions(table: PrefixTable, host: HostState, numbers: Numbers) -> Iterato
             action=RuleAction.GOTO,
             goto=end,
         )
+
+
+def elsewhere(table: PrefixTable, host: HostState, numbers: Numbers) -> Iterator[Route | Rule]:
+    """What leads everybody else past exclusive uplinks, whose addresses they may not send from.
+
+    A table of main's other default routes, asked right before main: so what others' rules say comes
+    first (a tunnel for everything, say), and main's other routes do. Without such a default route
+    there is nothing: who is of no class has no address then, which is an alarm.
+    """
+    exclusive = [row.prefix for row in table if row.prefix.exclusive and row.addresses]
+    for family in sorted({prefix.family for prefix in exclusive}):
+        taken = {prefix.interface for prefix in exclusive if prefix.family is family}
+        others = [
+            replace(route, table=numbers.table(0))
+            for route in host.main_routes
+            if route.family is family
+            and route.destination is None
+            and not route.interfaces & taken
+            and all(name in host.links and host.links[name].up for name in route.interfaces)
+        ]
+        if not others:
+            continue
+        yield from others
+        yield Rule(family, _BEFORE_MAIN - 1, MAIN_TABLE, suppress_prefix_length=0, local_only=True)
+        yield Rule(family, _BEFORE_MAIN, numbers.table(0), local_only=True)
 
 
 def theirs_inside(table: PrefixTable, host: HostState) -> list[LocalAddress]:

@@ -55,6 +55,7 @@ def sources(
                     row.prefix.type,
                     lease=row.lease_id(address),
                     shared=row.prefix.shared,
+                    managed=row.prefix.managed,
                 )
     return rows
 

@@ -41,6 +41,11 @@ def desired(
         if seen := selection.prefix_row(row, host, numbers, table.secret):
             usable[row.prefix.id] = seen
     rules.update(routing.exemptions(table, host, numbers))
+    for each in routing.elsewhere(table, host, numbers):
+        if isinstance(each, Rule):
+            rules.add(each)
+        else:
+            routes.add(each)
     return replace(
         classified(classes, cgroups, host),
         addresses=addresses,

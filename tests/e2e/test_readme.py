@@ -15,10 +15,11 @@ PAGES: Final = sorted(
 
 
 def test_the_first_configuration_is_taken() -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    config = parse(text, Path("odm-agent.toml"))
-    assert list(config.prefixes) == ["home6", "home4"]
-    assert list(config.classes) == ["backup"]
+    texts = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    first, roaming = (parse(text, Path("odm-agent.toml")) for text in texts)
+    assert list(first.prefixes) == ["home6", "home4"]
+    assert list(first.classes) == ["backup"]
+    assert list(roaming.uplinks) == ["wifi", "lte", "vpn"] and not roaming.prefixes
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

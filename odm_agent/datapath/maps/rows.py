@@ -29,6 +29,7 @@ def unpack_source(row: abi.Source) -> SourceRow:
         bool(row.flags & abi.SOURCE_BROADCAST),
         row.lease,
         bool(row.flags & abi.SOURCE_SHARED),
+        bool(row.flags & abi.SOURCE_MANAGED),
     )
 
 
@@ -36,6 +37,7 @@ def pack_source(row: SourceRow) -> abi.Source:
     """The row of odm_origins."""
     flags = abi.SOURCE_BROADCAST if row.broadcast else 0
     flags |= abi.SOURCE_SHARED if row.shared else 0
+    flags |= abi.SOURCE_MANAGED if row.managed else 0
     return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags, lease=row.lease)
 
 

@@ -1,6 +1,8 @@
 """One access site: what stock Kea makes of typed requests, read off the link by tshark."""
 
+import time
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 
 import pytest
 
@@ -174,3 +176,24 @@ def test_advertisements_are_there_for_who_wants_them(one: OneSite) -> None:
     wait_until(
         lambda: "dev w0 proto ra" in one.host.ip("-6", "route", "show", "default"), "a route", 20
     )
+
+
+def test_the_route_lives_as_long_as_the_lease() -> None:
+    with OneSite(Rules(terms={SESSION: Terms(4, 5, 1, 2)})) as one, Probe(one.host, "w0") as probe:
+        given = probe.obtain(Wish(1, SESSION))
+        wait_until(lambda: given.prefix in one.site.routed(), "it is routed", 10)
+        until_s = time.monotonic() + 8  # longer than one lease
+        while time.monotonic() < until_s:
+            assert probe.renew(given.server, Wish(1, SESSION, given.prefix)).given
+            assert given.prefix in one.site.routed()
+            time.sleep(0.5)
+        wait_until(lambda: not _leads(one, given.prefix), "it leads nowhere any more", 20)
+
+
+def _leads(one: OneSite, prefix: IPv6Network) -> bool:
+    """Whether the gateway would send a packet for a prefix to the host."""
+    try:
+        return "dev access" in one.site.netns.ip("-6", "route", "get", str(prefix[1]))
+    except AssertionError as error:
+        assert "Network is unreachable" in str(error) or "No route" in str(error), error
+        return False

@@ -101,7 +101,9 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 
 	if (among < 2)
 		return 0;
-	if (!key[0] || prefix->family != ODM_IPV4 || search->wish.drawn)
+	if (search->wish.drawn) /* whichever turn that is: the first one is 0 */
+		from = search->wish.seed;
+	else if (!key[0] || prefix->family != ODM_IPV4)
 		from = search->wish.seed ? search->wish.seed : bpf_get_prandom_u32();
 	else if (search->wish.cookie)
 		from = odm_fresh_id(key, search->wish.cookie);

@@ -40,9 +40,11 @@ static __always_inline enum odm_outlook_state odm_foresee(const struct odm_call 
 {
 	bool any_ip = odm_binds_any_ip(call);
 	struct odm_wish wish = odm_wish_of(call, any_ip, true);
-	struct odm_offer offer = odm_offer_of(&wish);
+	struct odm_offer offer;
 	u64 cookie;
 
+	wish.drawn = true; /* no turn is taken yet */
+	offer = odm_offer_of(&wish);
 	if (offer.prefix && odm_draws(call, &offer)) {
 		*addr = offer.slot->addr;
 		call->sock->seed = odm_next_turn(odm_source_of(addr).prefix_id);

@@ -100,6 +100,22 @@ static __always_inline struct odm_offer odm_offer_to(const struct bpf_sock *sk,
 }
 
 /*
+ * May the socket be given an address that no interface has? Of what is not there yet nobody knows; but a connected MPTCP
+ * socket refuses the option, so none is asked in vain.
+ */
+static __always_inline bool odm_needs_freebind(const struct bpf_sock *sk,
+					       const struct odm_offer *offer)
+{
+	u64 pool;
+
+	if (!offer->prefix)
+		return sk->protocol != IPPROTO_MPTCP;
+	pool = odm_pool_of(offer->prefix);
+	return ODM_POOL_SIZE(pool) > ODM_POOL_CONFIGURED(pool) + offer->prefix->configured_spares ||
+	       offer->prefix->fresh[0];
+}
+
+/*
  * What is left for the kernel of an accepted set. Only the type: nothing, since a kernel before
  * 6.7 takes 0 as "no change", a later one as "reset". Where the type has an any-IP pool, the
  * request becomes FREEBIND, without which connect could not bind to unconfigured addresses.
@@ -108,7 +124,6 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 					   struct odm_socket *sock, const struct odm_offer *offer)
 {
 	u32 *optval = ctx->optval, flags = value & ODM_FLAGS_MASK;
-	u64 pool;
 
 	if (sk->family != AF_INET6 || (void *)(optval + 1) > ctx->optval_end) {
 		ctx->optlen = -1;
@@ -118,10 +133,7 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 		*optval = flags;
 		return;
 	}
-	pool = offer->prefix ? odm_pool_of(offer->prefix) : 0;
-	if (offer->prefix &&
-	    ODM_POOL_SIZE(pool) <= ODM_POOL_CONFIGURED(pool) + offer->prefix->configured_spares &&
-	    !offer->prefix->fresh[0]) {
+	if (!odm_needs_freebind(sk, offer)) {
 		ctx->optlen = -1;
 		return;
 	}

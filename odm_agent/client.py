@@ -256,8 +256,9 @@ def setsc(
     """Ask for a type, and wait until there is an address of it: the one that the socket has, or
     will be given (RFC 8653, appendix A). The socket is not bound: `bind` to it, to be sure of it.
 
-    Raises as `set_type`; RequestFailed; TimeoutError; OSError (EOPNOTSUPP) if it can't be told
-    before `connect` (an address of its own for each MPTCP socket).
+    Raises as `set_type`; RequestFailed; TimeoutError; OSError (ENOTCONN) if it can't be told
+    before `connect` (an address of its own for each MPTCP socket). The option is then as it was, so
+    that the socket can be used without a type.
     """
     steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
     answer: tuple[Said, str] | None = None
@@ -314,8 +315,23 @@ def _setsc(
     """setsc() as steps: whoever takes them waits as he can, and sends what the agent said."""
     if not type:
         raise OSError(errno.EINVAL, "there is nothing to wait for without a type")
+    before = _read(sock)
     set_type(sock, type, lifetime)
-    asked_s = time.monotonic()
+    try:
+        return (yield from _awaited(sock, type, deadline, lifetime))
+    except BaseException:
+        _restore(sock, before)
+        raise
+
+
+def _awaited(
+    sock: socket.socket,
+    type: AddressType,
+    deadline: waiting.Deadline,
+    lifetime: Lifetime | None,
+) -> Generator[_Step, tuple[Said, str] | None, IPv4Address | IPv6Address]:
+    """The steps from when the type is set."""
+    asked_s, said = time.monotonic(), Said.LATE
     while True:
         found = waiting.prospect(sock, SOCKOPT)
         if found is None:
@@ -323,12 +339,14 @@ def _setsc(
         if found.state in (State.HELD, State.OFFERED):
             return found.address
         if found.state is State.UNTOLD:
-            raise OSError(errno.EOPNOTSUPP, "the address is not known before the socket connects")
+            raise OSError(errno.ENOTCONN, "the address is not known before the socket connects")
         if not (left_s := deadline.left_s):
             raise TimeoutError(errno.ETIMEDOUT, f"no {type.word} address came in time")
-        said, cause = Said.UNKNOWN, ""
+        before, said, cause = said, Said.UNKNOWN, ""
         if found.ticket and (answer := (yield _Step(found.ticket, left_s))) is not None:
             said, cause = answer
+        if said is before is Said.READY:
+            said = Said.UNKNOWN  # there is one, but not for this socket: ask anew
         if said in (Said.UNSUPPORTED, Said.FAILED):
             raise RequestFailed(cause, unsupported=said is Said.UNSUPPORTED)
         if said in (Said.UNREACHABLE, Said.UNKNOWN):
@@ -336,3 +354,11 @@ def _setsc(
         if said is Said.UNKNOWN or time.monotonic() - asked_s > _AGAIN_S:
             asked_s = time.monotonic()
             set_type(sock, type, lifetime)
+
+
+def _restore(sock: socket.socket, before: int) -> None:
+    """The option as it was: 0 takes a type back, and preferences alone would leave it."""
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, 0)
+        if before:
+            sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before)

@@ -172,6 +172,16 @@ static inline int odm_prospect_(int fd, struct odm_prospect *prospect)
 	return 1;
 }
 
+/* The option as it was: 0 takes a type back, and preferences alone would leave it. */
+static inline void odm_restore_(int fd, uint32_t before)
+{
+	uint32_t none = 0;
+
+	setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &none, sizeof(none));
+	if (before)
+		setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, &before, sizeof(before));
+}
+
 static inline int odm_sc_fails_(int code, int error)
 {
 	errno = error;
@@ -188,30 +198,13 @@ static inline int odm_sc_ask_(int fd, int type)
 	return errno == EACCES || errno == EDQUOT ? EAI_REQUIREDIPFAILED : EAI_SYSTEM;
 }
 
-/*
- * Ask for a type, and wait until there is an address of it, requested of the network if need be; for `timeout_ms` at
- * most (below 0: for as long as it takes). The address that the socket will be given is written to `source`, IPv4 as
- * ::ffff:a.b.c.d. The socket is not bound: bind() to the address, or go on without, which gives it the same one unless
- * that has ended, or other addresses are as good.
- *
- * 0 on success, or
- *	EAI_REQUIREDIPNOTSUPPORTED	no agent enforces types for this socket (errno ENOTSUP), or the network can't
- *					be asked for the type (EADDRNOTAVAIL): use the socket as it is
- *	EAI_REQUIREDIPFAILED		errno EADDRNOTAVAIL: the network could not give one; ETIMEDOUT: not in time;
- *					EACCES, EDQUOT: as odm_set_type(); EOPNOTSUPP: it can't be told before
- *					connect() (an address of its own for each MPTCP socket)
- *	EAI_SYSTEM			errno has any other error: EBADF, EINVAL, ...
- */
-static inline int odm_setsc(int fd, int type, int timeout_ms, struct in6_addr *source)
+/* Wait for the address of the type that the socket has asked for: what setsc() returns. */
+static inline int odm_sc_await_(int fd, int type, int64_t until_ms, struct in6_addr *source)
 {
-	int64_t until_ms = timeout_ms < 0 ? -1 : odm_now_ms_() + timeout_ms,
-		asked_ms = odm_now_ms_();
+	int64_t asked_ms = odm_now_ms_();
 	struct odm_prospect prospect;
-	int code, heard, said;
+	int code = 0, heard, said = ODM_WAIT_LATE_, before;
 
-	if (type <= UNSPECIFIED_IP_ADDRESS)
-		return odm_sc_fails_(EAI_SYSTEM, EINVAL);
-	code = odm_sc_ask_(fd, type);
 	while (!code) {
 		heard = odm_prospect_(fd, &prospect);
 		if (heard == -1)
@@ -219,14 +212,17 @@ static inline int odm_setsc(int fd, int type, int timeout_ms, struct in6_addr *s
 		if (!heard)
 			return odm_sc_fails_(EAI_REQUIREDIPNOTSUPPORTED, ENOTSUP);
 		if (prospect.state == ODM_SOURCE_UNTOLD)
-			return odm_sc_fails_(EAI_REQUIREDIPFAILED, EOPNOTSUPP);
+			return odm_sc_fails_(EAI_REQUIREDIPFAILED, ENOTCONN);
 		if (prospect.state != ODM_SOURCE_NONE) {
 			*source = prospect.address;
 			return 0;
 		}
 		if (!odm_left_ms_(until_ms))
 			return odm_sc_fails_(EAI_REQUIREDIPFAILED, ETIMEDOUT);
+		before = said;
 		said = prospect.ticket ? odm_wait_(prospect.ticket, until_ms) : ODM_WAIT_UNKNOWN_;
+		if (said == ODM_WAIT_READY_ && before == ODM_WAIT_READY_)
+			said = ODM_WAIT_UNKNOWN_; /* there is one, but not for this socket: ask anew */
 		if (said == ODM_WAIT_UNSUPPORTED_)
 			return odm_sc_fails_(EAI_REQUIREDIPNOTSUPPORTED, EADDRNOTAVAIL);
 		if (said == ODM_WAIT_FAILED_)
@@ -240,6 +236,40 @@ static inline int odm_setsc(int fd, int type, int timeout_ms, struct in6_addr *s
 		}
 	}
 	return code;
+}
+
+/*
+ * Ask for a type, and wait until there is an address of it, requested of the network if need be; for `timeout_ms` at
+ * most (below 0: for as long as it takes). The address that the socket will be given is written to `source`, IPv4 as
+ * ::ffff:a.b.c.d. The socket is not bound: bind() to the address, or go on without, which gives it the same one unless
+ * that has ended, or other addresses are as good.
+ *
+ * 0 on success. Else the option is as it was, so that the socket can be used without a type; and
+ *	EAI_REQUIREDIPNOTSUPPORTED	no agent enforces types for this socket (errno ENOTSUP), or the network can't
+ *					be asked for the type (EADDRNOTAVAIL)
+ *	EAI_REQUIREDIPFAILED		errno EADDRNOTAVAIL: the network could not give one; ETIMEDOUT: not in time;
+ *					EACCES, EDQUOT: as odm_set_type(); ENOTCONN: it can't be told before
+ *					connect() (an address of its own for each MPTCP socket)
+ *	EAI_SYSTEM			errno has any other error: EBADF, EINVAL, ...
+ */
+static inline int odm_setsc(int fd, int type, int timeout_ms, struct in6_addr *source)
+{
+	int64_t until_ms = timeout_ms < 0 ? -1 : odm_now_ms_() + timeout_ms;
+	uint32_t before;
+	int code, error;
+
+	if (type <= UNSPECIFIED_IP_ADDRESS)
+		return odm_sc_fails_(EAI_SYSTEM, EINVAL);
+	if (odm_read_(fd, &before) == -1)
+		return EAI_SYSTEM;
+	code = odm_sc_ask_(fd, type); /* which leaves the option alone if it fails */
+	if (code)
+		return code;
+	code = odm_sc_await_(fd, type, until_ms, source);
+	error = errno;
+	if (code)
+		odm_restore_(fd, before);
+	return code ? odm_sc_fails_(code, error) : 0;
 }
 
 /* setsc() of the drafts (draft-ietf-dmm-ondemand-mobility-17, section 6.1), which waits for as long as it takes. */

@@ -145,7 +145,7 @@ class Delegations:
         """What was not sent, and what was thrown away unread, by why. From any thread."""
         found = self._lost.copy()
         for port in list(self._ports.values()):
-            found += port.dropped
+            found.update(dict(port.dropped))  # a copy: it is written elsewhere
         return found
 
     def close(self) -> None:

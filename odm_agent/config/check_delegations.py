@@ -15,8 +15,8 @@ from odm_agent.config.values import network_of
 _TAKEN: Final = frozenset({*range(1, 10), *range(11, 21), 25, 26, 32, 82, 83})
 _MOST_OPTION: Final = 65535
 _MOST_ENTERPRISE: Final = 2**32 - 1
-#: A network gives no host more than this, and addresses need some bits.
-_LENGTHS: Final = (32, 126)
+#: A whole site, or one link: what is longer or shorter is not taken from a network either.
+_LENGTHS: Final = (48, 64)
 #: A type that may end, for what is the same with all types.
 _ANY: Final = "session-lasting"
 

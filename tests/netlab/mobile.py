@@ -12,14 +12,17 @@ from odm_agent.core.model import TYPES, AddressType
 from tests.lab.agent import Agent, LabClass, Settings
 from tests.lab.cgroup import Cgroup
 from tests.lab.host import FIXED, NONPERSISTENT, SESSION
-from tests.lab.netns import address
+from tests.lab.netns import NetNs, address
 from tests.lab.peer import Peer
 from tests.lab.place import Place
 from tests.lab.process import wait_until
 from tests.netlab.dissect import Seen, Wire, wire
+from tests.netlab.folder import lab_folder
 from tests.netlab.kea import STANDARD, Rules
+from tests.netlab.plan import SITES
+from tests.netlab.postgres import Postgres
 from tests.netlab.probe_client import Message
-from tests.netlab.site import ACCESS, OneSite
+from tests.netlab.site import ACCESS, AccessSite
 
 #: A correspondent behind the site's gateway.
 CORRESPONDENT: Final = "2001:db8:c::1"
@@ -35,9 +38,9 @@ _GRANTED_S: Final = 30.0
 
 @dataclass
 class Told:
-    """What the agent is told of its delegation beside the interface."""
+    """What the agent is told of its delegation beside the interface; `keys` None: it has none."""
 
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, Any] | None = field(default_factory=dict)
     classes: Mapping[str, LabClass] = field(default_factory=lambda: CLASSES)
     agent: Mapping[str, Any] = field(default_factory=dict)
 
@@ -46,26 +49,40 @@ class MobileHost:
     """One site, one agent, and what goes over their link."""
 
     def __init__(
-        self, folder: Path, told: Told, rules: Rules = STANDARD, *, start: bool = True
+        self,
+        folder: Path,
+        told: Told,
+        rules: Rules = STANDARD,
+        *,
+        database: bool = False,
+        entry: str = "odm_agent",
     ) -> None:
+        """`database`: the server has its leases in a PostgreSQL, which may go away. `entry` is the
+        agent's module.
+        """
         with ExitStack() as stack:
-            self.site = stack.enter_context(OneSite(rules))
-            self.kea, self.netns = self.site.kea, self.site.host
-            gateway = self.site.site.netns
-            router = self.site.site.plan.router
+            files = stack.enter_context(lab_folder())
+            self.netns = stack.enter_context(NetNs("mobile"))
+            self.postgres = stack.enter_context(Postgres(files / "postgres")) if database else None
+            leases = self.postgres.for_kea if self.postgres else None
+            plan = SITES["a"]
+            site = stack.enter_context(
+                AccessSite(files, plan, self.netns, "w0", rules, database=leases, advertise=False)
+            )
+            self.kea, gateway, router = site.kea, site.netns, plan.router
             address(self.netns, "w0", f"{router + 15}/64")
             self.netns.ip("-6", "route", "add", "default", "via", str(router), "dev", "w0")
             address(gateway, "lo", f"{CORRESPONDENT}/128")
             self.gateway, self.access, self.router = gateway, ACCESS, router
             self.peer = stack.enter_context(Peer(gateway, [CORRESPONDENT]))
             self._heard = self._told = 0
-            self.wire: Wire = stack.enter_context(wire(self.netns, "w0", self.site.folder))
+            self.wire: Wire = stack.enter_context(wire(self.netns, "w0", files))
             self.cgroup = stack.enter_context(Cgroup("mobile"))
             self.places = {name: self._place(name) for name in told.classes}
             self.agent = Agent(self.netns, self.cgroup, folder, settings(told))
             stack.callback(self.agent.close)
-            if start:
-                self.agent.start()
+            self.agent.entry = (entry,)
+            self.agent.start()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -86,8 +103,10 @@ class MobileHost:
 
     def forget(self) -> None:
         """Nothing is held or asked for, nothing was heard or told, all is as at the start."""
-        self.reload(Told({"types": [FIXED.word]}))
-        wait_until(lambda: not self.prefixes(), "nothing is held", _GRANTED_S)
+        if not self.kea.running:
+            self.kea.start()
+        self.reload(Told(None))
+        wait_until(lambda: not self.prefixes() and not self.leased(), "nothing is held", 60)
         self.kea.stop()
         for each in self.kea.folder.glob("leases.csv*"):
             each.unlink()
@@ -192,5 +211,5 @@ def settings(told: Told) -> Settings:
     return Settings(
         classes=told.classes,
         agent=told.agent,
-        delegations={"isp": {"interface": "w0", **told.keys}},
+        delegations={} if told.keys is None else {"isp": {"interface": "w0", **told.keys}},
     )

@@ -3,16 +3,19 @@
 N: what goes over the link. D: which prefixes there are. S7: nothing before an application asks.
 """
 
+import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv6Network, ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from odm_agent.core.model import AddressType
-from tests.lab.client import Kind, call, outcome, talker
+from tests.lab.client import Kind, ask, call, exchange, outcome, talker
 from tests.lab.host import FIXED, NONPERSISTENT, SESSION
+from tests.lab.place import Ready
 from tests.lab.process import wait_until
 from tests.lab.root import needs_root
 from tests.netlab.kea import Rules, Terms
@@ -24,6 +27,7 @@ pytestmark = needs_root
 
 POOLS = SITES["a"].pools
 AT_START = Told({"at_start": [SESSION.word]})
+ON_DEMAND = Told({"types": [each.word for each in (SESSION, FIXED, NONPERSISTENT)]})
 _SOON_S = 20.0
 
 
@@ -210,3 +214,158 @@ def _attempt(mobile: MobileHost, place: str, *, bind: str | None = None) -> str:
     """What a socket of a class is told that would talk."""
     there = (bind, 0) if bind else None
     return mobile.places[place].do(lambda: outcome(lambda: call(Kind.TCP6, bind=there)))
+
+
+def _until_answered(mobile: MobileHost, place: str, type: AddressType) -> tuple[str, str]:
+    """A plain program that asks for a type and tries until it has an address: what it was told at
+    first, and the source that it has in the end."""
+
+    def application() -> tuple[str, str]:
+        with Kind.TCP6.open() as sock:
+            if type:
+                ask(sock, type)
+            first = outcome(lambda: exchange(sock, Kind.TCP6))
+            for _ in range(1000):
+                try:
+                    return first, exchange(sock, Kind.TCP6).local
+                except OSError as error:
+                    if error.errno != errno.EADDRNOTAVAIL:
+                        raise
+                    time.sleep(0.02)
+            return first, "never"
+
+    return mobile.places[place].do(application, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("place", "type"), [("every", SESSION), ("every", FIXED), ("session", AddressType.UNSPECIFIED)]
+)
+def test_D2_D4_a_type_that_is_not_there_is_requested_from_the_network(
+    mobile: MobileHost, place: str, type: AddressType
+) -> None:
+    """One Solicit, with the type in it, when a socket asks, and the next attempt has an address."""
+    mobile.reload(ON_DEMAND)
+    mobile.route_back(POOLS[WireType[(type or SESSION).name]])
+    assert not mobile.since_then()
+    first, source = _until_answered(mobile, place, type)
+    assert first == "EADDRNOTAVAIL"
+    wire_type = WireType[(type or SESSION).name]
+    assert ip_address(source) in POOLS[wire_type]
+    (solicit,) = mobile.since_then(Message.SOLICIT)
+    assert solicit.asked == wire_type
+    assert any(ip_address(source) in each for each in mobile.leased())
+    (told,) = mobile.events("granted")
+    assert told["prefix"] == f"isp/{(type or SESSION).word}"
+
+
+def test_D3_a_socket_is_told_when_the_network_has_none(mobile: MobileHost) -> None:
+    mobile.serve(Rules(pool_lengths={WireType.FIXED: 64}))
+    with Probe(mobile.netns, "w0") as other:
+        other.obtain(Wish(WireType.FIXED << 24, WireType.FIXED))
+    mobile.reload(ON_DEMAND)
+
+    def application() -> set[str]:
+        told = set()
+        with Kind.TCP6.open() as sock:
+            ask(sock, FIXED)
+            for _ in range(20):
+                told.add(outcome(lambda: exchange(sock, Kind.TCP6)))
+                time.sleep(0.1)
+        return told
+
+    assert mobile.places["every"].do(application) == {"EADDRNOTAVAIL"}
+    told = mobile.await_event("failed")
+    assert told["type"] == FIXED.word and "NoPrefixAvail" in told["detail"]
+    sample = 'odm_requests_total{family="ipv6",outcome="refused",type="fixed"}'
+    assert sample in mobile.agent.metrics()
+    solicits = mobile.since_then(Message.SOLICIT)
+    assert 1 <= len(solicits) <= 4, "it is not asked with each attempt"
+
+
+def test_D3_a_socket_is_told_when_no_server_answers(mobile: MobileHost) -> None:
+    mobile.kea.stop()
+    mobile.reload(ON_DEMAND)
+    with mobile.places["every"].background(_asking(SESSION)):
+        told = mobile.await_event("failed")
+    assert told["type"] == SESSION.word and "no server answers" in told["detail"]
+    assert 'outcome="timed-out",type="session-lasting"' in mobile.agent.metrics()
+    assert len(mobile.since_then(Message.SOLICIT)) >= 3, "it was tried again"
+
+
+def _asking(type: AddressType) -> Callable[[Ready], None]:
+    """A program that goes on asking."""
+
+    def ask_on(ready: Ready) -> None:
+        ready(None)
+        while True:
+            outcome(lambda: call(Kind.TCP6, type))
+            time.sleep(0.2)
+
+    return ask_on
+
+
+@pytest.fixture(scope="module")
+def restless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MobileHost]:
+    """A host whose agent soon gives back what nobody uses."""
+    folder = tmp_path_factory.mktemp("restless")
+    with MobileHost(folder, Told(), entry="tests.lab.restless") as made:
+        yield made
+
+
+def test_D6_what_no_socket_uses_any_more_goes_back(restless: MobileHost) -> None:
+    restless.forget()
+    restless.reload(ON_DEMAND)
+    restless.route_back(POOLS[WireType.SESSION_LASTING])
+    with restless.places["session"].background(_asking(AddressType.UNSPECIFIED)):
+        network = restless.await_prefix(SESSION)
+    with restless.places["session"].background(talker(Kind.TCP6)):
+        time.sleep(15)  # longer than three looks at all sockets
+        assert restless.leased() == {network}, "a socket has it"
+    wait_until(lambda: not restless.leased(), "it is given back", 60)
+    (release, *_) = restless.since_then(Message.RELEASE)
+    assert release.asked == WireType.SESSION_LASTING
+    wait_until(lambda: not restless.prefixes(), "nothing is left of it", 30)
+    assert restless.events("returned")
+
+
+def test_D6_by_policy_it_is_kept(restless: MobileHost) -> None:
+    restless.forget()
+    restless.reload(Told({"types": [SESSION.word], "release": "never"}))
+    _until_answered(restless, "session", AddressType.UNSPECIFIED)
+    (network,) = restless.leased()
+    time.sleep(20)  # five looks at all sockets
+    assert restless.leased() == {network}
+    assert [*restless.prefixes()] == [network]
+
+
+def test_N1_an_outage_of_the_servers_database_takes_nothing_from_the_host(tmp_path: Path) -> None:
+    """Kea then says that it has no prefix, gives the held one with no lifetime, or is silent."""
+    rules = Rules(terms={WireType.SESSION_LASTING: Terms(200, 300, 3, 100)})
+    with MobileHost(tmp_path, AT_START, rules, database=True) as mobile:
+        network = mobile.await_prefix(SESSION)
+        assert mobile.postgres is not None
+        mobile.postgres.stop()
+
+        before = len(mobile.since_then())
+
+        def asked() -> bool:
+            heard = mobile.since_then()[before:]
+            asked = [e for e in heard if e.message in (Message.RENEW, Message.REBIND)]
+            return len({each.time_s for each in asked}) >= 2
+
+        wait_until(asked, "the server was asked, and asked again", 60)
+        for reply in mobile.since_then()[before:]:
+            assert reply.message is not Message.REPLY or reply.ia.status == 6, "no prefix"
+        assert [*mobile.prefixes()] == [network]
+        assert mobile.prefixes()[network]["state"] == "ready"
+        refusals = len(mobile.since_then(Message.REPLY))
+        mobile.postgres.start()
+
+        def renewed() -> bool:
+            replies = mobile.since_then(Message.REPLY)[refusals:]
+            return any(each.ia.prefixes and each.ia.prefixes[0].valid for each in replies)
+
+        wait_until(renewed, "it is renewed when the database is back", 90)
+        wait_until(lambda: mobile.delegated(SESSION)[0]["state"] == "bound", "it is bound", 20)
+        assert [*mobile.prefixes()] == [network]
+        assert not mobile.events("withdrawn")

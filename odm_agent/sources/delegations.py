@@ -8,8 +8,8 @@ from odm_agent.config.delegations import as_prefix, release_after
 from odm_agent.config.schema import Config, DelegationConfig
 from odm_agent.config.terms import is_per_socket, terms_of
 from odm_agent.core.model import AddressType, Limit
+from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS
 from odm_agent.sources.dhcpv6.settings import Settings
-from odm_agent.sources.dhcpv6.source import MOST_BINDINGS
 
 #: How many bits of an IAID tell delegations apart, above those that tell prefixes of one apart.
 _NAME_BITS = 20

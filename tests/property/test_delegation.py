@@ -20,9 +20,10 @@ from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, Family
 from odm_agent.sources.base import Input, Output, Received, Resumed, Send
+from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS
 from odm_agent.sources.dhcpv6.codec import MalformedError, parsed
 from odm_agent.sources.dhcpv6.messages import INFINITY, IAPrefix, Kind, Status
-from odm_agent.sources.dhcpv6.source import MOST_BINDINGS, PATIENCE_S
+from odm_agent.sources.dhcpv6.source import PATIENCE_S
 from odm_agent.sources.dhcpv6.timing import RateLimit
 from tests.virtual.delegated import FIXED, SESSION, SETTINGS, Link
 from tests.virtual.dhcpv6_server import Server, Twist
@@ -256,7 +257,7 @@ class Delegation(RuleBasedStateMachine):
             each.lifetime and each.lifetime.valid_until_s < NEVER
             for each in self.link.held.values()
         )
-        if self.link.waiting or ends or self.link.source._bindings.keys() - self._for_ever():
+        if self.link.waiting or ends or self.link.source._bindings.iaids() - self._for_ever():
             assert self.link.source.deadline() is not None
 
     def _for_ever(self) -> set[int]:

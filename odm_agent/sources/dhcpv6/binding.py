@@ -111,6 +111,10 @@ class Binding:
         schedule = self.schedule
         return schedule is not None and self.xid == xid and schedule.is_under_way
 
+    def took_s(self, now_s: float) -> float | None:
+        """For how long the network has been asked; None: it is not."""
+        return None if self.asked_s is None else now_s - self.asked_s
+
     def is_preferred(self, now_s: float) -> bool:
         """Whether it holds a prefix that sockets may be given."""
         return self._preferred_until_s > now_s

@@ -7,8 +7,8 @@ from pathlib import Path
 from odm_agent.config.load import parse
 from odm_agent.core.model import TYPES, AddressType
 from odm_agent.sources.delegations import delegation_settings, first_instance
+from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS
 from odm_agent.sources.dhcpv6.settings import Settings
-from odm_agent.sources.dhcpv6.source import MOST_BINDINGS
 
 FIXED, SESSION, BRIEF = TYPES[:3]
 

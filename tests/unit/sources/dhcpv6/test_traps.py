@@ -7,8 +7,8 @@ import pytest
 
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.model import TYPES, AddressType
+from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS
 from odm_agent.sources.dhcpv6.messages import IAPD, IAPrefix, Kind, Message, Status
-from odm_agent.sources.dhcpv6.source import MOST_BINDINGS
 from odm_agent.sources.wire_types import to_wire
 from tests.virtual.delegated import DUID, FIXED, SESSION, SETTINGS, Link
 from tests.virtual.dhcpv6_server import Server

@@ -62,6 +62,7 @@ def test_who_comes_and_goes_makes_no_demand_each_time(monkeypatch: pytest.Monkey
         machine = Machine()
         for _ in range(50):
             assert (await machine.waiting.address_of(WANT, 0.001)).cause == LATE
+            await asyncio.sleep(0.001)
         assert len(machine.tickets) == 1 and not machine.cancelled
         await asyncio.sleep(0.6)
         assert machine.cancelled == machine.tickets

@@ -36,7 +36,7 @@ def _granted(world: World, release_s: float | None) -> None:
 def test_what_no_socket_uses_goes_back_after_its_time(world: World, release_s: float) -> None:
     _granted(world, release_s)
     least_s = max(release_s, LEAST_S)
-    world.advance(least_s - 6.0)
+    world.advance(RESYNC_S + least_s - 10.0)  # its time begins when it is first seen to be idle
     assert not _given_back(world)
     world.advance(RESYNC_S + 10.0)
     assert _given_back(world) == 1

@@ -43,7 +43,7 @@ class Rules:
     `pool_lengths`: a type's pool is this long (63: it has two prefixes). `known`: DUIDs that it
     knows, in hexadecimal. `known_only`: none but these get fixed prefixes. `debug`: it says why.
     `untyped`: it knows nothing of types and gives everybody nonpersistent prefixes, as most
-    servers there are.
+    servers there are. `reclaim_s`: how often it looks for expired leases.
     """
 
     pool_lengths: Mapping[WireType, int] = field(default_factory=dict)
@@ -51,6 +51,7 @@ class Rules:
     known: Sequence[str] = ()
     known_only: bool = False
     untyped: bool = False
+    reclaim_s: int = 1
     debug: bool = False
 
 
@@ -182,6 +183,7 @@ class Kea(Server):
             "neighbour_octets": f"0x{moved}",
             "id_moved": other.subnet_id(graceful),
             "prefix_moved": other.pools[graceful].network_address,
+            "reclaim": rules.reclaim_s,
             "severity": "DEBUG" if rules.debug else "INFO",
         }
         for type in WireType:

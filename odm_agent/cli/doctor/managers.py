@@ -65,7 +65,8 @@ def network_manager(host: Host) -> Iterator[Finding]:
     if in_use(host.root, "NetworkManager.service", "NetworkManager"):
         detail = "flushes addresses and routes of an interface that it takes down"
         remedy = "nothing, if links seldom go: the agent puts things right within moments; else "
-        remedy += "set unmanaged-devices under [keyfile] for the interfaces of typed prefixes"
+        remedy += "set unmanaged-devices under [keyfile] for the interfaces of typed prefixes, or"
+        remedy += " let what it puts there serve a type ([uplinks], which need nothing of it)"
         yield warning("NetworkManager", detail, remedy)
     else:
         yield ok("NetworkManager", "not in use")

@@ -30,6 +30,7 @@ done
 umount -l /sys
 mount -t sysfs -o ro sysfs /sys
 mkdir -p /run/dbus
+export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/dbus/system_bus_socket
 """
 #: Lifetimes, which go on.
 _TIMES: Final = re.compile(r"(valid_lft|preferred_lft|expires|age) \S+|temporary|dynamic")

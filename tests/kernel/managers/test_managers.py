@@ -1,6 +1,7 @@
 """N2, N3: what managers of Debian put on an uplink serves, and nothing of theirs is touched."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
@@ -45,7 +46,46 @@ _DHCPCD: Final = """
 printf 'noipv4ll\\nnoarp\\nnohook resolv.conf\\n' > /run/c
 dhcpcd -B -d -f /run/c w1
 """
-_SCRIPTS: Final = {"networkd": _NETWORKD, "dhclient": _DHCLIENT, "dhcpcd": _DHCPCD}
+#: Debian's package, unpacked by scripts/setup.
+_NM_USR: Final = Path(sys.prefix) / "network-manager" / "usr"
+_NETWORK_MANAGER: Final = f"""
+mkdir -p /run/.over/usr/up /run/.over/usr/work
+mount -t overlay overlay -o lowerdir={_NM_USR}:/usr,upperdir=/run/.over/usr/up,\
+workdir=/run/.over/usr/work /usr
+mkdir -p /etc/NetworkManager/system-connections /var/lib/NetworkManager
+cat > /etc/NetworkManager/NetworkManager.conf <<'END'
+[main]
+plugins=keyfile
+dhcp=internal
+dns=none
+rc-manager=unmanaged
+no-auto-default=*
+auth-polkit=false
+[keyfile]
+unmanaged-devices=except:interface-name:w1
+END
+cat > /etc/NetworkManager/system-connections/w1.nmconnection <<'END'
+[connection]
+id=w1
+type=ethernet
+interface-name=w1
+[ipv4]
+method=auto
+[ipv6]
+method=auto
+addr-gen-mode=0
+ip6-privacy=2
+END
+chmod 600 /etc/NetworkManager/system-connections/*
+dbus-daemon --system --nopidfile --fork
+NetworkManager --debug
+"""
+_SCRIPTS: Final = {
+    "networkd": _NETWORKD,
+    "dhclient": _DHCLIENT,
+    "dhcpcd": _DHCPCD,
+    "NetworkManager": _NETWORK_MANAGER,
+}
 _KINDS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.SENDTO4, Kind.SENDTO6)
 
 
@@ -64,8 +104,9 @@ def _managed(
             gateway_a = str(LINKS["A", family][1])
             link.ip("route", "del", "default", "dev", "w0", "via", gateway_a)
             link.ip("route", "add", "default", "via", gateway_a, "dev", "w0", "metric", "1")
-        for name, value in {"accept_ra": "2", "autoconf": "1"}.items():
-            link.sysctl(f"net/ipv6/conf/w1/{name}", value)
+        # NetworkManager hears advertisements itself, and takes what has addresses for another's.
+        by_kernel = script is not _NETWORK_MANAGER
+        link.sysctl("net/ipv6/conf/w1/accept_ra", "2" if by_kernel else "0")
         stack.enter_context(gateway(world.site, folder))
         manager = Manager(link, folder, script)
         stack.callback(manager.kill)

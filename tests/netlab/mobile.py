@@ -160,8 +160,9 @@ class MobileHost:
         return [each for each in isp["types"] if each["type"] == type.word]
 
     def leased(self) -> set[IPv6Network]:
-        """What the server says that it has delegated."""
-        return {each.prefix for each in self.kea.leases()}
+        """What the server says that it has delegated to the host."""
+        duid = bytes.fromhex((self.agent.folder / "state" / "duid").read_text())
+        return {each.prefix for each in self.kea.leases() if each.duid == duid}
 
     @property
     def at_socket(self) -> tuple[str, str]:

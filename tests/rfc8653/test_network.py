@@ -4,6 +4,7 @@ N: what goes over the link. D: which prefixes there are. S7: nothing before an a
 """
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Network, ip_address
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from odm_agent import client
 from odm_agent.core.model import AddressType
 from tests.lab.client import Kind, ask, call, exchange, outcome, talker
 from tests.lab.host import FIXED, NONPERSISTENT, SESSION
@@ -302,6 +304,46 @@ def _asking(type: AddressType) -> Callable[[Ready], None]:
             time.sleep(0.2)
 
     return ask_on
+
+
+def _waited_for(mobile: MobileHost, type: AddressType) -> tuple[str, str]:
+    """A program that waits by setsc(): the address that it was told, and the source that it has; or
+    the error, and its cause."""
+    socket = str(mobile.agent.wait_socket)
+
+    def application() -> tuple[str, str]:
+        os.environ["ODM_WAIT_SOCKET"] = socket
+        with Kind.TCP6.open() as sock:
+            try:
+                told = client.setsc(sock, type, timeout_s=60)
+            except client.RequestFailed as error:
+                return "unsupported" if error.unsupported else "failed", str(error)
+            return str(told), exchange(sock, Kind.TCP6).local
+
+    return mobile.places["every"].do(application, timeout_s=90)
+
+
+def test_S3_D2_setsc_waits_for_the_network_and_tells_the_address(mobile: MobileHost) -> None:
+    mobile.reload(ON_DEMAND)
+    mobile.route_back(POOLS[WireType.FIXED])
+    told, source = _waited_for(mobile, FIXED)
+    assert told == source
+    assert ip_address(source) in POOLS[WireType.FIXED]
+    (solicit,) = mobile.since_then(Message.SOLICIT)
+    assert solicit.asked == WireType.FIXED
+
+
+def test_S3_D3_setsc_tells_what_the_network_can_not_give(mobile: MobileHost) -> None:
+    """None left, and a network that knows no types: two errors, as setsc() has them."""
+    mobile.serve(Rules(pool_lengths={WireType.FIXED: 64}))
+    with Probe(mobile.netns, "w0") as other:
+        other.obtain(Wish(WireType.FIXED << 24, WireType.FIXED))
+    mobile.reload(ON_DEMAND)
+    said, cause = _waited_for(mobile, FIXED)
+    assert said == "failed" and "NoPrefixAvail" in cause
+    mobile.serve(Rules(untyped=True))
+    said, cause = _waited_for(mobile, SESSION)
+    assert said == "unsupported" and "does not know types" in cause
 
 
 @pytest.fixture(scope="module")

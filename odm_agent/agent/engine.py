@@ -67,8 +67,13 @@ class Engine:
     #: What was found when nothing was left to do; None: not yet.
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
+    #: The failures of the pass that runs; between two, `failures`.
+    _failing: list[str] = field(default_factory=list)
     #: The alarms that last, and of which table and host.
     _alarmed: tuple[PrefixTable | None, HostState | None, tuple[str, ...]] = (None, None, ())
+
+    def __post_init__(self) -> None:
+        self._failing = self.failures
 
     @property
     def is_at_rest(self) -> bool:
@@ -85,7 +90,13 @@ class Engine:
         return changed
 
     def _converged(self) -> bool:
-        known, self.failures = set(self.failures), []
+        known, self._failing = set(self.failures), []
+        try:
+            return self._until_done(known)
+        finally:  # who asks for alarms meanwhile hears those of the pass before
+            self.failures = self._failing
+
+    def _until_done(self, known: Collection[str]) -> bool:
         rest, self._rest = self._rest, None
         changed, look = False, True
         for _ in range(_MOST_ROUNDS):
@@ -104,7 +115,7 @@ class Engine:
                 self._rest = now
                 return changed
             self._execute(actions, known)
-            if self.failures:
+            if self._failing:
                 return True  # the same plan would fail again; the next event or timer retries
             changed = True
             # Rows of maps change nothing of what the kernel holds.
@@ -281,7 +292,7 @@ class Engine:
         told = f"{doing}: {error}" if (doing := _recording(action)) else str(error)
         level = logging.DEBUG if told in known else logging.WARNING
         log.log(level, "an action failed", extra={"action": str(action), "error": told})
-        self.failures.append(told)
+        self._failing.append(told)
 
     def _outcomes(self, actions: list[Action]) -> Sequence[OdmError | None]:
         """Carry out what may be tried together; why each could not be done (None: it was)."""

@@ -57,6 +57,24 @@ def test_converges_until_the_prefix_is_offered() -> None:
     assert not made.converge(), "nothing is left to do"
 
 
+def test_alarm_of_what_fails_again_is_there_while_it_is_tried() -> None:
+    made, _, maps = engine(HOME6)
+    seen: list[list[str]] = []
+    made.before_look = lambda: seen.append(list(made.failures))
+
+    def full(action: object) -> None:
+        if isinstance(action, Put) and action.table is tables.SOURCES:
+            raise DatapathError("full")
+
+    maps.fault = full
+    made.converge()
+    made.converge()
+    assert seen[0] == [] and seen[-1] == made.failures != []
+    maps.fault = lambda action: None
+    made.converge()
+    assert made.failures == [] and made.is_at_rest
+
+
 def test_on_link_ipv4_address_waits_for_its_probe() -> None:
     made, kernel, maps = engine(LINK4)
     made.converge()

@@ -74,9 +74,6 @@ def test_D6_it_goes_back_after_its_last_socket_and_not_before(
         return f"give back {name}" in told
 
     wait_until(is_told, "the network is told", 60)
-    with ControlClient(world.agent.socket) as client:
-        events = [each["event"] for each in client.call("events")["events"]]
-    assert "returned" in events
     wait_until(lambda: _serves(world, kind, SESSION), "it is requested anew", 60)
     assert f"request {name}" in world.told()
     wait_until(lambda: name not in _names(world), "it is given back again", 60)

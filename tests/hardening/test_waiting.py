@@ -41,8 +41,10 @@ int main(void)
     return 0;
 }
 """
-#: A root with nothing of the host but the program, libraries and the folder to wait in.
+#: A root with nothing of the host but the program, libraries and the folder to wait in. Without the
+#: pins that other tests hide where they are.
 _SANDBOX: Final = """
+umount --lazy --all --types bpf &&
 mount -t tmpfs none /mnt && cp {program} /mnt/program && mkdir /mnt/odm &&
 mount --bind {folder} /mnt/odm && mount -t tmpfs none /tmp && mount -t tmpfs none /run &&
 umount -l /sys && exec env -i ODM_WAIT_SOCKET=/mnt/odm/wait.sock setpriv --reuid=65534 \

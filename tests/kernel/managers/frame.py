@@ -17,10 +17,12 @@ from tests.lab.netns import NetNs
 
 #: What the manager's process sees: its own /run, /etc and /var/lib, above the machine's, and a /sys
 #: that is read-only, by which networkd and NetworkManager know that no udev is there to wait for.
+#: And no pins, which other tests would find here while they hide them elsewhere.
 _MOUNTS: Final = """
 set -e
 mount --make-rprivate /
 mount -t proc proc /proc
+umount --lazy --all --types bpf
 mount -t tmpfs tmpfs /run
 for each in etc var/lib; do
     mkdir -p /run/.over/$each/up /run/.over/$each/work
@@ -49,7 +51,9 @@ class Manager:
         """Start it; it is up when it is."""
         command = [
             *("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"),
-            *("bash", "-c", f"{_MOUNTS}\n{self._script}"),
+            # With something left to do bash stays the first process, whose end is that of all. A
+            # manager in its place would lose the signal by which it dies, as it changes its user.
+            *("bash", "-c", f"{_MOUNTS}\n{self._script}\ntrue"),
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -155,7 +155,8 @@ def test_a_port_that_another_client_has_is_an_alarm_and_heals(
     mobile.agent.configure(settings(SESSIONS))
     with mobile.places["nothing"].background(_other_client):
         mobile.agent.start()
-        assert "UDP 546) on w0: pytest" in _isp(mobile)["trouble"]
+        name = Path("/proc/self/comm").read_text().strip()
+        assert f"UDP 546) on w0: {name} (pid" in _isp(mobile)["trouble"]
         (alarm,) = mobile.agent.read("status")["alarms"]
         assert "only one client can ask there; stop it on this interface" in alarm
         checked = mobile.agent.call("check", str(mobile.agent.config))

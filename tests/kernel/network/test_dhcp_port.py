@@ -1,8 +1,10 @@
 """The client's port hears the servers of its link, and nobody else, however many speak."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -143,9 +145,11 @@ def test_another_client_on_another_interface_is_not_disturbed(link: Link) -> Non
 
 
 def test_another_client_on_the_same_interface_is_told_by_name(link: Link) -> None:
-    with link.port():
+    with link.port() as ours:
+        name = Path("/proc/self/comm").read_text().strip()
 
         def opened_by_another_process() -> str:
+            ours.close()  # what the fork has of it
             try:
                 DhcpPort("w0", socket.if_nametoindex("w0")).close()
             except KernelError as error:
@@ -153,7 +157,7 @@ def test_another_client_on_the_same_interface_is_told_by_name(link: Link) -> Non
             return ""
 
         message = link.host.fork(opened_by_another_process)
-        assert "UDP 546) on w0: pytest" in message
+        assert f"UDP 546) on w0: {name} (pid {os.getpid()})" in message
         assert "only one client can ask there; stop it on this interface" in message
     assert not link.host.fork(opened_by_another_process)
 

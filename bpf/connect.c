@@ -89,8 +89,10 @@ static __always_inline struct odm_decision
 odm_answer_by_mark(struct odm_call *answer, const struct odm_addr *peer, struct odm_offer *offer)
 {
 	const struct bpf_sock_addr *ctx = answer->ctx;
+	struct odm_dialogue_key key =
+		odm_dialogue_key(answer->sk, peer, ctx->user_port, answer->class_id);
 	struct odm_addr asked = {};
-	struct odm_decision d = odm_answer(answer, peer, ctx->user_port, &asked);
+	struct odm_decision d = odm_answer(answer, odm_dialogues.lookup(&key), &asked);
 	u32 prefix_id;
 
 	if (d.verdict != ODM_ASSIGN)

@@ -89,16 +89,6 @@ static __always_inline void odm_hear(const struct odm_settings *settings,
 	odm_note_dialogue(settings, key, known, asked, 0);
 }
 
-/* A datagram is sent to a peer from `source`, which is no answer. */
-static __always_inline void odm_begin_dialogue(const struct odm_call *call,
-					       const struct odm_addr *peer, __be16 peer_port,
-					       const struct odm_addr *source)
-{
-	struct odm_dialogue_key key = odm_dialogue_key(call->sk, peer, peer_port, call->class_id);
-
-	odm_note_dialogue(call->settings, &key, odm_dialogues.lookup(&key), source, 1);
-}
-
 /* Might what this socket sends be an answer? Not without a port; nor if it asked for a type. */
 static __always_inline bool odm_may_answer(const struct odm_call *call,
 					   const struct odm_addr *source)
@@ -118,16 +108,14 @@ static __always_inline struct odm_decision odm_answer_by_kernel(const struct odm
 }
 
 /*
- * From where to answer `peer`. ASSIGN: from `source`, which has the decision's type. ACCEPT: from where
- * the kernel will. ODM_LEAVE_ALONE: the peer has not begun, or not at an address that holds still. One that
- * the host has lost is none to answer from, and IPv6 would send from it all the same.
+ * From where to answer a peer, by what is known of the dialogue with it. ASSIGN: from `source`, which has the
+ * decision's type. ACCEPT: from where the kernel will. ODM_LEAVE_ALONE: the peer has not begun, or not at an
+ * address that holds still. One that the host has lost is none to answer from, and IPv6 would send from it all
+ * the same.
  */
-static __always_inline struct odm_decision odm_answer(const struct odm_call *call,
-						      const struct odm_addr *peer, __be16 peer_port,
-						      struct odm_addr *source)
+static __always_inline struct odm_decision
+odm_answer(const struct odm_call *call, struct odm_dialogue *known, struct odm_addr *source)
 {
-	struct odm_dialogue_key key = odm_dialogue_key(call->sk, peer, peer_port, call->class_id);
-	struct odm_dialogue *known = odm_dialogues.lookup(&key);
 	struct odm_addr *asked;
 	struct odm_source *row;
 

@@ -84,6 +84,8 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 {
 	const struct bpf_sock_addr *ctx = call->ctx;
 	struct odm_decision d = ODM_LEAVE_ALONE, cap;
+	struct odm_dialogue *known = NULL;
+	struct odm_dialogue_key key = {};
 	struct odm_cgroup cgroup;
 	bool may_answer, led = false;
 
@@ -103,8 +105,11 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 		return 1; /* another namespace, or a class that is off */
 	}
 	may_answer = odm_may_answer(call, source);
-	if (may_answer)
-		d = odm_answer(call, peer, ctx->user_port, source);
+	if (may_answer) {
+		key = odm_dialogue_key(call->sk, peer, ctx->user_port, call->class_id);
+		known = odm_dialogues.lookup(&key);
+		d = odm_answer(call, known, source);
+	}
 	if (d.silent) {
 		if (odm_sends_alone(call, peer, source)) {
 			odm_unmark(call);
@@ -112,7 +117,7 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 		}
 		d = odm_decide_sendmsg(call, source, &led);
 		if (may_answer && d.verdict == ODM_ASSIGN)
-			odm_begin_dialogue(call, peer, ctx->user_port, source);
+			odm_note_dialogue(call->settings, &key, known, source, 1);
 	}
 	d = odm_blur(d, call->settings->zero);
 	if (d.verdict != ODM_REFUSE && d.type && !odm_is_any(source)) {

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
 
+from odm_agent.agent.paced_reader import PacedReader
 from odm_agent.config.schema import Config
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState
@@ -17,9 +17,6 @@ from odm_agent.sources.ra.codec import advertised
 from odm_agent.sources.ra.hints import Hints
 
 log = logging.getLogger(__name__)
-
-#: After something has come a socket is not read for so long: of a flood the kernel drops the rest.
-_PAUSE_S: Final = 0.05
 
 
 @dataclass
@@ -41,17 +38,17 @@ class Advertisements:
     def __init__(self, config: Callable[[], Config], changed: Callable[[], None]) -> None:
         """`config` is the one in force; `changed` is called when another type is said."""
         self._config, self._changed = config, changed
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reader = PacedReader()
         self._listening: dict[str, _Listening] = {}
         self._deaf: dict[str, str] = {}
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """This is the loop; nothing is heard before."""
-        self._loop = loop
+        self._reader.attach(loop)
 
     def hinted(self, host: HostState) -> HostState:
         """The host with what holds now."""
-        if self._loop is None or not (self._listening or any(self._codes())):
+        if not self._reader.is_attached or not (self._listening or any(self._codes())):
             return host
         self._follow(host)
         now_s = timer.now().boot_s
@@ -61,7 +58,7 @@ class Advertisements:
     def close(self) -> None:
         """Hear nothing any more. On the loop."""
         for each in list(self._listening.values()):
-            self._leave(each)
+            self._reader.drop(each.socket)
         self._listening.clear()
 
     def _codes(self) -> Iterable[tuple[str, int]]:
@@ -70,7 +67,6 @@ class Advertisements:
                 yield uplink.interface, uplink.advertised_types
 
     def _follow(self, host: HostState) -> None:
-        assert self._loop is not None
         wanted: dict[str, tuple[int, int]] = {}
         for pattern, code in self._codes():
             for name, link in host.links.items():
@@ -79,14 +75,13 @@ class Advertisements:
         for name, each in list(self._listening.items()):
             if wanted.get(name) != (each.index, each.code):
                 del self._listening[name]
-                self._loop.call_soon_threadsafe(self._leave, each)
+                self._reader.leave(each.socket)
         self._deaf = {name: why for name, why in self._deaf.items() if name in wanted}
         for name, (index, code) in wanted.items():
             if name not in self._listening:
                 self._open(name, index, code)
 
     def _open(self, name: str, index: int, code: int) -> None:
-        assert self._loop is not None
         try:
             each = _Listening(RaSocket(name), index, code)
         except KernelError as error:  # tried again with the next look, and told once
@@ -96,27 +91,13 @@ class Advertisements:
             return
         self._deaf.pop(name, None)
         self._listening[name] = each
-        self._loop.call_soon_threadsafe(self._listen, each)
+        self._reader.listen(each.socket, partial(self._read, each))
         each.socket.solicit()
 
-    def _listen(self, each: _Listening) -> None:
-        assert self._loop is not None
-        if each.socket.fileno() >= 0:  # else it was closed meanwhile
-            self._loop.add_reader(each.socket.fileno(), self._read, each)
-
     def _read(self, each: _Listening) -> None:
-        assert self._loop is not None
-        self._loop.remove_reader(each.socket.fileno())
         before, now_s = each.hints.types, timer.now().boot_s
         for heard in each.socket.receive():
             found = advertised(heard.data, heard.sender, heard.hop_limit, each.code)
             each.hints = each.hints.heard(found, now_s)
         if each.hints.types != before:
             self._changed()
-        self._loop.call_later(_PAUSE_S, self._listen, each)
-
-    def _leave(self, each: _Listening) -> None:
-        assert self._loop is not None
-        with suppress(ValueError):
-            self._loop.remove_reader(each.socket.fileno())
-        each.socket.close()

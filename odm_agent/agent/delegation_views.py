@@ -2,7 +2,7 @@
 
 from odm_agent.agent.delegations import Asked, Delegations
 from odm_agent.control.answers import DelegatedView, DelegationView
-from odm_agent.core.clock import NEVER
+from odm_agent.core.clock import left_s
 from odm_agent.sources.dhcpv6.standing import Standing
 
 
@@ -27,15 +27,10 @@ def _delegated(each: Standing, at_s: float) -> DelegatedView:
         type=each.type.word,
         state=each.state,
         prefix=str(each.network) if each.network else None,
-        preferred_seconds_left=_left(lifetime.preferred_until_s, at_s) if lifetime else None,
-        valid_seconds_left=_left(lifetime.valid_until_s, at_s) if lifetime else None,
+        preferred_seconds_left=left_s(lifetime.preferred_until_s, at_s) if lifetime else None,
+        valid_seconds_left=left_s(lifetime.valid_until_s, at_s) if lifetime else None,
         server=each.server.hex() if each.server else None,
         router=str(each.router) if each.router else None,
         asked_for_seconds=None if each.asked_s is None else max(0.0, at_s - each.asked_s),
         trouble=each.trouble,
     )
-
-
-def _left(until_s: float, at_s: float) -> float | None:
-    """None: without end."""
-    return None if until_s == NEVER else max(0.0, until_s - at_s)

@@ -7,7 +7,7 @@ import msgspec
 from odm_agent.agent.standings import Standing, standings
 from odm_agent.agent.state import State
 from odm_agent.control.answers import LeaseView, Rotation, UsageView
-from odm_agent.core.clock import NEVER
+from odm_agent.core.clock import NEVER, left_s
 from odm_agent.core.errors import ControlError
 from odm_agent.core.lifetimes import AddressLease, Phase
 from odm_agent.core.model import UNCLASSIFIED
@@ -46,7 +46,7 @@ def _least_left(row: Row, meters: Mapping[int, Sent], at_s: float) -> Lifetimes:
     return Lifetimes(
         prefix=prefix.name,
         type=prefix.type,
-        seconds_left=_left(min(map(_next_end, current), default=NEVER), at_s),
+        seconds_left=left_s(min(map(_next_end, current), default=NEVER), at_s),
         bytes_left=bytes_left,
         lingering=sum(lease.phase is Phase.LINGERING for lease in prefix.addresses),
     )
@@ -79,9 +79,9 @@ def _view(row: Row, lease: AddressLease, address: str, sent: Sent, at_s: float) 
         type=row.prefix.type.word,
         phase=lease.phase.value,
         used_seconds=at_s - lease.born_s,
-        preferred_seconds_left=0.0 if lingers else _left(lease.lifetime.preferred_until_s, at_s),
-        valid_seconds_left=_left(lease.lifetime.valid_until_s, at_s),
-        rotates_in_seconds=None if lingers else _left(lease.rotate_at_s, at_s),
+        preferred_seconds_left=0.0 if lingers else left_s(lease.lifetime.preferred_until_s, at_s),
+        valid_seconds_left=left_s(lease.lifetime.valid_until_s, at_s),
+        rotates_in_seconds=None if lingers else left_s(lease.rotate_at_s, at_s),
         used_bytes=sent.bytes,
         used_packets=sent.packets,
         budget_bytes=terms.budget,
@@ -99,12 +99,8 @@ def _wandering(
     if found is None:
         return view
     return msgspec.structs.replace(
-        view, first=found.is_first(row), wanders_in_seconds=_left(found.until_s, at_s)
+        view, first=found.is_first(row), wanders_in_seconds=left_s(found.until_s, at_s)
     )
-
-
-def _left(until_s: float, at_s: float) -> float | None:
-    return None if until_s == NEVER else max(0.0, until_s - at_s)
 
 
 def named(state: State, what: str) -> dict[int, tuple[str, str]]:

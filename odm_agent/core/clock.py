@@ -7,6 +7,11 @@ from typing import Final
 NEVER: Final = float("inf")
 
 
+def left_s(until_s: float, at_s: float) -> float | None:
+    """How many seconds are left then until a moment on the same clock; None: it never comes."""
+    return None if until_s == NEVER else max(0.0, until_s - at_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """One moment on two clocks, in seconds.

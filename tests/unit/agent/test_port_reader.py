@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from odm_agent.agent import port_reader
+from odm_agent.agent import paced_reader
 from odm_agent.agent.port_reader import PortReader
 from odm_agent.kernel.dhcp_port import Datagram
 
@@ -66,11 +66,11 @@ def test_what_comes_is_given_to_the_source(port: Port) -> None:
 
 
 def test_a_piece_at_a_time(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_reader, "_PAUSE_S", 3600.0)
+    monkeypatch.setattr(paced_reader, "_PAUSE_S", 3600.0)
     for number in range(5):
         port.far.send(b"%d" % number)
     assert run(port, 0.2) == ["0", "1", "2"]
-    monkeypatch.setattr(port_reader, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(paced_reader, "_PAUSE_S", 0.0)
     assert run(port, 0.2) == ["3", "4"]
 
 

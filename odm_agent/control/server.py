@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from odm_agent.control.answers import Answer, Request
+from odm_agent.control.callers import Callers
 from odm_agent.control.hang_ups import HangUps
 from odm_agent.control.listener import Listener
 from odm_agent.core.errors import ConfigError, OdmError
@@ -53,16 +54,12 @@ class ControlServer:
         self._waiting = frozenset(waiting)
         self._idle_timeout_s = idle_timeout_s
         self._max_clients = max_clients
-        self._clients: set[asyncio.Task[None]] = set()
+        self._callers = Callers()
 
     async def __aenter__(self) -> Self:
         sock = self._listener.open(self._max_clients)
         self._hang_ups = HangUps()
-        self._group = asyncio.TaskGroup()
-        await self._group.__aenter__()
-        self._server = await asyncio.start_unix_server(
-            self._accept, sock=sock, limit=LINE_LIMIT_BYTES
-        )
+        await self._callers.open(sock, self._accept, limit=LINE_LIMIT_BYTES)
         return self
 
     async def __aexit__(
@@ -71,13 +68,9 @@ class ControlServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.close()
-        for task in self._clients:
-            task.cancel()
         try:
-            await self._group.__aexit__(kind, error, trace)
+            await self._callers.close(kind, error, trace)
         finally:
-            await self._server.wait_closed()
             self._hang_ups.close()
             self._listener.remove()
 
@@ -89,9 +82,7 @@ class ControlServer:
             writer.write(_encode(Answer(ok=False, error=refusal, kind="refused")))
             writer.close()
             return
-        task = self._group.create_task(self._serve(reader, writer))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._callers.serve(self._serve(reader, writer))
 
     def _refusal(self, writer: asyncio.StreamWriter) -> str:
         """Why this caller is not served; empty if it is."""
@@ -102,7 +93,7 @@ class ControlServer:
         if uid != _ROOT:
             log.warning("control request refused", extra={"pid": pid, "uid": uid})
             return "only root may control the agent; use sudo"
-        if len(self._clients) >= self._max_clients:
+        if len(self._callers) >= self._max_clients:
             return f"the agent already serves {self._max_clients} callers; try again later"
         return ""
 

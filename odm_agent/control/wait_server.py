@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from odm_agent.control.callers import Callers
 from odm_agent.control.listener import Listener
 from odm_agent.control.server import UCRED
 
@@ -84,18 +85,14 @@ class WaitServer:
         self._await = await_
         self._says_s = says_s
         self._of_user = Counter[int]()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._callers = Callers()
 
     async def __aenter__(self) -> Self:
         sock = self._listener.open(MOST_CALLERS)
         with suppress(OSError):  # before 6.16 they can't be refused
             sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         _allow_files()
-        self._group = asyncio.TaskGroup()
-        await self._group.__aenter__()
-        self._server = await asyncio.start_unix_server(
-            self._accept, sock=sock, limit=REQUEST.size, backlog=MOST_CALLERS
-        )
+        await self._callers.open(sock, self._accept, limit=REQUEST.size, backlog=MOST_CALLERS)
         return self
 
     async def __aexit__(
@@ -104,29 +101,23 @@ class WaitServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
         try:
-            await self._group.__aexit__(kind, error, trace)
+            await self._callers.close(kind, error, trace)
         finally:
-            await self._server.wait_closed()
             self._listener.remove()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         _, uid, _ = UCRED.unpack(credentials)
-        if len(self._tasks) >= MOST_CALLERS or self._of_user[uid] >= MOST_OF_USER:
+        if len(self._callers) >= MOST_CALLERS or self._of_user[uid] >= MOST_OF_USER:
             writer.write(Word(Said.BUSY, "too many wait already").encoded())
             writer.close()
             return
-        task = self._group.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
+        task = self._callers.serve(self._serve(reader, writer))
         self._of_user[uid] += 1
 
         def end(ended: asyncio.Task[None]) -> None:
-            self._tasks.discard(ended)
             self._of_user[uid] -= 1
             if not self._of_user[uid]:
                 del self._of_user[uid]

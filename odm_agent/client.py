@@ -261,18 +261,14 @@ def setsc(
     that the socket can be used without a type.
     """
     steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
-    answer: tuple[Said, str] | None = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as found:
-            address: IPv4Address | IPv6Address = found.value
-            return address
+    answer: _Heard = None
+    while isinstance(step := _next(steps, answer), _Step):
         answer = None
         if step.ticket:
             answer = waiting.wait(step.ticket, step.seconds)
         else:
             time.sleep(step.seconds)
+    return step
 
 
 async def setsc_async(
@@ -284,18 +280,14 @@ async def setsc_async(
 ) -> IPv4Address | IPv6Address:
     """`setsc` on an event loop."""
     steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
-    answer: tuple[Said, str] | None = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as found:
-            address: IPv4Address | IPv6Address = found.value
-            return address
+    answer: _Heard = None
+    while isinstance(step := _next(steps, answer), _Step):
         answer = None
         if step.ticket:
             answer = await waiting.wait_async(step.ticket, step.seconds)
         else:
             await asyncio.sleep(step.seconds)
+    return step
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,12 +298,26 @@ class _Step:
     seconds: float
 
 
+#: What the agent has said; None: it was not asked.
+_Heard = tuple[Said, str] | None
+_Steps = Generator[_Step, _Heard, IPv4Address | IPv6Address]
+
+
+def _next(steps: _Steps, answer: _Heard) -> _Step | IPv4Address | IPv6Address:
+    """What is to be waited for next, or the address: there is nothing more to wait for."""
+    try:
+        return steps.send(answer)
+    except StopIteration as found:
+        address: IPv4Address | IPv6Address = found.value
+        return address
+
+
 def _setsc(
     sock: socket.socket,
     type: AddressType,
     deadline: waiting.Deadline,
     lifetime: Lifetime | None,
-) -> Generator[_Step, tuple[Said, str] | None, IPv4Address | IPv6Address]:
+) -> _Steps:
     """setsc() as steps: whoever takes them waits as he can, and sends what the agent said."""
     if not type:
         raise OSError(errno.EINVAL, "there is nothing to wait for without a type")
@@ -329,7 +335,7 @@ def _awaited(
     type: AddressType,
     deadline: waiting.Deadline,
     lifetime: Lifetime | None,
-) -> Generator[_Step, tuple[Said, str] | None, IPv4Address | IPv6Address]:
+) -> _Steps:
     """The steps from when the type is set."""
     asked_s, said = time.monotonic(), Said.LATE
     while True:

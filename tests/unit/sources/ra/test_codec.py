@@ -2,7 +2,6 @@
 
 import struct
 from ipaddress import IPv6Address, IPv6Network
-from random import Random
 
 import pytest
 
@@ -11,8 +10,6 @@ from odm_agent.sources.ra.codec import MOST_PREFIXES, Advertised, advertised
 
 CODE = 253
 ROUTER = "fe80::1%w0"
-PACKETS = 50_000
-SEED = 4861
 
 
 def option(
@@ -113,31 +110,3 @@ def test_what_was_forwarded_is_not_heard(hop_limit: int) -> None:
 def test_a_few_of_many_prefixes_count() -> None:
     many = message(*(option(f"2001:db8:{n:x}::") for n in range(100)))
     assert len(heard(many)) == MOST_PREFIXES
-
-
-def test_nothing_raises_and_only_valid_octets_say_something() -> None:
-    random = Random(SEED)
-    said = 0
-    for number in range(PACKETS):
-        data = bytearray(message(option(), option("2001:db8:8::"), bytes([5, 1]) + bytes(6)))
-        if number % 3 == 0:
-            data[4:] = random.randbytes(random.randrange(200))
-        for _ in range(random.randint(1, 4)):
-            at = random.randrange(len(data))
-            match random.randrange(4):
-                case 0:
-                    data[at] = random.randrange(256)
-                case 1:
-                    del data[at + 1 :]
-                case 2:
-                    data[at:at] = random.randbytes(8)
-                case 3:
-                    data[at] ^= 1 << random.randrange(8)
-        where = f"packet {number} of seed {SEED}: {data.hex()}"
-        try:
-            found = heard(bytes(data))
-        except Exception as error:
-            raise AssertionError(where) from error
-        assert len(found) <= MOST_PREFIXES, where
-        said += bool(found)
-    assert PACKETS / 20 < said < PACKETS * 19 / 20, "half of it is one kind of packet"

@@ -6,8 +6,10 @@ from functools import cache
 from odm_agent.agent.engine import Engine
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Want
+from odm_agent.core.host import HostState
 from odm_agent.core.model import IPAddress
-from odm_agent.prefixes.selection import is_local_as_a_whole
+from odm_agent.prefixes.selection import absence, is_local_as_a_whole
+from odm_agent.prefixes.table import Row
 
 
 def offered(
@@ -53,7 +55,13 @@ def offered(
         ready_leases=_ready_leases(engine, held),
         unused_leases=_unused_leases(leased, ended_leases, used),
         idle=_unused(engine, watched, used) if watched else None,
+        stalled=frozenset(row.prefix.id for row in engine.table if _is_stalled(row, engine.host)),
     )
+
+
+def _is_stalled(row: Row, host: HostState) -> bool:
+    """Whether a prefix serves no socket before its uplink, or its configuration, is another one."""
+    return absence(row, host) is not None or not any(map(row.serves, row.addresses))
 
 
 def _ready_leases(engine: Engine, held: set[IPAddress]) -> frozenset[int]:

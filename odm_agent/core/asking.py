@@ -19,6 +19,8 @@ MOST_DEMANDS: Final = 1024
 #: So long a request goes on for a socket that does not wait: when it tries again, it is to find an
 #: address.
 NEEDED_S: Final = 30.0
+#: What is told of a request that was in vain, since what was held already served again.
+BACK: Final = "its uplink comes and goes, and the network was asked a moment ago"
 #: So long nobody is asked again for what could not be had: at first, and after many failures.
 _PAUSE_S: Final = (1.0, 60.0)
 
@@ -30,9 +32,15 @@ class Setback:
     """
 
     cause: str
-    kind: Failure
+    #: None: nobody has failed, but what was requested came back of itself.
+    kind: Failure | None
     until_s: float
     pause_s: float
+
+    @property
+    def is_final(self) -> bool:
+        """Whether somebody was asked in vain; else what is held already may be waited for."""
+        return self.kind not in (None, Failure.UNSUPPORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +55,25 @@ class Asking:
     requested: frozenset[Want] = frozenset()
     needs: Mapping[Want, float] = field(default_factory=dict)
     setbacks: Mapping[Want, Setback] = field(default_factory=dict)
+    #: When something is wanted of which nobody was to be asked again before (boot-time seconds).
+    again_s: float = NEVER
 
     def with_demand(
-        self, demand: Demand, held: Set[Want], now: Moment
+        self, demand: Demand, held: Set[Want], stalled: Set[Want], now: Moment
     ) -> tuple["Asking", list[Effect]]:
         """Somebody waits; the next `Offered` may be the answer.
 
-        He is told at once of what could not be had a moment ago and is not there yet (`held`).
+        He is told at once of what could not be had a moment ago and is not there yet (`held`). For
+        what is held by an uplink that is down (`stalled`) he waits, unless the network refused it.
         """
         if demand.ticket not in self.demands and len(self.demands) >= MOST_DEMANDS:
             return self, [Answer(demand.ticket, None, "too many wait already; ask again later")]
         setback = None if demand.want is None else self._setback(demand.want, now)
-        if setback is not None and demand.want not in held:
+        if (
+            setback is not None
+            and demand.want not in held
+            and (setback.is_final or demand.want not in stalled)
+        ):
             return self, [Answer(demand.ticket, None, setback.cause, setback.kind)]
         return replace(self, demands={**self.demands, demand.ticket: demand}), []
 
@@ -82,7 +97,11 @@ class Asking:
     def offered(
         self, offered: Offered, held: Set[Want], now: Moment
     ) -> tuple["Asking", list[Effect]]:
-        """Answer who waits for what is offered now; request what is neither that nor `held`."""
+        """Answer who waits for what is offered now; request what is neither that nor `held`.
+
+        What was requested while an uplink was down, and is held again, nobody need give any more.
+        An uplink that comes and goes makes such requests ever more seldom.
+        """
         answers: list[Effect] = []
         demands: dict[int, Demand] = {}
         for ticket, each in self.demands.items():
@@ -92,58 +111,96 @@ class Asking:
             else:
                 demands[ticket] = each
         needs = {want: until for want, until in self.needs.items() if want not in offered.offers}
-        wants = {each.want for each in demands.values() if each.want is not None} | needs.keys()
-        new = {want for want in wants - self.requested - held if self._setback(want, now) is None}
-        requests = [Request(want) for want in sorted(new)]
-        asking = replace(
-            self, demands=demands, needs=needs, requested=(self.requested & wants) | new
-        )
+        asking = replace(self, demands=demands, needs=needs)
+        for want in sorted(back := self.requested & held):
+            asking = asking._set_back(want, BACK, None, now)
+            answers.append(Release(want))
+        asking = replace(asking, requested=(self.requested & asking._wanted) - back)
+        asking, requests = asking._requesting(held, now)
         return asking, [*answers, *requests]
 
-    def granted(self, want: Want) -> "Asking":
-        """The request was answered: if that grant goes again, there will be another one."""
-        setbacks = {each: setback for each, setback in self.setbacks.items() if each != want}
+    def granted(self, want: Want, *, anew: bool = True) -> "Asking":
+        """The request was answered: if that grant goes again, there will be another one.
+
+        Not `anew`: it is one that is held already, which says nothing of what others can give.
+        """
+        setbacks = dict(self.setbacks)
+        if anew or want in self.requested:
+            setbacks.pop(want, None)
         return replace(self, requested=self.requested - {want}, setbacks=setbacks)
 
-    def failed(self, failed: Failed, now: Moment) -> tuple["Asking", list[Effect]]:
+    def in_vain(self, want: Want, now: Moment) -> "Asking":
+        """The request was answered by what is held already, and serves nobody."""
+        asking = replace(self, requested=self.requested - {want})
+        return asking._set_back(want, BACK, None, now)
+
+    def failed(
+        self, failed: Failed, stalled: Set[Want], now: Moment
+    ) -> tuple["Asking", list[Effect]]:
         """No source can give it: who waits for it is told so, and not kept waiting.
 
         Nor is anybody asked again for a while: the longer, the more often it has failed in a row.
+        Where nobody could be asked, what is held by an uplink that is down may still be waited for.
         """
-        want, (least_s, most_s) = failed.want, _PAUSE_S
-        pause_s, before = least_s, self.setbacks.get(want)
-        if before is not None and now.boot_s < before.until_s + most_s:
-            pause_s = min(2 * before.pause_s, most_s)
-        setback = Setback(failed.cause, failed.kind, now.boot_s + pause_s, pause_s)
-        waiting = [t for t, each in self.demands.items() if each.want == want]
+        want, kept = failed.want, failed.want in stalled and failed.kind is Failure.UNSUPPORTED
+        waiting = [] if kept else [t for t, each in self.demands.items() if each.want == want]
         asking = replace(
             self,
-            demands={t: each for t, each in self.demands.items() if each.want != want},
+            demands={t: each for t, each in self.demands.items() if t not in waiting},
             requested=self.requested - {want},
             needs={each: until for each, until in self.needs.items() if each != want},
-            setbacks={**self.setbacks, want: setback},
-        )
+        )._set_back(want, failed.cause, failed.kind, now)
         return asking, [Answer(t, None, failed.cause, failed.kind) for t in waiting]
 
-    def at(self, now: Moment) -> tuple["Asking", list[Effect]]:
-        """Who has waited as long as he wanted to is told that it didn't come."""
+    def at(self, held: Set[Want], now: Moment) -> tuple["Asking", list[Effect]]:
+        """Who has waited as long as he wanted to is told that it didn't come; what others still
+        want, and was not to be requested again before, is requested now.
+        """
         late = {t: each for t, each in self.demands.items() if each.until_s <= now.boot_s}
         needs = {want: until for want, until in self.needs.items() if until > now.boot_s}
-        if not late and len(needs) == len(self.needs):
-            return self, []
-        demands = {t: each for t, each in self.demands.items() if t not in late}
-        asking, released = replace(self, demands=demands, needs=needs)._released()
-        return asking, [*(Answer(ticket, None, LATE) for ticket in late), *released]
+        asking, effects = self, list[Effect]()
+        if late or len(needs) < len(self.needs):
+            demands = {t: each for t, each in self.demands.items() if t not in late}
+            asking, released = replace(self, demands=demands, needs=needs)._released()
+            effects = [*(Answer(ticket, None, LATE) for ticket in late), *released]
+        if self.again_s <= now.boot_s:
+            asking, requests = asking._requesting(held, now)
+            effects += requests
+        return asking, effects
 
     def deadline(self) -> float:
-        """When the first has waited long enough (boot-time seconds)."""
+        """When the first has waited long enough, or may be asked for again (boot-time seconds)."""
         waiting = (each.until_s for each in self.demands.values())
-        return min((*waiting, *self.needs.values()), default=NEVER)
+        return min((*waiting, *self.needs.values(), self.again_s))
+
+    @property
+    def _wanted(self) -> frozenset[Want]:
+        waited = (each.want for each in self.demands.values())
+        return frozenset((*(want for want in waited if want is not None), *self.needs))
+
+    def _requesting(self, held: Set[Want], now: Moment) -> tuple["Asking", list[Effect]]:
+        """Request what is wanted and neither requested nor `held`, unless that has failed just now:
+        then later.
+        """
+        lacking = self._wanted - self.requested - held
+        pauses = {want: setback for want in lacking if (setback := self._setback(want, now))}
+        new = lacking - pauses.keys()
+        again_s = min((each.until_s for each in pauses.values()), default=NEVER)
+        asking = replace(self, requested=self.requested | new, again_s=again_s)
+        return asking, [Request(want) for want in sorted(new)]
+
+    def _set_back(self, want: Want, cause: str, kind: Failure | None, now: Moment) -> "Asking":
+        """Nobody is asked for it again for a while, and for longer if that has just been so."""
+        (pause_s, most_s), before = _PAUSE_S, self.setbacks.get(want)
+        if before is not None and now.boot_s < before.until_s + most_s:
+            pause_s = min(2 * before.pause_s, most_s)
+        setback = Setback(cause, kind, now.boot_s + pause_s, pause_s)
+        again_s = min(self.again_s, setback.until_s) if want in self._wanted else self.again_s
+        return replace(self, setbacks={**self.setbacks, want: setback}, again_s=again_s)
 
     def _released(self) -> tuple["Asking", list[Effect]]:
         """Without requests for what nobody wants any more."""
-        wants = {each.want for each in self.demands.values()} | self.needs.keys()
-        idle = self.requested - wants
+        idle = self.requested - self._wanted
         released: list[Effect] = [Release(want) for want in sorted(idle)]
         return replace(self, requested=self.requested - idle), released
 

@@ -105,6 +105,8 @@ class Offered:
     `ready_leases` are the ids of address leases whose addresses the kernel holds, ready;
     `unused_leases` those, of the ones asked about, whose addresses no socket uses. `idle` are
     those prefixes of the ones that are watched of which no socket has an address; None: none was.
+    `stalled` are the prefixes that serve no socket, and not since something is still being made:
+    nothing can leave by their uplinks, or all their addresses are others'.
     """
 
     offers: Mapping[Want, IPAddress] = field(default_factory=dict)
@@ -118,6 +120,7 @@ class Offered:
     ready_leases: frozenset[int] = frozenset()
     unused_leases: frozenset[int] = frozenset()
     idle: frozenset[int] | None = None
+    stalled: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

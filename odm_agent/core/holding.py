@@ -26,6 +26,8 @@ class Holding:
     periods: Periods = field(default_factory=dict)
     #: Which prefixes no socket has used, and since when.
     idle: releasing.Idle = field(default_factory=dict)
+    #: Which prefixes serve no socket, as the last look found it (`Offered.stalled`).
+    stalled: frozenset[int] = frozenset()
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -87,7 +89,7 @@ class Holding:
         )
         if (turned, periods) == (self.leases, self.periods) and not self.changed:
             return self, []
-        holding = Holding(turned, next_id=ids.next, periods=periods, idle=self.idle)
+        holding = replace(self, leases=turned, changed=False, next_id=ids.next, periods=periods)
         return holding, [*effects, Project(holding.prefixes(), causes)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
@@ -117,7 +119,9 @@ class Holding:
                 changed = True
                 effects.append(Record(id_, aged))
             leases[id_] = aged
-        return replace(self, leases=leases, changed=changed, idle=idle), effects
+        return replace(
+            self, leases=leases, changed=changed, idle=idle, stalled=offered.stalled
+        ), effects
 
     def each(self, change: Callable[[Lease], Lease]) -> tuple["Holding", list[Effect]]:
         """Leases with changes of their addresses, which are written down."""
@@ -162,9 +166,25 @@ class Holding:
         )
 
     def wants(self) -> frozenset[Want]:
-        """What sockets are given now, or will be when its addresses are ready."""
+        """What sockets are given now, or will be when its addresses are ready.
+
+        What is held by an uplink that is down is not among these: others may be asked for it.
+        """
         return frozenset(
-            lease.grant.want for lease in self.leases.values() if lease.phase is not Phase.LINGERING
+            lease.grant.want
+            for id_, lease in self.leases.items()
+            if lease.phase is not Phase.LINGERING and id_ not in self.stalled
+        )
+
+    def stalled_wants(self) -> frozenset[Want]:
+        """What is held, but serves no socket before an uplink comes back."""
+        return (
+            frozenset(
+                lease.grant.want
+                for id_, lease in self.leases.items()
+                if lease.phase is not Phase.LINGERING and id_ in self.stalled
+            )
+            - self.wants()
         )
 
     def deadline(self) -> float:

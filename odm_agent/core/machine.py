@@ -28,6 +28,7 @@ from odm_agent.core.events import (
     Tick,
     Withdrawn,
 )
+from odm_agent.core.grants import Grant
 from odm_agent.core.holding import Holding
 from odm_agent.core.leases import Lease
 from odm_agent.core.looking import RESYNC_S, Looking
@@ -58,11 +59,11 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
         case Changed(what):
             looking = looking.touched(what, now)
         case Granted(grant):
+            asking = _granted(state, grant, now)
             holding, effects = holding.with_grant(grant, now)
-            asking = asking.granted(grant.want)
             if refused := next((e for e in effects if isinstance(e, Refuse)), None):
                 failed = Failed(grant.want, refused.cause)
-                asking, answers = asking.failed(failed, now)
+                asking, answers = asking.failed(failed, holding.stalled_wants(), now)
                 effects += answers
         case Withdrawn(key, at_once):
             holding, effects = holding.without_grant(key, now, at_once=at_once)
@@ -70,11 +71,13 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             if want in holding.wants():  # it is there soon
                 asking = asking.granted(want)
             else:
-                asking, effects = asking.failed(event, now)
+                asking, effects = asking.failed(event, holding.stalled_wants(), now)
         case Needed(want):
             asking, effects = asking.needed(want, holding.wants(), now)
         case Asked(demand):
-            asking, effects = asking.with_demand(demand, holding.wants(), now)
+            asking, effects = asking.with_demand(
+                demand, holding.wants(), holding.stalled_wants(), now
+            )
             what = Dirty.ALL if demand.want is None else Dirty.KERNEL
             looking = looking.touched(what, now, 0.0)
         case Cancelled(ticket):
@@ -100,13 +103,21 @@ def deadline(state: State) -> float | None:
     return None if due_s == NEVER else due_s
 
 
+def _granted(state: State, grant: Grant, now: Moment) -> Asking:
+    """A source gave a prefix, also of those that it has given already."""
+    known, asking = grant.prefix.id in state.holding.leases, state.asking
+    if grant.prefix.id in state.holding.stalled and grant.want in asking.requested:
+        return asking.in_vain(grant.want, now)
+    return asking.granted(grant.want, anew=not known)
+
+
 def _at(state: State, now: Moment) -> tuple[State, list[Effect]]:
     holding, projected = state.holding.at(now)
     looking = state.looking
     is_due = holding.idle_deadline() <= now.boot_s
     if projected or is_due:
         looking = looking.touched(Dirty.KERNEL, now, 0.0)
-    asking, late = state.asking.at(now)
+    asking, late = state.asking.at(holding.wants(), now)
     looking, look = looking.at(
         holding.over(now), holding.lingering(), holding.watched(), bool(projected) or is_due, now
     )

@@ -10,7 +10,7 @@ from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
-from odm_agent.core.grants import Grant, GrantKey
+from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.model import ANY, TYPES, AddressType, Family, Limit, Placement, TypedPrefix
 from odm_agent.sources.base import Configured, Input, Output, Resumed
 
@@ -23,12 +23,14 @@ class StaticSource:
     def __init__(self) -> None:
         """Nothing is configured yet."""
         self._given: dict[str, GrantKey] = {}
+        self._wants: frozenset[Want] = frozenset()
 
     def step(self, given: Input, now: Moment) -> Sequence[Output]:
         """A configuration replaces the one before: what is not in it any more is withdrawn."""
         match given:
             case Configured(prefixes):
                 before, self._given = self._given, {p.name: _key(p.name) for p in prefixes}
+                self._wants = frozenset((p.type, p.family) for p in prefixes)
                 gone = [key for name, key in before.items() if name not in self._given]
                 return [
                     *(Withdrawn(key) for key in gone),
@@ -38,7 +40,8 @@ class StaticSource:
                 self._given = {each.grant.prefix.name: each.grant.key for each in leases}
                 return []
             case Request(want):
-                cause = f"no IPv{want[1]} prefix for {want[0].word} is configured"
+                other = "other " if want in self._wants else ""
+                cause = f"no {other}IPv{want[1]} prefix for {want[0].word} is configured"
                 return [Failed(want, cause, Failure.UNSUPPORTED)]
             case _:
                 return []

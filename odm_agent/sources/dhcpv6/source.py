@@ -167,6 +167,10 @@ class DelegationSource:
         said = [each for b in self._bindings for each in self._apply(b, came, now_s)]
         self._waiters.expect_nothing()
         if up:
+            for type_ in sorted(self._settings.types):
+                if type_ in self._waiters and (granted := self._held_of(type_, now_s)) is not None:
+                    self._waiters.wait_no_more(type_)
+                    said.append(granted)
             delay_s = self._random.uniform(0.0, SOL_MAX_DELAY_S)
             said += self._begin_wanted(now_s, delay_s)
         return said
@@ -175,14 +179,20 @@ class DelegationSource:
         if family is not Family.IPV6 or type_ not in self._settings.types:
             cause = f"no IPv{family} prefix for {type_.word} can be asked for at {self.name}"
             return [Failed((type_, family), cause, Failure.UNSUPPORTED)]
-        for binding in self._bindings.of(type_):
-            if binding.is_preferred(now_s) and binding.held is not None:
-                return [Granted(grant_of(self.name, binding, binding.held, self._settings))]
+        if self._up and (granted := self._held_of(type_, now_s)) is not None:
+            return [granted]
         if type_ in self._waiters:
             return []
         self._waiters.wait(type_, now_s + PATIENCE_S)
         of_type = self._bindings.of(type_)
         return [each for b in of_type for each in self._apply(b, Came.WANTED, now_s)]
+
+    def _held_of(self, type_: AddressType, now_s: float) -> Granted | None:
+        """A prefix of the type that is held, for whom asks for one."""
+        for binding in self._bindings.of(type_):
+            if binding.is_preferred(now_s) and binding.held is not None:
+                return Granted(grant_of(self.name, binding, binding.held, self._settings))
+        return None
 
     def _give_back(self, key: GrantKey, now_s: float) -> list[Output]:
         """Nothing uses what is held. What is held at start is so nevertheless."""

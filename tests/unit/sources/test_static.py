@@ -88,3 +88,8 @@ def test_nothing_is_given_on_request() -> None:
     (said,) = StaticSource().step(Request((AddressType.FIXED, Family.IPV6)), NOW)
     assert isinstance(said, Failed)
     assert said.cause == "no IPv6 prefix for fixed is configured"
+    source = StaticSource()
+    source.step(Configured((PREFIX,)), NOW)
+    (said,) = source.step(Request((AddressType.FIXED, Family.IPV6)), NOW)
+    assert isinstance(said, Failed)  # its uplink is down, or it would not be requested
+    assert said.cause == "no other IPv6 prefix for fixed is configured"

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv6Address, IPv6Network
 
-from odm_agent.core.events import Failed, Failure
+from odm_agent.core.events import Failed, Failure, Granted
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.model import Family, Placement
 from odm_agent.sources.dhcpv6.messages import Kind
@@ -36,6 +36,24 @@ def test_a_solicit_has_all_that_the_draft_and_the_rfc_ask_for() -> None:
     assert (ia_pd.iaid, ia_pd.t1_s, ia_pd.t2_s) == (0x03000000, 0, 0)
     (hint,) = ia_pd.prefixes
     assert (hint.address, hint.length, hint.service) == (IPv6Address("::"), 64, 3)
+
+
+def test_what_is_held_while_the_link_is_down_answers_nobody_before_that_is_up() -> None:
+    link = Link()
+    link.ask(SESSION)
+    link.advance(0.1)
+    link.link(False)
+    assert link.ask(SESSION) == []
+    link.advance(5)
+    link.link(True)
+    assert [each for each in link.of(Granted)] == [link.granted] * 2
+    link.advance(60)
+    assert not link.of(Failed)
+    link.link(False)
+    link.ask(SESSION)
+    link.advance(10)
+    (failed,) = link.of(Failed)
+    assert failed.kind is Failure.TIMED_OUT and "w0 has no link" in failed.cause
 
 
 def test_what_can_not_be_asked_for_fails_at_once() -> None:

@@ -30,7 +30,7 @@ static __always_inline struct odm_slot *odm_marked_slot(const struct odm_call *c
 	bool free = !call->sk->src_port && !(prefix->flags & ODM_PREFIX_SHARED);
 	struct odm_slot *slot;
 
-	if (free && (odm_has_own(call, prefix, odm_binds_any_ip(call)) ||
+	if (free && (odm_has_own(call, prefix, odm_binds_any_ip(call)) || odm_asks_new(call) ||
 		     !odm_stays_free(call->sk, prefix)))
 		return NULL;
 	slot = odm_may_mark(call, prefix->mark) ? odm_first(prefix) : NULL;

@@ -22,6 +22,7 @@
 #include "odm_outlook.h"
 #include "odm_reserve.h"
 #include "odm_given.h"
+#include "odm_request.h"
 #include "odm_packet.h"
 #include "odm_patterns.h"
 

@@ -50,6 +50,7 @@
 #define ODM_FIELD_MASK 0x00070000u
 #define ODM_ON_NET 0x00080000u
 #define ODM_FRESH 0x00100000u
+#define ODM_BITS_MASK (ODM_ON_NET | ODM_FRESH)
 #define ODM_FIELD_ZERO 0xffe00000u /* bits that no set with a type may carry */
 #define ODM_FLAGS_MASK 0x0000ffffu /* what belongs to RFC 5014 */
 
@@ -384,6 +385,10 @@ enum odm_event_kind {
 /* The same after a need of the same class, type and family (NEED). */
 #define ODM_NEED_NS 1000000000
 
+/* What a socket that found nothing asks for beside a type (odm_event.wish, and in a ticket). */
+#define ODM_WISH_ON_NET 0x01 /* an address of the network that the host is attached to now */
+#define ODM_WISH_FRESH 0x02  /* another address than there are */
+
 /* What stands in odm_events. */
 struct odm_event {
 	__u64 boot_ns;
@@ -394,7 +399,7 @@ struct odm_event {
 	__u8 reason; /* of REFUSED, as is `hook` */
 	__u8 hook;
 	__u8 family; /* of NEED: enum odm_family */
-	__u8 pad;
+	__u8 wish;   /* of NEED: ODM_WISH_* */
 	__u32 pad2;
 };
 _Static_assert(sizeof(struct odm_event) == 24, "odm_event");
@@ -406,8 +411,9 @@ _Static_assert(sizeof(struct odm_event) == 24, "odm_event");
 #define ODM_NEED_CLASS_SHIFT 56
 #define ODM_NEED_TYPE_SHIFT 53
 #define ODM_NEED_FAMILY_SHIFT 52
+#define ODM_NEED_WISH_SHIFT 50
 #define ODM_NEED_TURN_SHIFT 32
-#define ODM_NEED_TURN_MASK 0xfffff
+#define ODM_NEED_TURN_MASK 0x3ffff
 #define ODM_NEEDS_OF_CLASS 4 /* a class's share of them is that of odm_dialogue_slots by this */
 
 /* odm_need_turns[class id]. `told_ns`, by type * ODM_FAMILIES + family: boot time of the last event. */
@@ -435,6 +441,9 @@ _Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
 
 #define ODM_PREFIX_SHARED                                                                          \
 	0x01 /* its addresses are everybody's: by the mark alone they leave by its uplink */
+#define ODM_PREFIX_ON_REQUEST                                                                      \
+	0x02 /* sockets have addresses of their own (`fresh`) only if they ask for new ones */
+#define ODM_PREFIX_ON_NET 0x04 /* the network that the host is attached to now serves it */
 
 /* odm_offers[prefix id]: what a hook may hand out. */
 struct odm_prefix {
@@ -447,7 +456,7 @@ struct odm_prefix {
 	__u64 pool;              /* ODM_POOL_*: one word, so that a change of pool is seen whole */
 	__u64 fresh[2];          /* the key of odm_fresh.h; 0: sockets share addresses */
 	__u32 flags;             /* ODM_PREFIX_* */
-	__u32 pad;
+	__u32 new_until_s; /* boot time; until then its address counts as new to who asks for one */
 };
 _Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
 
@@ -474,8 +483,10 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_SUBFLOW 0x20  /* of an MPTCP socket: never released by a user */
 #define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
 #define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, which stays on it */
-#define ODM_SOCKET_ENDING 0x100  /* it has a lifetime of its own (odm_lifetimes) */
+#define ODM_SOCKET_ENDING 0x100  /* its address ends at some time, or has (odm_lifetimes) */
 #define ODM_SOCKET_DRAWN 0x200   /* `seed` is a turn that was taken for it (odm_turns) */
+#define ODM_SOCKET_ON_NET 0x400  /* it asked for an address of the present network */
+#define ODM_SOCKET_FRESH 0x800   /* it asked for a new address (odm_lifetimes has which one not) */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */
@@ -502,7 +513,7 @@ struct odm_socket {
 	__u64 owner; /* whose these are (odm_owner): a listener's child starts with a copy */
 	__u64 ticket; /* a row of odm_needs: when it asked, nothing served its type; 0: something did */
 	__u32 seed; /* where in pools it looks first; 0: anywhere, each time */
-	__u32 room;
+	__u32 turn; /* how many addresses of its own it has had, beside those of its lifetime */
 };
 _Static_assert(sizeof(struct odm_socket) == 64, "odm_socket");
 
@@ -543,7 +554,8 @@ _Static_assert(sizeof(struct odm_outlook) == 64, "odm_outlook");
 
 /*
  * odm_lifetimes: for how long, and for how many bytes, a socket that asked for this is given the same address. Only
- * such a socket has one. When it is over, the next connect or datagram is given another address.
+ * such a socket has one, and one that asked for a new address: to that the lifetime of the one it has is over. When
+ * it is, the next connect or datagram is given another address.
  */
 struct odm_socket_lifetime {
 	__u64 length_ns; /* 0: no end */
@@ -552,7 +564,7 @@ struct odm_socket_lifetime {
 	__u64 bytes;
 	struct odm_addr addr; /* that it was given; the wildcard: none yet */
 	__u32 turn;           /* how many of its own it has had before */
-	__u32 pad;
+	__u32 over;           /* 1: the socket asked for another one than `addr` */
 	__u64 room;
 };
 _Static_assert(sizeof(struct odm_socket_lifetime) == 64, "odm_socket_lifetime");

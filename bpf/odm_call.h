@@ -102,26 +102,36 @@ static __always_inline struct odm_wish odm_wish_of(const struct odm_call *call, 
 	if (odm_has_ended(call->lifetime))
 		wish.avoid = call->lifetime->addr;
 	if (call->asked) {
+		wish.on_net = !!(call->sock->flags & ODM_SOCKET_ON_NET);
+		wish.fresh = !!(call->sock->flags & ODM_SOCKET_FRESH);
 		wish.seed = call->sock->seed;
 		wish.drawn = !!(call->sock->flags & ODM_SOCKET_DRAWN);
 	}
 	return wish;
 }
 
+/* Has the socket asked for a new address? */
+static __always_inline bool odm_asks_new(const struct odm_call *call)
+{
+	return call->asked && call->sock->flags & ODM_SOCKET_FRESH;
+}
+
 /* Is the socket given an address of its own? `any_ip`: it may have one that no interface has. */
 static __always_inline bool odm_has_own(const struct odm_call *call,
 					const struct odm_prefix *prefix, bool any_ip)
 {
-	return prefix->fresh[0] && any_ip && call->family == ODM_IPV6;
+	if (!prefix->fresh[0] || !any_ip || call->family != ODM_IPV6)
+		return false;
+	return !(prefix->flags & ODM_PREFIX_ON_REQUEST) || odm_asks_new(call);
 }
 
 /* What the socket's own address is made of: its cookie, and which of its addresses it is. */
 static __always_inline u64 odm_own_number(const struct odm_call *call, u64 cookie)
 {
-	u64 turn = 0;
+	u64 turn = call->sock ? call->sock->turn : 0;
 
 	if (call->lifetime)
-		turn = call->lifetime->turn + odm_has_ended(call->lifetime);
+		turn += call->lifetime->turn + odm_has_ended(call->lifetime);
 	return cookie ^ turn << ODM_TURN_SHIFT;
 }
 

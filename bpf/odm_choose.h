@@ -65,7 +65,9 @@ struct odm_wish {
 	u8 family;
 	u8 any_ip; /* it may have an address that no interface has */
 	u8 drawn;  /* `seed` is its turn */
-	u32 pad;
+	u8 on_net; /* only what the present network serves */
+	u8 fresh;  /* it asked for a new address: one of its own is none that there is */
+	u16 pad;
 };
 
 /* Of which prefix is a slot wanted, for whom? */
@@ -156,6 +158,21 @@ int odm_open_slot_body(const struct odm_search *search)
 	return prefix ? odm_open_slot_inline(search, prefix) : -1;
 }
 
+/* Could a prefix serve a wish at all? */
+static __always_inline bool odm_fits(const struct odm_wish *wish, const struct odm_prefix *prefix)
+{
+	if (wish->ifindex && prefix->ifindex != wish->ifindex)
+		return false;
+	return !wish->on_net || prefix->flags & ODM_PREFIX_ON_NET;
+}
+
+/* Is who asked for a new address given one of his own there? Then no address of the pool is in his way. */
+static __always_inline bool odm_makes_own(const struct odm_wish *wish,
+					  const struct odm_prefix *prefix)
+{
+	return wish->fresh && wish->any_ip && wish->family == ODM_IPV6 && prefix->fresh[0];
+}
+
 /* The best prefix that serves a wish, and the slot: prefix id << 32 | slot; 0: none does. */
 ODM_FUNCTION(5, u64, odm_choose, struct odm_wish);
 u64 odm_choose_body(const struct odm_wish *wish)
@@ -178,9 +195,12 @@ u64 odm_choose_body(const struct odm_wish *wish)
 			break;
 		id = choice->prefix_ids[i];
 		prefix = odm_offers.lookup(&id);
-		if (!prefix || (wish->ifindex && prefix->ifindex != wish->ifindex))
+		if (!prefix || !odm_fits(wish, prefix))
 			continue;
 		search.prefix_id = id;
+		search.wish.avoid = wish->avoid;
+		if (odm_makes_own(wish, prefix))
+			search.wish.avoid = (struct odm_addr){};
 		slot = odm_open_slot(&search);
 		if (slot >= 0)
 			return (u64)id << 32 | (u32)slot;
@@ -193,6 +213,7 @@ struct odm_offer {
 	struct odm_prefix *prefix;
 	struct odm_slot *slot;
 	u32 index; /* of the slot */
+	u32 prefix_id;
 };
 
 static __always_inline struct odm_offer odm_offer_of(const struct odm_wish *wish)
@@ -206,6 +227,7 @@ static __always_inline struct odm_offer odm_offer_of(const struct odm_wish *wish
 	offer.slot = odm_slots.lookup(&index);
 	if (offer.slot)
 		offer.prefix = odm_offers.lookup(&id);
+	offer.prefix_id = id;
 	return offer;
 }
 

@@ -68,25 +68,41 @@ static __always_inline u8 odm_limit_lifetime(struct odm_socket_lifetime *wanted,
 	return reason;
 }
 
+/* Is it time that the socket is given another address than it has? */
+static __always_inline bool odm_has_ended(const struct odm_socket_lifetime *own)
+{
+	return own && !odm_is_any(&own->addr) &&
+	       (own->over || odm_is_over(own->ends_ns) ||
+		(own->budget && own->bytes >= own->budget));
+}
+
+/* Its own addresses go on as if it had a lifetime yet: none comes twice. */
 static __always_inline void odm_drop_lifetime(struct bpf_sock *sk, struct odm_socket *sock)
 {
+	struct odm_socket_lifetime *own = NULL;
+
 	if (sock->flags & ODM_SOCKET_ENDING)
+		own = odm_lifetimes.sk_storage_get(sk, 0, 0);
+	if (own) {
+		sock->turn += own->turn + odm_has_ended(own);
 		odm_lifetimes.sk_storage_delete(sk);
+	}
 	sock->flags &= ~ODM_SOCKET_ENDING;
 }
 
 /*
  * Keep a lifetime with a socket; none where nothing ends. The address that it has, it keeps for no longer than the
- * new lifetime says. False: there is no memory.
+ * new lifetime says; not at all if it wants a `fresh` one. False: there is no memory.
  */
 static __always_inline bool odm_store_lifetime(struct bpf_sock *sk, struct odm_socket *sock,
-					       const struct odm_socket_lifetime *wanted)
+					       const struct odm_socket_lifetime *wanted, bool fresh)
 {
+	bool ends = wanted->length_ns || wanted->budget;
 	struct odm_socket_lifetime *own;
 	u32 zero = 0;
 	u64 *count;
 
-	if (!wanted->length_ns && !wanted->budget) {
+	if (!ends && !fresh) {
 		odm_drop_lifetime(sk, sock);
 		return true;
 	}
@@ -96,18 +112,13 @@ static __always_inline bool odm_store_lifetime(struct bpf_sock *sk, struct odm_s
 	own->length_ns = wanted->length_ns;
 	own->budget = wanted->budget;
 	own->ends_ns = wanted->length_ns ? bpf_ktime_get_boot_ns() + wanted->length_ns : 0;
+	own->turn += own->over && fresh; /* what it could have had, and has not used, is past too */
+	own->over = fresh;
 	sock->flags |= ODM_SOCKET_ENDING;
 	count = odm_lifetimes_asked.lookup(&zero);
-	if (count)
+	if (count && ends)
 		__sync_fetch_and_add(count, 1);
 	return true;
-}
-
-/* Is it time that the socket is given another address than it has? */
-static __always_inline bool odm_has_ended(const struct odm_socket_lifetime *own)
-{
-	return own && !odm_is_any(&own->addr) &&
-	       (odm_is_over(own->ends_ns) || (own->budget && own->bytes >= own->budget));
 }
 
 /* The socket is given `addr`: if that is another one than it had, its lifetime begins. */
@@ -119,6 +130,7 @@ static __always_inline void odm_begin_lifetime(struct odm_socket_lifetime *own,
 	if (odm_has_ended(own))
 		own->turn++;
 	own->addr = *addr;
+	own->over = 0;
 	own->bytes = 0;
 	own->ends_ns = own->length_ns ? bpf_ktime_get_boot_ns() + own->length_ns : 0;
 }

@@ -10,8 +10,10 @@ struct odm_need {
 	u16 class_id;
 	u8 type;
 	u8 family;
-	u16 waits;  /* not 0: it may wait, and needs a ticket */
-	u16 capped; /* not 0: it counts as a request */
+	u8 wish;   /* ODM_WISH_*: what it asks for beside the type */
+	u8 waits;  /* not 0: it may wait, and needs a ticket */
+	u8 capped; /* not 0: it counts as a request */
+	u8 pad;
 };
 
 /* How many tickets of each class are kept; a power of 2. */
@@ -25,7 +27,16 @@ static __always_inline u64 odm_ticket(const struct odm_need *need, u32 turn)
 {
 	return (u64)need->class_id << ODM_NEED_CLASS_SHIFT |
 	       (u64)need->type << ODM_NEED_TYPE_SHIFT | (u64)need->family << ODM_NEED_FAMILY_SHIFT |
+	       (u64)need->wish << ODM_NEED_WISH_SHIFT |
 	       (u64)(turn & ODM_NEED_TURN_MASK) << ODM_NEED_TURN_SHIFT | bpf_get_prandom_u32();
+}
+
+/* Where it stands when a need was told last: one for another address than there are is one of its own. */
+static __always_inline u32 odm_told_index(const struct odm_need *need)
+{
+	u32 index = need->type * ODM_FAMILIES + need->family;
+
+	return (need->wish & ODM_WISH_FRESH ? index + 8 : index) & 15;
 }
 
 /*
@@ -39,8 +50,9 @@ static __always_inline void odm_tell_need(const struct odm_need *need, struct od
 		.kind = ODM_E_NEED,
 		.type = need->type,
 		.family = need->family,
+		.wish = need->wish,
 	};
-	u64 *told_ns = &turn->told_ns[(need->type * ODM_FAMILIES + need->family) & 15];
+	u64 *told_ns = &turn->told_ns[odm_told_index(need)];
 
 	event.boot_ns = bpf_ktime_get_boot_ns();
 	if (*told_ns && event.boot_ns < *told_ns + ODM_NEED_NS)
@@ -93,9 +105,23 @@ static __always_inline bool odm_is_need(const struct odm_wish *wish)
 	return !odm_choose(&anywhere);
 }
 
+/* What of a wish that nothing serves is more than a type: another address is one, where there are others. */
+static __always_inline u8 odm_beside_type(const struct odm_wish *wish)
+{
+	u8 bits = wish->on_net ? ODM_WISH_ON_NET : 0;
+	struct odm_wish any = *wish;
+
+	if (!wish->fresh || odm_is_any(&wish->avoid))
+		return bits;
+	any.ifindex = 0;
+	any.avoid = (struct odm_addr){};
+	return odm_choose(&any) ? bits | ODM_WISH_FRESH : bits;
+}
+
 /*
  * The caller's socket, which may not wait, finds nothing. A default type is a request as much as one by the option, and
- * is counted as that; one too many is not told. Nor is what a class may only use because it is in audit.
+ * is counted as that, and so is each attempt to have a new address; one too many is not told. Nor is what a class may
+ * only use because it is in audit.
  */
 static __always_inline void odm_need_of_call(const struct odm_call *call,
 					     const struct odm_wish *wish)
@@ -104,9 +130,11 @@ static __always_inline void odm_need_of_call(const struct odm_call *call,
 		.class_id = call->class_id,
 		.type = call->type,
 		.family = call->family,
-		.capped = !call->asked && call->class->flags & ODM_CLASS_CAPPED,
+		.wish = odm_beside_type(wish),
 	};
 
+	need.capped = (!call->asked || need.wish & ODM_WISH_FRESH) &&
+		      call->class->flags & ODM_CLASS_CAPPED;
 	if (odm_may(call->class, call->type) && odm_is_need(wish))
 		odm_note_need(&need);
 }

@@ -64,6 +64,12 @@ static __always_inline enum odm_outlook_state odm_foresee(const struct odm_call 
 	return ODM_OUTLOOK_OFFERED;
 }
 
+/* Will the address that the socket has be taken back, since it wants another one, with its next connect()? */
+static __always_inline bool odm_gives_up(const struct odm_call *call)
+{
+	return !call->sk->src_port && odm_has_ended(call->lifetime) && call->lifetime->over;
+}
+
 /* All of it, behind the request; false: there is no room. */
 static __always_inline bool odm_write_outlook(const struct bpf_sockopt *ctx,
 					      const struct odm_call *call)
@@ -75,7 +81,7 @@ static __always_inline bool odm_write_outlook(const struct bpf_sockopt *ctx,
 	if ((void *)(outlook + 1) > ctx->optval_end)
 		return false;
 	odm_local_of(call->sk, &addr);
-	if (odm_is_any(&addr))
+	if (odm_is_any(&addr) || odm_gives_up(call))
 		state = odm_may(call->class, call->type) ? odm_foresee(call, &addr)
 							 : ODM_OUTLOOK_NONE;
 	outlook->addr = state == ODM_OUTLOOK_NONE || state == ODM_OUTLOOK_UNTOLD

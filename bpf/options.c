@@ -1,20 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* IPV6_ADDR_PREFERENCES with its on-demand field: an application asks for a type, and reads it back. */
 
-static __always_inline bool odm_more_than_one(u32 bits)
-{
-	return bits & (bits - 1);
-}
-
-/* What the kernel would refuse as contradictory (RFC 5014, section 6). */
-static __always_inline bool odm_flags_contradict(u32 flags)
-{
-	return odm_more_than_one(flags & (IPV6_PREFER_SRC_TMP | IPV6_PREFER_SRC_PUBLIC |
-					  IPV6_PREFER_SRC_PUBTMP_DEFAULT)) ||
-	       odm_more_than_one(flags & (IPV6_PREFER_SRC_HOME | IPV6_PREFER_SRC_COA)) ||
-	       odm_more_than_one(flags & (IPV6_PREFER_SRC_CGA | IPV6_PREFER_SRC_NONCGA));
-}
-
 /* Does the stock kernel know the option on this socket? */
 static __always_inline bool odm_kernel_has_option(const struct bpf_sock *sk)
 {
@@ -47,74 +33,6 @@ static __always_inline int odm_leave_to_kernel(struct bpf_sockopt *ctx)
 	return 1;
 }
 
-/* May the caller ask for this? Everything is checked before anything is stored. */
-static __always_inline struct odm_decision odm_check_request(const struct odm_class *class,
-							     u32 value)
-{
-	u8 type = (value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT;
-
-	if (type >= ODM_TYPES || (value & (ODM_ON_NET | ODM_FRESH)) ||
-	    (type && (value & ODM_FIELD_ZERO)))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FIELD, 0);
-	if (odm_flags_contradict(value & ODM_FLAGS_MASK))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_BAD_FLAGS, type);
-	if (!odm_may(class, type))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type);
-	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ACCEPTED_OPTION, type);
-}
-
-/* Keep type and lifetime with the socket, and who asked. NULL: there is no memory. */
-static __always_inline struct odm_socket *
-odm_store_request(struct bpf_sock *sk, u8 type, u16 class_id,
-		  const struct odm_socket_lifetime *wanted)
-{
-	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
-
-	if (!sock || !odm_store_lifetime(sk, sock, wanted))
-		return NULL;
-	sock->type = type;
-	sock->seed = bpf_get_prandom_u32() | 1u << 31;
-	sock->flags &= ~ODM_SOCKET_DRAWN;
-	return sock;
-}
-
-/* What serves an accepted request; nothing is a need, by whose ticket the application may wait. */
-static __always_inline struct odm_offer odm_offer_to(const struct bpf_sock *sk,
-						     struct odm_socket *sock, u8 type, u16 class_id)
-{
-	struct odm_wish wish = {
-		.ifindex = sk->bound_dev_if,
-		.seed = sock->seed,
-		.type = type,
-		.family = sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6,
-		.any_ip = true,
-		.drawn = true, /* nothing is given here, so no turn is taken */
-	};
-	struct odm_need need = {
-		.class_id = class_id, .type = type, .family = wish.family, .waits = true
-	};
-	struct odm_offer offer = odm_offer_of(&wish);
-
-	sock->ticket = offer.prefix || !odm_is_need(&wish) ? 0 : odm_note_need(&need);
-	return offer;
-}
-
-/*
- * May the socket be given an address that no interface has? Of what is not there yet nobody knows; but a connected MPTCP
- * socket refuses the option, so none is asked in vain.
- */
-static __always_inline bool odm_needs_freebind(const struct bpf_sock *sk,
-					       const struct odm_offer *offer)
-{
-	u64 pool;
-
-	if (!offer->prefix)
-		return sk->protocol != IPPROTO_MPTCP;
-	pool = odm_pool_of(offer->prefix);
-	return ODM_POOL_SIZE(pool) > ODM_POOL_CONFIGURED(pool) + offer->prefix->configured_spares ||
-	       offer->prefix->fresh[0];
-}
-
 /*
  * What is left for the kernel of an accepted set. Only the type: nothing, since a kernel before
  * 6.7 takes 0 as "no change", a later one as "reset". Where the type has an any-IP pool, the
@@ -133,40 +51,13 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 		*optval = flags;
 		return;
 	}
-	if (!odm_needs_freebind(sk, offer)) {
+	if (!odm_needs_freebind(sk, sock, offer)) {
 		ctx->optlen = -1;
 		return;
 	}
 	sock->flags |= ODM_SOCKET_FREEBIND;
 	*optval = 1;
 	ctx->optname = IPV6_FREEBIND;
-}
-
-/*
- * A UDP socket that is never connected has the mark of a prefix with shared addresses before its first datagram, or
- * it would leave by another uplink; and no other prefix's mark.
- */
-static __always_inline void odm_lead_request(const struct odm_call *call, u8 type)
-{
-	struct odm_wish wish = {
-		.type = type,
-		.family = call->sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6,
-		.any_ip = true,
-	};
-	u32 mark = 0, known = call->sk->mark;
-	struct odm_offer offer;
-
-	if (!call->settings->shared_prefixes || call->sk->protocol != IPPROTO_UDP)
-		return;
-	offer = odm_offer_of(&wish);
-	if (!offer.prefix && wish.family == ODM_IPV6) {
-		wish.family = ODM_IPV4; /* both versions of an uplink have the same mark */
-		offer = odm_offer_of(&wish);
-	}
-	if (offer.prefix && offer.prefix->flags & ODM_PREFIX_SHARED)
-		mark = offer.prefix->mark;
-	if (known != mark && !(known & ~call->settings->mark_mask))
-		bpf_setsockopt(call->sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
 /* 0 clears the type; the kernel clears its flags, where it has them. */
@@ -176,6 +67,7 @@ static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_so
 
 	if (sock && sock->type) {
 		sock->type = 0;
+		sock->flags &= ~(ODM_SOCKET_ON_NET | ODM_SOCKET_FRESH);
 		odm_drop_lifetime(sk, sock);
 		if (!odm_kernel_has_option(sk)) {
 			ctx->optlen = -1;
@@ -217,7 +109,7 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 	if (d.verdict == ODM_ACCEPT && call.class->flags & ODM_CLASS_CAPPED)
 		d = odm_within(&call, d, odm_usage_add(call.class_id, d.type, ODM_RESERVE_REQUEST));
 	if (d.verdict == ODM_ACCEPT) {
-		sock = odm_store_request(sk, d.type, call.class_id, &wanted);
+		sock = odm_store_request(sk, value, call.class_id, &wanted);
 		if (!sock)
 			d = ODM_DECIDE(ODM_REFUSE, ODM_R_NO_STORAGE, d.type);
 	}
@@ -225,8 +117,8 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		return 0;
 	if (!sock) /* in audit: nobody heard it, and reading back says so */
 		return odm_leave_to_kernel(ctx);
-	odm_lead_request(&call, d.type);
-	offer = odm_offer_to(sk, sock, d.type, call.class_id);
+	odm_lead_request(&call, sock);
+	offer = odm_offer_to(sk, sock, call.class_id);
 	odm_pass_flags(ctx, sk, value, sock, &offer);
 	return 1;
 }
@@ -293,7 +185,7 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 	if (!sk || ctx->optlen < 4 || (void *)(optval + 1) > ctx->optval_end || !odm_serves(sk))
 		return odm_leave_to_kernel(ctx);
 	value = *optval;
-	if (value & (ODM_FIELD_MASK | ODM_ON_NET | ODM_FRESH))
+	if (value & (ODM_FIELD_MASK | ODM_BITS_MASK))
 		return odm_set_type(ctx, sk, value);
 	return value ? odm_leave_to_kernel(ctx) : odm_clear_type(ctx, sk);
 }
@@ -352,7 +244,7 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 		flags = *optval & ODM_FLAGS_MASK;
 	else
 		ctx->retval = 0;
-	*optval = flags | ((u32)call.sock->type << ODM_FIELD_SHIFT);
+	*optval = flags | ((u32)call.sock->type << ODM_FIELD_SHIFT) | odm_bits_of(call.sock);
 	ctx->optlen = odm_answer_in_full(ctx, &call);
 	return 1;
 }

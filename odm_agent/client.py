@@ -13,6 +13,11 @@ An application that wants its address to change says how long it keeps one (RFC 
 
     client.set_type(sock, AddressType.SESSION_LASTING, Lifetime(seconds=3600, bytes=10**9))
 
+or asks for a new one at once, or for one that the network serves to which the host is attached now:
+
+    client.set_type(sock, AddressType.SESSION_LASTING, fresh=True)
+    client.set_type(sock, AddressType.NONPERSISTENT, on_net=True)
+
 An application that can wait for the network asks and is told its address:
 
     address = client.setsc(sock, AddressType.SESSION_LASTING, timeout_s=10)
@@ -59,6 +64,10 @@ SOCKOPT: Final = 72
 #: The on-demand field of the option's 32 bits (RFC 8653, appendix A).
 TYPE_SHIFT: Final = 16
 TYPE_MASK: Final = 0x0007_0000
+#: Beside a type: an address of the network that the host is attached to now; a new address, though
+#: there is one.
+ON_NET: Final = 0x0008_0000
+FRESH: Final = 0x0010_0000
 #: RFC 5014's own bits, which a type overrides.
 RFC5014_MASK: Final = 0x0000_0FFF
 
@@ -147,9 +156,25 @@ def _read_lifetime(sock: socket.socket) -> tuple[Lifetime | None, Lifetime | Non
     return Lifetime(seconds or None, bytes_ or None), left
 
 
-def _request(type: AddressType, lifetime: Lifetime | None) -> int | bytes:
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked for."""
+
+    type: AddressType
+    lifetime: Lifetime | None = None
+    fresh: bool = False
+    on_net: bool = False
+
+    @property
+    def value(self) -> int:
+        """The option's first 32 bits."""
+        bits = (FRESH if self.fresh else 0) | (ON_NET if self.on_net else 0)
+        return self.type << TYPE_SHIFT | bits
+
+
+def _option(request: _Request) -> int | bytes:
     """The option's value; OSError (EINVAL) if it can't be one."""
-    value = type << TYPE_SHIFT
+    value, lifetime = request.value, request.lifetime
     if lifetime is None:
         return value
     seconds, bytes_ = lifetime.seconds, lifetime.bytes
@@ -162,29 +187,43 @@ def _request(type: AddressType, lifetime: Lifetime | None) -> int | bytes:
     return _REQUEST.pack(value, seconds or 0, bytes_ or 0)
 
 
-def set_type(sock: socket.socket, type: AddressType, lifetime: Lifetime | None = None) -> None:
+def set_type(
+    sock: socket.socket,
+    type: AddressType,
+    lifetime: Lifetime | None = None,
+    *,
+    fresh: bool = False,
+    on_net: bool = False,
+) -> None:
     """Ask for a type and make sure that somebody heard it; holds for the next connect or bind.
 
     UNSPECIFIED takes the request back, and the socket's RFC 5014 preferences with it. Without a
-    lifetime the socket has that of its class, if there is one.
+    lifetime the socket has that of its class, if there is one. `fresh`: another address than the
+    socket has, or would be given. `on_net`: one that the network serves to which the host is
+    attached now.
     Raises NotSupported, PermissionError (the class may not), or OSError as setsockopt(2): EDQUOT if
-    the class's addresses do not live so long, EINVAL if it is no lifetime, or a fixed address's.
+    the class's addresses do not live so long, EINVAL if it is no lifetime, or a fixed address's, or
+    a fixed address is to be fresh.
     """
-    wanted, before = _request(type, lifetime), _read(sock)
+    _set(sock, _Request(type, lifetime, fresh, on_net))
+
+
+def _set(sock: socket.socket, request: _Request) -> None:
+    wanted, before = _option(request), _read(sock)
     try:
         sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, wanted)
     except OSError as error:
         if error.errno not in _UNKNOWN:
             raise
-        if type:
+        if request.value:
             raise NotSupported from error
         return  # there is nothing to take back
-    if get_type(sock) != type:
+    if _read(sock) & ~RFC5014_MASK != request.value:
         # A kernel that dropped the type took the rest as "no preferences": put them back.
         sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before & RFC5014_MASK)
         raise NotSupported
-    if lifetime is not None and _read_lifetime(sock) is None:  # an agent that knows no lifetimes
-        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before)
+    if request.lifetime is not None and _read_lifetime(sock) is None:
+        sock.setsockopt(socket.IPPROTO_IPV6, SOCKOPT, before)  # this agent knows no lifetimes
         raise NotSupported
 
 
@@ -216,6 +255,8 @@ def connect(
     timeout_s: float | None = None,
     fallback: bool = True,
     lifetime: Lifetime | None = None,
+    fresh: bool = False,
+    on_net: bool = False,
 ) -> socket.socket:
     """Connect by TCP to (host, port) from an address of `type`; tries all of the host's addresses.
 
@@ -228,7 +269,7 @@ def connect(
         try:
             sock.settimeout(timeout_s)
             try:
-                set_type(sock, type, lifetime)
+                set_type(sock, type, lifetime, fresh=fresh, on_net=on_net)
             except NotSupported:
                 if not fallback:
                     raise
@@ -252,6 +293,8 @@ def setsc(
     *,
     timeout_s: float | None = None,
     lifetime: Lifetime | None = None,
+    fresh: bool = False,
+    on_net: bool = False,
 ) -> IPv4Address | IPv6Address:
     """Ask for a type, and wait until there is an address of it: the one that the socket has, or
     will be given (RFC 8653, appendix A). The socket is not bound: `bind` to it, to be sure of it.
@@ -260,7 +303,8 @@ def setsc(
     before `connect` (an address of its own for each MPTCP socket). The option is then as it was, so
     that the socket can be used without a type.
     """
-    steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
+    request = _Request(type, lifetime, fresh, on_net)
+    steps = _setsc(sock, request, waiting.Deadline(timeout_s))
     answer: _Heard = None
     while isinstance(step := _next(steps, answer), _Step):
         answer = None
@@ -277,9 +321,12 @@ async def setsc_async(
     *,
     timeout_s: float | None = None,
     lifetime: Lifetime | None = None,
+    fresh: bool = False,
+    on_net: bool = False,
 ) -> IPv4Address | IPv6Address:
     """`setsc` on an event loop."""
-    steps = _setsc(sock, type, waiting.Deadline(timeout_s), lifetime)
+    request = _Request(type, lifetime, fresh, on_net)
+    steps = _setsc(sock, request, waiting.Deadline(timeout_s))
     answer: _Heard = None
     while isinstance(step := _next(steps, answer), _Step):
         answer = None
@@ -312,30 +359,20 @@ def _next(steps: _Steps, answer: _Heard) -> _Step | IPv4Address | IPv6Address:
         return address
 
 
-def _setsc(
-    sock: socket.socket,
-    type: AddressType,
-    deadline: waiting.Deadline,
-    lifetime: Lifetime | None,
-) -> _Steps:
+def _setsc(sock: socket.socket, request: _Request, deadline: waiting.Deadline) -> _Steps:
     """setsc() as steps: whoever takes them waits as he can, and sends what the agent said."""
-    if not type:
+    if not request.type:
         raise OSError(errno.EINVAL, "there is nothing to wait for without a type")
     before = _read(sock)
-    set_type(sock, type, lifetime)
+    _set(sock, request)
     try:
-        return (yield from _awaited(sock, type, deadline, lifetime))
+        return (yield from _awaited(sock, request, deadline))
     except BaseException:
         _restore(sock, before)
         raise
 
 
-def _awaited(
-    sock: socket.socket,
-    type: AddressType,
-    deadline: waiting.Deadline,
-    lifetime: Lifetime | None,
-) -> _Steps:
+def _awaited(sock: socket.socket, request: _Request, deadline: waiting.Deadline) -> _Steps:
     """The steps from when the type is set."""
     asked_s, said = time.monotonic(), Said.LATE
     while True:
@@ -347,7 +384,7 @@ def _awaited(
         if found.state is State.UNTOLD:
             raise OSError(errno.ENOTCONN, "the address is not known before the socket connects")
         if not (left_s := deadline.left_s):
-            raise TimeoutError(errno.ETIMEDOUT, f"no {type.word} address came in time")
+            raise TimeoutError(errno.ETIMEDOUT, f"no {request.type.word} address came in time")
         before, said, cause = said, Said.UNKNOWN, ""
         if found.ticket and (answer := (yield _Step(found.ticket, left_s))) is not None:
             said, cause = answer
@@ -359,7 +396,7 @@ def _awaited(
             yield _Step(0, min(_PAUSE_S, deadline.left_s))
         if said is Said.UNKNOWN or time.monotonic() - asked_s > _AGAIN_S:
             asked_s = time.monotonic()
-            set_type(sock, type, lifetime)
+            _set(sock, request)
 
 
 def _restore(sock: socket.socket, before: int) -> None:

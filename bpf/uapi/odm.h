@@ -45,7 +45,10 @@ enum odm_address_type {
 #define ODM_ON_DEMAND_SHIFT 16
 #define ODM_ON_DEMAND_MASK 0x00070000u
 #define ODM_RFC5014_MASK 0x00000fffu
-/* Reserved for requests to the network; refused with EINVAL until they are served. */
+/*
+ * Beside a type, or'ed to it wherever a function takes one: an address that the network serves to which the host is
+ * attached now; another address than the socket has or would be given, though there is one (of no fixed address).
+ */
 #define ODM_ON_NET 0x00080000u
 #define ODM_FRESH 0x00100000u
 
@@ -135,24 +138,23 @@ static inline int odm_get_lifetime(int fd, struct odm_lifetime *asked, struct od
 /* Set the first `size` bytes of an option, and make sure that somebody heard them; else it is as before. */
 static inline int odm_ask_(int fd, const struct odm_option *wanted, socklen_t size)
 {
-	int type = (int)(wanted->value >> ODM_ON_DEMAND_SHIFT), heard;
 	struct odm_option answer = { 0, 0, 0, 0, 0, 0 };
-	uint32_t before;
+	uint32_t before, heard;
 
 	if (odm_read_(fd, &before) == -1)
 		return -1;
 	if (setsockopt(fd, IPPROTO_IPV6, ODM_SOCKOPT, wanted, size) == -1) {
 		if (!odm_is_unsupported_(errno))
 			return -1;
-		if (type == UNSPECIFIED_IP_ADDRESS)
+		if (!wanted->value)
 			return 0; /* there is nothing to take back */
 		errno = ENOTSUP;
 		return -1;
 	}
-	heard = odm_get_type(fd);
-	if (heard == -1)
+	if (odm_read_(fd, &heard) == -1)
 		return -1;
-	if (heard != type) /* a kernel that dropped it took the rest as "no preferences" */
+	if ((heard & ~ODM_RFC5014_MASK) !=
+	    wanted->value) /* a kernel that dropped it took the rest as "no preferences" */
 		before &= ODM_RFC5014_MASK;
 	else if (size == sizeof(wanted->value) || odm_read_option_(fd, &answer) == 1)
 		return 0;
@@ -161,15 +163,30 @@ static inline int odm_ask_(int fd, const struct odm_option *wanted, socklen_t si
 	return -1;
 }
 
+/* The option's value that asks for a type, with its bits; 0 for none. -1, with errno: there is no such type. */
+static inline int odm_value_(int type, uint32_t *value)
+{
+	uint32_t bits = (uint32_t)type & (ODM_ON_NET | ODM_FRESH);
+	uint32_t alone = (uint32_t)type & ~(ODM_ON_NET | ODM_FRESH);
+
+	if (alone > GRACEFUL_REPLACEMENT_IP_ADDRESS || (bits && !alone)) {
+		errno = EINVAL;
+		return -1;
+	}
+	*value = alone << ODM_ON_DEMAND_SHIFT | bits;
+	return 0;
+}
+
 /*
  * Ask for a type and make sure that somebody heard it. It holds for the next connect(), bind() or
- * sendto(). UNSPECIFIED_IP_ADDRESS takes the request back, and the RFC 5014 preferences with it.
+ * sendto(). UNSPECIFIED_IP_ADDRESS takes the request back, and the RFC 5014 preferences with it. ODM_ON_NET and
+ * ODM_FRESH may be or'ed to any other: odm_set_type(fd, SESSION_LASTING_IP_ADDRESS | ODM_FRESH).
  *
  * 0 on success. -1 with errno:
  *	ENOTSUP	no agent enforces types for this socket: use it as it is, it is unchanged
  *	EACCES	the application's class may not use this type: use it as it is, or give up
  *	EDQUOT	the class has as many sockets of the type as it may, or asks too often
- *	EINVAL	no such type
+ *	EINVAL	no such type, or a fixed address that is to be fresh
  *	other	as setsockopt(2): EBADF, ENOTSOCK, ...
  * Whether an address of the type exists shows at connect(), bind() or sendto(): EADDRNOTAVAIL.
  */
@@ -177,11 +194,8 @@ static inline int odm_set_type(int fd, int type)
 {
 	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
 
-	if (type < UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS) {
-		errno = EINVAL;
+	if (odm_value_(type, &option.value) == -1)
 		return -1;
-	}
-	option.value = (uint32_t)type << ODM_ON_DEMAND_SHIFT;
 	return odm_ask_(fd, &option, sizeof(option.value));
 }
 
@@ -195,12 +209,12 @@ static inline int odm_set_type_for(int fd, int type, const struct odm_lifetime *
 {
 	struct odm_option option = { 0, 0, 0, 0, 0, 0 };
 
-	if (type <= UNSPECIFIED_IP_ADDRESS || type > GRACEFUL_REPLACEMENT_IP_ADDRESS ||
-	    !(lifetime->seconds || lifetime->bytes)) {
+	if (odm_value_(type, &option.value) == -1)
+		return -1;
+	if (!option.value || !(lifetime->seconds || lifetime->bytes)) {
 		errno = EINVAL;
 		return -1;
 	}
-	option.value = (uint32_t)type << ODM_ON_DEMAND_SHIFT;
 	option.seconds = lifetime->seconds;
 	option.bytes = lifetime->bytes;
 	return odm_ask_(fd, &option, ODM_OPTION_SET_SIZE);

@@ -242,7 +242,7 @@ static inline int odm_sc_await_(int fd, int type, int64_t until_ms, struct in6_a
  * Ask for a type, and wait until there is an address of it, requested of the network if need be; for `timeout_ms` at
  * most (below 0: for as long as it takes). The address that the socket will be given is written to `source`, IPv4 as
  * ::ffff:a.b.c.d. The socket is not bound: bind() to the address, or go on without, which gives it the same one unless
- * that has ended, or other addresses are as good.
+ * that has ended, or other addresses are as good. ODM_ON_NET and ODM_FRESH may be or'ed to the type.
  *
  * 0 on success. Else the option is as it was, so that the socket can be used without a type; and
  *	EAI_REQUIREDIPNOTSUPPORTED	no agent enforces types for this socket (errno ENOTSUP), or the network can't

@@ -21,6 +21,9 @@ IPNetwork = IPv4Network | IPv6Network
 CONFIGURED_AT_MOST: Final = 16
 #: A pool up to this has a lease for each address, if these end; of a larger one all end together.
 LEASED_AT_MOST: Final = 256
+#: The longest IPv6 prefix of which each socket can have an address of its own: hooks make up the
+#: last 64 bits.
+OWN_AT_MOST: Final = 64
 #: The id of the class of sockets that belong to no class.
 UNCLASSIFIED: Final = 0
 

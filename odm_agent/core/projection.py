@@ -63,7 +63,9 @@ class PrefixRow:
     `leases` are the ids of their leases, in the order of `pool`; () if none of them ends. `fresh`
     is the key (16 bytes) of the hash that makes an address of its own for each IPv6 socket; b"":
     they share those of the pool. `shared`: the addresses are everybody's, and no rule leads packets
-    from them to the prefix's table: only the mark does.
+    from them to the prefix's table: only the mark does. `on_net`: the network that the host is
+    attached to now serves it. `on_request`: only sockets that ask for a new address have one of
+    their own. `new_until_s`: until then (boot-time seconds) its address counts as new.
     """
 
     type: AddressType
@@ -77,6 +79,9 @@ class PrefixRow:
     leases: tuple[int, ...] = ()
     fresh: bytes = b""
     shared: bool = False
+    on_net: bool = False
+    on_request: bool = False
+    new_until_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

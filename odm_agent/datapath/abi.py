@@ -30,8 +30,11 @@ NEED_NS: Final = 1_000_000_000
 NEED_CLASS_SHIFT: Final = 56
 NEED_TYPE_SHIFT: Final = 53
 NEED_FAMILY_SHIFT: Final = 52
+NEED_WISH_SHIFT: Final = 50
 NEED_TURN_SHIFT: Final = 32
-NEED_TURN_MASK: Final = 0xFFFFF
+NEED_TURN_MASK: Final = 0x3FFFF
+WISH_ON_NET: Final = 0x01
+WISH_FRESH: Final = 0x02
 NEEDS_OF_CLASS: Final = 4
 MAX_CGROUPS: Final = 16384
 MAX_DEPTH: Final = 32
@@ -82,6 +85,8 @@ SOURCE_ANY_IP: Final = 0x02
 SOURCE_MANAGED: Final = 0x08
 SOURCE_SHARED: Final = 0x04
 PREFIX_SHARED: Final = 0x01
+PREFIX_ON_REQUEST: Final = 0x02
+PREFIX_ON_NET: Final = 0x04
 LEASE_HARD: Final = 0x01
 LEASE_TAKEN: Final = 0x02
 SOCKET_FOREIGN: Final = 0x01
@@ -94,6 +99,8 @@ SOCKET_BOUND: Final = 0x40
 SOCKET_GIVEN: Final = 0x80
 SOCKET_ENDING: Final = 0x100
 SOCKET_DRAWN: Final = 0x200
+SOCKET_ON_NET: Final = 0x400
+SOCKET_FRESH: Final = 0x800
 HELD_BY_USER: Final = 0x01
 HELD_BY_KERNEL: Final = 0x02
 HELD_BOUND: Final = 0x04
@@ -292,7 +299,7 @@ class SocketLifetime(ct.Structure):
         ("bytes", ct.c_uint64),
         ("addr", Addr),
         ("turn", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("over", ct.c_uint32),
         ("room", ct.c_uint64),
     )
 
@@ -468,7 +475,7 @@ class Event(ct.Structure):
         ("reason", ct.c_uint8),
         ("hook", ct.c_uint8),
         ("family", ct.c_uint8),
-        ("pad", ct.c_uint8),
+        ("wish", ct.c_uint8),
         ("pad2", ct.c_uint32),
     )
 
@@ -492,7 +499,7 @@ class Prefix(ct.Structure):
         ("pool", ct.c_uint64),
         ("fresh", ct.c_uint64 * 2),
         ("flags", ct.c_uint32),
-        ("pad", ct.c_uint32),
+        ("new_until_s", ct.c_uint32),
     )
 
 
@@ -524,7 +531,7 @@ class Socket(ct.Structure):
         ("owner", ct.c_uint64),
         ("ticket", ct.c_uint64),
         ("seed", ct.c_uint32),
-        ("room", ct.c_uint32),
+        ("turn", ct.c_uint32),
     )
 
 

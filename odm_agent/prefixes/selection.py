@@ -80,9 +80,16 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         spares=len(spares) + len(other_spares),
         configured_spares=len(spares),
         leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
-        fresh=socket_key(row.prefix.network, secret) if own and row.prefix.per_socket else b"",
+        fresh=socket_key(row.prefix.network, secret) if own and _has_key(row) else b"",
         shared=row.prefix.shared,
+        on_net=True,
+        on_request=own and row.makes_own and not row.prefix.per_socket,
     )
+
+
+def _has_key(row: Row) -> bool:
+    """Whether sockets have addresses of their own, or (IPv4) one after the other of the pool."""
+    return row.prefix.per_socket or row.makes_own
 
 
 def _parted(

@@ -6,7 +6,15 @@ from functools import cached_property
 
 from odm_agent.core.host import LocalAddress
 from odm_agent.core.lifetimes import OVER, AddressLease, Phase
-from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, Placement, TypedPrefix
+from odm_agent.core.model import (
+    CONFIGURED_AT_MOST,
+    OWN_AT_MOST,
+    AddressType,
+    Family,
+    IPAddress,
+    Placement,
+    TypedPrefix,
+)
 from odm_agent.prefixes.addresses import addresses, bounds, numbers_of
 from odm_agent.prefixes.memory import Given, Known, Memory
 
@@ -58,6 +66,21 @@ class Row:
         if self.prefix.one_lease:
             return self.span_lease
         return self.leases[address].id if address in self.leases else 0
+
+    @property
+    def makes_own(self) -> bool:
+        """Whether hooks can make an address of its own for each socket that asks for a new one.
+
+        Not where that would go round the ends of the addresses that there are.
+        """
+        prefix = self.prefix
+        return (
+            self.any_ip
+            and prefix.family is Family.IPV6
+            and prefix.network.prefixlen <= OWN_AT_MOST
+            and prefix.type is not AddressType.FIXED
+            and self.span_lease != OVER
+        )
 
     @property
     def span_lease(self) -> int:

@@ -20,7 +20,7 @@ from tests.lab.client import (
     exchange,
     outcome,
 )
-from tests.lab.host import FIXED, SESSION, type_of
+from tests.lab.host import FIXED, NONPERSISTENT, SESSION, type_of
 from tests.lab.world import World
 
 # RFC 5014, section 2: one of each group may be asked for.
@@ -47,6 +47,26 @@ def test_S2_type_reads_back_and_is_used(world: World, kind: Kind, type: AddressT
     assert before & TYPE_MASK == type << TYPE_SHIFT
     assert after == before
     assert type_of(seen) is type
+
+
+@pytest.mark.parametrize("bits", [_ON_NET, _FRESH, _ON_NET | _FRESH], ids=hex)
+@each_kind(*_STREAMS_AND_DATAGRAMS)
+def test_S2_bits_beside_a_type_read_back_until_the_next_set(
+    world: World, kind: Kind, bits: int
+) -> None:
+    def application() -> list[int]:
+        with kind.open() as sock:
+            values = []
+            for wanted in (bits, 0, bits):
+                ask(sock, SESSION, wanted)
+                values.append(asked(sock))
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 0)
+            ask(sock, NONPERSISTENT)
+            return [*values, asked(sock)]
+
+    values = world.place("every").do(application)
+    session, brief = SESSION << TYPE_SHIFT, NONPERSISTENT << TYPE_SHIFT
+    assert [each & ~0xFFF for each in values] == [session | bits, session, session | bits, brief]
 
 
 @each_kind(Kind.TCP6, Kind.UDP6)
@@ -90,7 +110,7 @@ def test_S2_reading_before_a_type_is_set_fails_as_the_kernel_does(world: World, 
 
 @pytest.mark.parametrize(
     "value",
-    [5 << 16, 6 << 16, 7 << 16, _ON_NET, _FRESH, FIXED << 16 | _ON_NET, FIXED << 16 | 1 << 25],
+    [5 << 16, 6 << 16, 7 << 16, _ON_NET, _FRESH, FIXED << 16 | _FRESH, SESSION << 16 | 1 << 25],
     ids=hex,
 )
 @each_kind(*_STREAMS_AND_DATAGRAMS)

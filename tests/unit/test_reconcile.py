@@ -109,7 +109,7 @@ def test_adding_records_first_and_offers_last() -> None:
     assert host.plan() == []
     assert host.maps.read().choices == {FIXED6: (1,)}
     assert host.maps.read().prefixes[1] == PrefixRow(
-        AddressType.FIXED, Family.IPV6, 2, 0x100, (host.address(),), 1
+        AddressType.FIXED, Family.IPV6, 2, 0x100, (host.address(),), 1, on_net=True
     )
 
 

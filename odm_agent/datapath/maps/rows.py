@@ -73,11 +73,17 @@ def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
         leases if any(leases) else (),
         bytes(row.fresh) if any(row.fresh) else b"",
         bool(row.flags & abi.PREFIX_SHARED),
+        bool(row.flags & abi.PREFIX_ON_NET),
+        bool(row.flags & abi.PREFIX_ON_REQUEST),
+        row.new_until_s,
     )
 
 
 def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
     """The row of odm_offers, for a pool that begins at the slot `first` of odm_slots."""
+    flags = abi.PREFIX_SHARED if row.shared else 0
+    flags |= abi.PREFIX_ON_NET if row.on_net else 0
+    flags |= abi.PREFIX_ON_REQUEST if row.on_request else 0
     return abi.Prefix(
         type=row.type,
         family=abi.family_index(row.family),
@@ -87,7 +93,8 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
         mark=row.mark,
         pool=abi.pack_pool(first, len(row.pool), row.configured),
         fresh=abi.pack_key(row.fresh),
-        flags=abi.PREFIX_SHARED if row.shared else 0,
+        flags=flags,
+        new_until_s=row.new_until_s,
     )
 
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The maps, pinned under ODM_PINS (given by the loader). "agent" writes, "hooks" read, unless said.
+ * The maps, which the loader pins by their names. "agent" writes, "hooks" read, unless said.
  * BCC gives each map the methods lookup(), update(), delete(), sk_storage_get().
  */
 #ifndef ODM_MAPS_H
 #define ODM_MAPS_H
 
 #define ODM_MAP(kind, key, leaf, name, entries, flags)                                             \
-	BPF_F_TABLE(kind ":" ODM_PINS "/" #name, key, leaf, name, entries, flags)
+	BPF_F_TABLE(kind, key, leaf, name, entries, flags)
 
 /* 0 -> what is pinned here. Loader writes; user space reads. */
 ODM_MAP("array", u32, struct odm_identity, odm_identities, 1, 0);
@@ -119,8 +119,8 @@ ODM_MAP("hash", struct odm_live_key, u64, odm_live, ODM_MAX_LIVE, BPF_F_NO_PREAL
 
 /*
  * Events for the agent, in their order. Hooks write; agent reads. Full: lost, and counted as that. A ring buffer
- * has no keys; BCC has no macro for a pinned one. Nor has it a method for bpf_ringbuf_query(), but one for a helper
- * of the same arguments that we have no other use for: the name of that helper stands for this one.
+ * has no keys. BCC's macro for one has no method for bpf_ringbuf_query(), but there is one for a helper of the same
+ * arguments that we have no other use for: the name of that helper stands for this one.
  */
 #define bpf_get_local_storage bpf_ringbuf_query
 struct odm_events_table {
@@ -132,8 +132,7 @@ struct odm_events_table {
 	u32 max_entries;
 };
 __attribute__((section(
-	"maps/ringbuf:" ODM_PINS
-	"/odm_events"))) struct odm_events_table odm_events = { .max_entries = ODM_MAX_EVENTS };
+	"maps/ringbuf"))) struct odm_events_table odm_events = { .max_entries = ODM_MAX_EVENTS };
 
 /* enum odm_loss -> how often. Hooks write; agent reads. */
 ODM_MAP("percpu_array", u32, u64, odm_missed, ODM_MISSED, 0);

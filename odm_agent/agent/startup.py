@@ -94,7 +94,8 @@ def open_state(
         replaced = None
         unseen = not tracepoints.in_force(wanted.pin_dir)
         if not swap.take_over(wanted):
-            with swap.staged(wanted, forget_sockets=forget_sockets) as staged:
+            keep = Path(agent.cache_dir) if agent.cache_dir else None
+            with swap.staged(wanted, keep=keep, forget_sockets=forget_sockets) as staged:
                 before_swap(staged)
                 if staged.fresh:
                     with NetlinkKernel(agent.protocol) as for_now:

@@ -44,10 +44,9 @@ def check_agent(agent: AgentConfig) -> list[Problem]:
 def _agent(agent: AgentConfig) -> Iterator[Problem]:
     for key in ("state_dir", "socket", "pin_dir"):
         yield from _absolute(key, getattr(agent, key))
-    if agent.cgroup:
-        yield from _absolute("cgroup", agent.cgroup)
-    if agent.wait_socket:
-        yield from _absolute("wait_socket", agent.wait_socket)
+    for key in ("cache_dir", "cgroup", "wait_socket"):
+        if value := getattr(agent, key):
+            yield from _absolute(key, value)
     for key in ("socket", "wait_socket"):
         if len(getattr(agent, key).encode()) > 107:
             yield Problem(

@@ -14,6 +14,8 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """`[agent]`: where the agent keeps its things, and which numbers it may use in the kernel."""
 
     state_dir: str = "/var/lib/odm-agent"
+    #: Compiled programs, for the next start; empty: they are compiled at each.
+    cache_dir: str = "/var/cache/odm-agent"
     socket: str = "/run/odm-agent/control.sock"
     #: Where applications wait for addresses; everybody may connect. Empty: nowhere.
     wait_socket: str = "/run/odm/wait.sock"

@@ -24,6 +24,10 @@ from tests.lab.netns import NetNs, checked
 
 METRICS: Final = "127.0.0.1:9653"
 _START_TIMEOUT_S: Final = 120.0
+#: Compiled programs, kept for all runs: to compile takes longer than most tests.
+COMPILED: Final = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odm-agent" / "programs"
+)
 _numbers: Final = itertools.count(1)
 
 
@@ -162,6 +166,7 @@ class Agent:
             toml(
                 settings,
                 {
+                    "cache_dir": str(COMPILED),
                     "state_dir": str(self.folder / "state"),
                     "socket": str(self.socket),
                     "wait_socket": str(self.wait_socket),

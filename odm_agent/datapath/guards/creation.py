@@ -78,14 +78,14 @@ def hindrances() -> str:
     return "; ".join(found) if all(found) else ""
 
 
-def load(way: Way, instructions: bytes, btf: bytes = b"", functions: bytes = b"") -> int:
-    """A descriptor of the program, compiled and linked (`functions.Linked`); DatapathError."""
+def load(way: Way, instructions: bytes, types: bytes = b"", functions: bytes = b"") -> int:
+    """A descriptor of the program, compiled and linked (`compiled.Linked`); DatapathError."""
     return libbpf.load(
         PROGRAM,
         way.type,
         way.attach_type,
         instructions,
-        btf=btf,
+        types=types,
         functions=functions,
         at_function=way.function,
     )

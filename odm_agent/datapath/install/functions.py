@@ -8,8 +8,9 @@ struct of which only the size counts. The kernel's Documentation/bpf/btf.rst has
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from odm_agent.datapath.install.compiled import Linked
 
 #: struct bpf_insn: code, registers, offset, immediate value.
 _INSTRUCTION: Final = struct.Struct("=BBhi")
@@ -33,19 +34,6 @@ _FUNC: Final = 12
 _FUNC_PROTO: Final = 13
 _STATIC: Final = 0
 _GLOBAL: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A program with all that it calls, as BPF_PROG_LOAD takes it.
-
-    `btf` is type information; `functions` has (first instruction, type in `btf`) of the program and
-    of each function, 8 bytes each. Both are empty if the program calls none.
-    """
-
-    instructions: bytes
-    btf: bytes = b""
-    functions: bytes = b""
 
 
 def declared(c_text: str) -> dict[int, str]:

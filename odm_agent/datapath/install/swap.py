@@ -147,9 +147,12 @@ def _program(folder: Path, name: str) -> Iterator[int]:
 
 
 @contextmanager
-def staged(wanted: Deployment, *, forget_sockets: bool = False) -> Iterator[Staged]:
+def staged(
+    wanted: Deployment, *, keep: Path | None = None, forget_sockets: bool = False
+) -> Iterator[Staged]:
     """Compile and verify this version's programs beside those in force; nothing else is touched.
 
+    What was compiled is kept in the folder `keep`, and not compiled again if it is there.
     Leaves nothing behind unless it is committed. DatapathError says what is in the way.
     """
     pin_dir = wanted.pin_dir
@@ -165,7 +168,7 @@ def staged(wanted: Deployment, *, forget_sockets: bool = False) -> Iterator[Stag
             folder.mkdir(mode=0o700)
             for name in shared:
                 _pin_again(pin_dir / name, folder / name)
-            _run_loader(folder, lock)
+            _run_loader(folder, keep, lock)
             yield Staged(wanted, frozenset(MAPS) - shared)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -202,9 +205,10 @@ def _storage_to_replace(pin_dir: Path, *, forget_sockets: bool) -> frozenset[str
     )
 
 
-def _run_loader(folder: Path, lock: int) -> None:
+def _run_loader(folder: Path, keep: Path | None, lock: int) -> None:
     done = isolated.run(
         *(isolated.LOADER, "--folder", str(folder)),
+        *(() if keep is None else ("--kept", str(keep))),
         timeout_s=_LOAD_TIMEOUT_S,
         pass_fds=(lock,),
     )

@@ -1,11 +1,12 @@
 """The few system calls of BPF that we need, by the system's libbpf: no compiler in here.
 
 `library` loads it and tells its errors; `objects` finds and pins, `link` attaches, `map` reads and
-writes rows, `btf` asks where the kernel keeps things, `program` loads what is given as
-instructions. The datapath uses all by the one name.
+writes rows, `btf` asks where the kernel keeps things, `create` makes maps, `program` loads what is
+given as instructions. The datapath uses all by the one name.
 """
 
 from odm_agent.datapath.libbpf.btf import offsets as struct_offsets
+from odm_agent.datapath.libbpf.create import create_map, load_types, types_of
 from odm_agent.datapath.libbpf.library import call, error_code, os_errors
 from odm_agent.datapath.libbpf.link import (
     LINK_CGROUP,
@@ -55,6 +56,7 @@ __all__ = [
     "ProgInfo",
     "attached_to",
     "call",
+    "create_map",
     "error_code",
     "find_pinned",
     "get_pinned",
@@ -69,6 +71,7 @@ __all__ = [
     "link_update",
     "links",
     "load",
+    "load_types",
     "map_by_id",
     "map_info",
     "opened",
@@ -80,4 +83,5 @@ __all__ = [
     "programs",
     "struct_offsets",
     "tracepoint_create",
+    "types_of",
 ]

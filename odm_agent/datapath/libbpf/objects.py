@@ -24,6 +24,12 @@ class _MapInfo(ct.Structure):
         ("max_entries", ct.c_uint32),
         ("map_flags", ct.c_uint32),
         ("name", ct.c_char * 16),
+        ("ifindex", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("netns", ct.c_uint64 * 2),
+        ("btf_id", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
     )
 
 
@@ -53,6 +59,9 @@ class MapInfo:
     value_size: int
     max_entries: int
     flags: int
+    #: The numbers of its types in the type information (BTF) with which it was made.
+    key_type: int
+    value_type: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,7 @@ def programs() -> Iterator[int]:
 
 def map_info(map_fd: int) -> MapInfo:
     """What a map is."""
-    info = _MapInfo()
-    object_info(map_fd, info)
+    info = map_info_of(map_fd)
     return MapInfo(
         info.id,
         info.name.decode(),
@@ -128,7 +136,16 @@ def map_info(map_fd: int) -> MapInfo:
         info.value_size,
         info.max_entries,
         info.map_flags,
+        info.btf_key_type_id,
+        info.btf_value_type_id,
     )
+
+
+def map_info_of(map_fd: int) -> _MapInfo:
+    """The same, as the kernel fills it in."""
+    info = _MapInfo()
+    object_info(map_fd, info)
+    return info
 
 
 def prog_info(prog_fd: int) -> ProgInfo:

@@ -5,6 +5,7 @@ import struct
 from typing import Final
 
 from odm_agent.core.errors import DatapathError
+from odm_agent.datapath.libbpf.create import load_types
 from odm_agent.datapath.libbpf.library import check, library
 from odm_agent.datapath.libbpf.objects import opened
 
@@ -57,11 +58,11 @@ def load(
     attach_type: int,
     instructions: bytes,
     *,
-    btf: bytes = b"",
+    types: bytes = b"",
     functions: bytes = b"",
     at_function: str = "",
 ) -> int:
-    """A descriptor of a program; `btf` and `functions` as in `functions.Linked`.
+    """A descriptor of a program; `types` and `functions` as in `compiled.Linked`.
 
     `at_function` is the function of the kernel that it is for (for LSM, a hook of that name).
     DatapathError if the kernel has no such function, lets no program be attached to it, or doesn't
@@ -85,11 +86,8 @@ def load(
         doing += f" for the kernel's function {at_function}"
     if not functions:
         return _load(code, options, doing)
-    btf_fd = check(
-        library().bpf_btf_load(btf, ct.c_size_t(len(btf)), None), f"{doing}: its types (BTF)"
-    )
-    with opened(btf_fd):
-        options.prog_btf_fd = btf_fd
+    with opened(load_types(types, doing)) as types_fd:
+        options.prog_btf_fd = types_fd
         options.func_info = functions
         options.func_info_cnt = len(functions) // _FUNCTION_SIZE
         options.func_info_rec_size = _FUNCTION_SIZE

@@ -14,7 +14,7 @@ from tests.lab.world import World
 def test_table_names_the_maps_of_the_source() -> None:
     text = (c_text.folder() / "odm_maps.h").read_text()
     declared = re.findall(r'^ODM_MAP\("\w+",[^,]+,[^,]+,\s*(odm_\w+)', text, re.MULTILINE)
-    declared += re.findall(r'"maps/ringbuf:" ODM_PINS\s+"/(\w+)"', text)
+    declared += re.findall(r'"maps/ringbuf"\W+struct \w+\s+(\w+)', text)
     assert set(declared) == set(MAPS)
 
 

@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from odm_agent.datapath.install import functions
+from odm_agent.datapath.install.compiled import Linked
 from odm_agent.datapath.libbpf import instruction
 
 _NAMES = {1: "first_body", 2: "second_body"}
@@ -28,9 +29,7 @@ def _targets(code: bytes) -> dict[int, int]:
 
 def test_a_program_that_calls_none_stays_as_it_is() -> None:
     helper = instruction(0x85, immediate=14) + _EXIT
-    assert functions.link("program", {"program": helper}.__getitem__, _NAMES) == functions.Linked(
-        helper
-    )
+    assert functions.link("program", {"program": helper}.__getitem__, _NAMES) == Linked(helper)
 
 
 def test_each_function_stands_once_behind_the_program_also_one_that_another_calls() -> None:
@@ -51,19 +50,19 @@ def test_types_say_how_large_each_argument_is_and_who_is_global() -> None:
     texts = {"program": _call(1, 24) + _EXIT, "first_body": _EXIT}
     linked = functions.link("program", texts.__getitem__, _NAMES)
     magic, version, _, header, at, size, names_at, names_size = struct.unpack_from(
-        "=HBBIIIII", linked.btf
+        "=HBBIIIII", linked.types
     )
     assert (magic, version, header, at) == (0xEB9F, 1, 24, 0)
-    assert (names_at, len(linked.btf)) == (size, header + size + names_size)
-    names = linked.btf[header + names_at :]
+    assert (names_at, len(linked.types)) == (size, header + size + names_size)
+    names = linked.types[header + names_at :]
     assert names.startswith(b"\0") and names.endswith(b"\0")
     assert b"\0first_body\0" in names and b"\0program\0" in names
     # a struct without members: its name, its kind, its size
-    assert struct.pack("=II", 4 << 24, 24) in linked.btf
+    assert struct.pack("=II", 4 << 24, 24) in linked.types
     linkages = []
     offset = header
     while offset < header + size:
-        _, kind, _ = struct.unpack_from("=III", linked.btf, offset)
+        _, kind, _ = struct.unpack_from("=III", linked.types, offset)
         offset += 12 + {1: 4, 13: 8 * (kind & 0xFFFF)}.get(kind >> 24, 0)
         if kind >> 24 == 12:
             linkages.append(kind & 0xFFFF)

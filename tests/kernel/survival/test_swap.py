@@ -212,7 +212,7 @@ def test_programs_that_do_not_compile_change_nothing(own: World, tmp_path: Path)
         source.write("int odm_broken(void) { return nothing_like_it; }\n")
     done = own.agent.call("upgrade", "-c", str(own.agent.config))
     assert done.returncode == 1
-    assert "compiling or loading" in done.stderr
+    assert "compiling the eBPF programs" in done.stderr
     assert (program_ids(own), sorted(own.agent.pins.rglob("*"))) == before
     assert own.agent.read("status")["abi"] == abi.ABI_TAG
 

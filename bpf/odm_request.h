@@ -77,7 +77,11 @@ odm_store_request(struct bpf_sock *sk, u32 value, u16 class_id,
 	struct odm_socket *sock = odm_new_socket(sk, class_id, ODM_SOCKET_TRACKED);
 	u8 type = (value & ODM_FIELD_MASK) >> ODM_FIELD_SHIFT;
 
-	if (!sock || !odm_store_lifetime(sk, sock, wanted, value & ODM_FRESH))
+	if (!sock)
+		return NULL;
+	if (sock->type != type)
+		odm_drop_lifetime(sk, sock); /* that of an address of another type */
+	if (!odm_store_lifetime(sk, sock, wanted, value & ODM_FRESH))
 		return NULL;
 	if (!(value & ODM_FRESH) || sock->type != type) {
 		sock->seed = bpf_get_prandom_u32() | 1u << 31;
@@ -112,7 +116,7 @@ static __always_inline void odm_want_another(struct bpf_sock *sk, struct odm_soc
 	if (!own)
 		return; /* never: it was just made */
 	odm_local_of(sk, &had);
-	if (!odm_is_any(&had))
+	if (odm_source_of(&had).type == wish->type)
 		own->addr = had;
 	else if (odm_is_any(&own->addr) && offer.prefix && !odm_is_young(offer.prefix))
 		own->addr = offer.slot->addr;

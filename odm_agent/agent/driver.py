@@ -26,7 +26,16 @@ from odm_agent.core.effects import (
     Request,
 )
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Event, Failed, Failure, Granted, Offered, Tick, Withdrawn
+from odm_agent.core.events import (
+    Event,
+    Failed,
+    Failure,
+    Granted,
+    Offered,
+    Tick,
+    Unconfirmed,
+    Withdrawn,
+)
 from odm_agent.core.grants import Grant, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
@@ -240,5 +249,5 @@ class Driver:
                 self._hands.heard(said)
                 self._asked.pop(grant.want, None)
                 self._step(said)
-            case Withdrawn():
+            case Withdrawn() | Unconfirmed():
                 self._step(said)

@@ -41,6 +41,7 @@ from odm_agent.control.server import ControlServer
 from odm_agent.control.wait_server import Said, Word
 from odm_agent.control.wait_thread import WaitThread
 from odm_agent.core.asking import USABLE_S
+from odm_agent.core.demands import Wish
 from odm_agent.core.effects import Answer
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import (
@@ -245,8 +246,8 @@ class Service:
         tell_refusals(self.state.events, told, self.state.class_names, timer.now())
         if marks := metered(told):
             self._put(marks)
-        for want in sorted({(each.type, each.family) for each in told if each.kind == "need"}):
-            self._put(Needed(want))
+        for wish in sorted({each.wish for each in told if each.kind == "need"}):
+            self._put(Needed(wish.want, wish.on_net, wish.fresh))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -285,15 +286,25 @@ class Service:
 
     async def _ticket(self, ticket: int, within_s: float) -> Word:
         """Wait for what a socket has asked for that shows its ticket."""
-        want = self.state.datapath.ticket_want(ticket)
-        if want is None:
+        wish = self.state.datapath.ticket_wish(ticket)
+        if wish is None:
             return Word(Said.UNKNOWN, "no socket was given this ticket, or it is forgotten")
-        if self.state.datapath.choices().get(want):
+        if self._has_come(wish):
             return Word(Said.READY)  # what the hooks hand out, the kernel holds
-        answer = await self.address_of(want, within_s)
+        answer = await self._waiting.address_of(
+            wish.want, within_s, on_net=wish.on_net, fresh=wish.fresh
+        )
         if answer.cause is None:
             return Word(Said.READY)
         return Word(_SAID[answer.kind] if answer.kind else Said.LATE, answer.cause)
+
+    def _has_come(self, wish: Wish) -> bool:
+        """Whether sockets are given it meanwhile. Of a new address the machine alone knows that."""
+        ids = self.state.datapath.choices().get(wish.want, ())
+        rows = self.state.datapath.prefixes()
+        if wish.on_net:
+            ids = tuple(id_ for id_ in ids if id_ in rows and rows[id_].on_net)
+        return bool(ids) and not wish.fresh
 
     @asynccontextmanager
     async def _waited_for(self) -> AsyncIterator[None]:

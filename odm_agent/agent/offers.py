@@ -7,7 +7,7 @@ from odm_agent.agent.engine import Engine
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Want
 from odm_agent.core.host import HostState
-from odm_agent.core.model import IPAddress
+from odm_agent.core.model import Family, IPAddress
 from odm_agent.prefixes.selection import absence, is_local_as_a_whole
 from odm_agent.prefixes.table import Row
 
@@ -56,6 +56,12 @@ def offered(
         unused_leases=_unused_leases(leased, ended_leases, used),
         idle=_unused(engine, watched, used) if watched else None,
         stalled=frozenset(row.prefix.id for row in engine.table if _is_stalled(row, engine.host)),
+        on_net=frozenset(
+            want
+            for want, prefix_ids in choices.items()
+            if want in offers and any(i in rows and rows[i].on_net for i in prefix_ids)
+        ),
+        own=frozenset(i for i, row in rows.items() if row.fresh and row.family is Family.IPV6),
     )
 
 

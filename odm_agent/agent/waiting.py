@@ -1,4 +1,4 @@
-"""Who waits on the event loop for an address: one demand for each type and IP version, for all."""
+"""Who waits on the event loop for an address: one demand for each wish, for all who have it."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Final
 
 from odm_agent.core.asking import LATE
 from odm_agent.core.clock import Moment
-from odm_agent.core.demands import Demand
+from odm_agent.core.demands import Demand, Wish
 from odm_agent.core.effects import Answer
 from odm_agent.core.events import Asked, Cancelled, Event
 from odm_agent.core.grants import Want
@@ -39,7 +39,7 @@ class Waiting:
         self._put, self._now = put, now
         self._tickets = count(1)
         self._futures: dict[int, asyncio.Future[Answer]] = {}
-        self._shared: dict[Want, _Shared] = {}
+        self._shared: dict[Wish, _Shared] = {}
 
     async def all_usable(self, within_s: float) -> Answer:
         """Whether all addresses are usable that there should be."""
@@ -52,16 +52,19 @@ class Waiting:
             del self._futures[ticket]
             self._put(Cancelled(ticket))
 
-    async def address_of(self, want: Want, within_s: float) -> Answer:
-        """What becomes of a want, within this time."""
-        shared = self._joined(want, within_s)
+    async def address_of(
+        self, want: Want, within_s: float, *, on_net: bool = False, fresh: bool = False
+    ) -> Answer:
+        """What becomes of a want, within this time; `on_net` and `fresh` as in `Wish`."""
+        wish = Wish(want, on_net, fresh)
+        shared = self._joined(wish, within_s)
         try:
             async with asyncio.timeout(within_s):
                 return await asyncio.shield(shared.future)
         except TimeoutError:
             return Answer(shared.ticket, None, LATE)
         finally:
-            self._left(want, shared)
+            self._left(wish, shared)
 
     def deliver(self, answer: Answer) -> None:
         """The machine has answered."""
@@ -69,32 +72,33 @@ class Waiting:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
 
-    def _joined(self, want: Want, within_s: float) -> _Shared:
+    def _joined(self, wish: Wish, within_s: float) -> _Shared:
         loop, now_s = asyncio.get_running_loop(), self._now().boot_s
-        shared = self._shared.get(want)
+        shared = self._shared.get(wish)
         if shared is None or shared.future.done():
             if shared is not None:
-                self._end(want, shared)
+                self._end(wish, shared)
             shared = _Shared(next(self._tickets), loop.create_future(), 0.0)
-            self._shared[want], self._futures[shared.ticket] = shared, shared.future
+            self._shared[wish], self._futures[shared.ticket] = shared, shared.future
         if shared.ending is not None:
             shared.ending.cancel()
             shared.ending = None
         shared.callers += 1
         if shared.until_s < now_s + within_s:
             shared.until_s = now_s + within_s + _STANDS_S
-            self._put(Asked(Demand(shared.ticket, want, shared.until_s)))
+            demand = Demand(shared.ticket, wish.want, shared.until_s, wish.on_net, wish.fresh)
+            self._put(Asked(demand))
         return shared
 
-    def _left(self, want: Want, shared: _Shared) -> None:
+    def _left(self, wish: Wish, shared: _Shared) -> None:
         shared.callers -= 1
-        if shared.callers or self._shared.get(want) is not shared:
+        if shared.callers or self._shared.get(wish) is not shared:
             return
         loop = asyncio.get_running_loop()
-        shared.ending = loop.call_later(_LINGER_S, self._end, want, shared)
+        shared.ending = loop.call_later(_LINGER_S, self._end, wish, shared)
 
-    def _end(self, want: Want, shared: _Shared) -> None:
-        if self._shared.get(want) is shared:
-            del self._shared[want]
+    def _end(self, wish: Wish, shared: _Shared) -> None:
+        if self._shared.get(wish) is shared:
+            del self._shared[wish]
         if self._futures.pop(shared.ticket, None) is not None:
             self._put(Cancelled(shared.ticket))

@@ -13,9 +13,13 @@ from odm_agent.core.model import IPAddress, TypedPrefix
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Ask the sources for a prefix."""
+    """Ask the sources for a prefix.
+
+    `on_net`: one that the network gives to which the host is attached now, whatever is held.
+    """
 
     want: Want
+    on_net: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,16 @@ class Withdrawn:
     at_once: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """The host is not attached any more where a source got what it gave under `key`, or may not be.
+
+    A `Granted` of it says that the network that the host is attached to now serves it.
+    """
+
+    key: GrantKey
+
+
 class Failure(Enum):
     """Why nothing came of a request; of several failures the last in this order says most."""
 
@@ -66,9 +76,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """A socket wants an address of which no prefix serves one now, and its class may have it."""
+    """A socket wants an address of which no prefix serves one now, and its class may have it.
+
+    `on_net` and `fresh` as in `Wish`.
+    """
 
     want: Want
+    on_net: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,8 @@ class Offered:
     those prefixes of the ones that are watched of which no socket has an address; None: none was.
     `stalled` are the prefixes that serve no socket, and not since something is still being made:
     nothing can leave by their uplinks, or all their addresses are others'.
+    `on_net` are those wants of `offers` that the network serves to which the host is attached now,
+    `own` the ids of prefixes in which hooks make an address for each socket that wants a new one.
     """
 
     offers: Mapping[Want, IPAddress] = field(default_factory=dict)
@@ -121,6 +138,8 @@ class Offered:
     unused_leases: frozenset[int] = frozenset()
     idle: frozenset[int] | None = None
     stalled: frozenset[int] = frozenset()
+    on_net: frozenset[Want] = frozenset()
+    own: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ Event = (
     Changed
     | Granted
     | Withdrawn
+    | Unconfirmed
     | Failed
     | Needed
     | Asked

@@ -1,9 +1,9 @@
 """The part of the machine that holds leases, by the ids of their prefixes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from odm_agent.core import releasing, rotation, wandering
+from odm_agent.core import releasing, renewing, rotation, wandering
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, EndSockets, GiveBack, Project, Record, Refuse
 from odm_agent.core.events import Offered
@@ -28,6 +28,8 @@ class Holding:
     idle: releasing.Idle = field(default_factory=dict)
     #: Which prefixes serve no socket, as the last look found it (`Offered.stalled`).
     stalled: frozenset[int] = frozenset()
+    #: Of which prefixes sockets have asked for new addresses.
+    renewals: renewing.Renewals = field(default_factory=dict)
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -55,7 +57,7 @@ class Holding:
         ids = Ids(self.next_id, leases.values())
         lease = replace(before or Lease(grant), grant=grant, phase=phase, returning=False)
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
-        if (not grant.is_configured or lease.addresses) and lease != before:
+        if (not grant.is_configured or _has_state(lease)) and lease != before:
             effects.append(Record(id_, lease))
         return replace(self, leases=leases, changed=True, next_id=ids.next), effects
 
@@ -69,27 +71,93 @@ class Holding:
                 _end(leases, id_, now, effects, at_once=at_once)
         return replace(self, leases=leases, changed=True), effects
 
+    def without_confirmation(self, key: GrantKey) -> "Holding":
+        """Whether the present network serves what is held under `key` is not known any more."""
+        leases = dict(self.leases)
+        for id_, held in self.leases.items():
+            if held.grant.key == key:
+                prefix = replace(held.grant.prefix, unconfirmed=True)
+                leases[id_] = replace(held, grant=replace(held.grant, prefix=prefix))
+        return replace(self, leases=leases, changed=True)
+
+    def renewed(
+        self, want: Want, now: Moment, *, on_net: bool, again: bool
+    ) -> tuple["Holding", list[Effect], str | None]:
+        """A socket wants another address than there are; why there can be none, if so.
+
+        `on_net`: of what the present network serves; `again`: also than those that were made a
+        moment ago.
+        """
+        serving = [
+            each
+            for each in renewing.in_order(self.leases.values())
+            if each.grant.want == want
+            and each.grant.prefix.id not in self.stalled
+            and not (on_net and each.grant.prefix.unconfirmed)
+        ]
+        leases, renewals = dict(self.leases), dict(self.renewals)
+        if can_open := [each for each in serving if renewing.can_open(each)]:
+            for each in can_open:
+                leases[each.grant.prefix.id] = replace(each, opened=True)
+        else:
+            found = ((each, renewing.replaceable(each)) for each in serving)
+            lease, ids = next(((each, ids) for each, ids in found if ids), (None, frozenset[int]()))
+            if lease is None:
+                cause = f"no prefix for {want[0].word} can give another IPv{want[1]} address"
+                return self, [], cause
+            id_ = lease.grant.prefix.id
+            leases[id_], renewals[id_] = renewing.renewed(
+                lease, renewals.get(id_), ids, now.boot_s, again=again
+            )
+        effects: list[Effect] = [
+            Record(id_, lease) for id_, lease in leases.items() if lease != self.leases[id_]
+        ]
+        holding = replace(
+            self, leases=leases, renewals=renewals, changed=self.changed or bool(effects)
+        )
+        return holding, effects, None
+
+    def renewing(self, own: Set[int]) -> frozenset[Want]:
+        """Of what new addresses are being made; `own` as in `Offered`."""
+        opened, made = set[Want](), set[Want]()
+        for id_, lease in self.leases.items():
+            if lease.phase is Phase.LINGERING:
+                continue
+            if lease.opened:
+                (made if id_ in own else opened).add(lease.grant.want)
+            elif renewing.is_under_way(lease, self.renewals.get(id_)):
+                opened.add(lease.grant.want)
+        return frozenset(opened - made)
+
     def at(self, now: Moment) -> tuple["Holding", list[Effect]]:
         """What time has made of it; the table is told of what is another than it knows."""
         ids = Ids(self.next_id, self.leases.values())
         turned: dict[int, Lease] = {}
         effects: list[Effect] = []
         causes: dict[int, Cause] = {}
-        for id_, lease in self.leases.items():
+        leases, renewals = renewing.at(self.leases, self.renewals, now.boot_s)
+        for id_, lease in leases.items():
             if lease.next_s <= now.boot_s:
                 lease = replace(lease, phase=Phase.LINGERING)
             turn = rotation.at(lease, now.boot_s, ids)
             turned[id_] = turn.lease
             causes |= turn.causes
             effects += (EndSockets(id_, number) for number in turn.retired)
-            if turn.lease != lease:
+            if turn.lease != self.leases[id_]:
                 effects.append(Record(id_, turn.lease))
         periods = wandering.periods_at(
             (each.grant.prefix for each in self.leases.values()), now.boot_s
         )
         if (turned, periods) == (self.leases, self.periods) and not self.changed:
             return self, []
-        holding = replace(self, leases=turned, changed=False, next_id=ids.next, periods=periods)
+        holding = replace(
+            self,
+            leases=turned,
+            changed=False,
+            next_id=ids.next,
+            periods=periods,
+            renewals=renewals,
+        )
         return holding, [*effects, Project(holding.prefixes(), causes)]
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Holding", list[Effect]]:
@@ -158,11 +226,13 @@ class Holding:
             replace(
                 wandering.in_period(lease.grant.prefix, self.periods),
                 lingering=lease.phase is Phase.LINGERING,
+                opened=lease.opened,
+                new_until_s=renewing.new_until_s(lease, self.renewals.get(id_)),
                 addresses=lease.addresses,
                 resting=lease.resting_numbers,
                 ends=lease.grant.lifetime is not None,
             )
-            for lease in self.leases.values()
+            for id_, lease in self.leases.items()
         )
 
     def wants(self) -> frozenset[Want]:
@@ -187,12 +257,27 @@ class Holding:
             - self.wants()
         )
 
+    def wants_on_net(self) -> frozenset[Want]:
+        """The same of what the network serves to which the host is attached now."""
+        return frozenset(
+            lease.grant.want
+            for id_, lease in self.leases.items()
+            if lease.phase is not Phase.LINGERING
+            and id_ not in self.stalled
+            and not lease.grant.prefix.unconfirmed
+        )
+
     def deadline(self) -> float:
         """When time changes something, or the table is to be told (boot-time seconds)."""
         if self.changed:
             return 0.0
         due = (min(each.next_s, rotation.deadline(each)) for each in self.leases.values())
-        return min(wandering.next_s(self.periods), self.idle_deadline(), min(due, default=NEVER))
+        return min(
+            wandering.next_s(self.periods),
+            self.idle_deadline(),
+            renewing.deadline(self.renewals),
+            min(due, default=NEVER),
+        )
 
 
 class Ids:
@@ -213,6 +298,11 @@ class Ids:
             self.next = self.next + 1 if self.next < OVER else 1
         self._taken.add(self.next)
         return self.next
+
+
+def _has_state(lease: Lease) -> bool:
+    """Whether the next agent must know more of a configured prefix than its configuration says."""
+    return bool(lease.addresses) or lease.opened
 
 
 def _overlap(one: Grant, other: Grant) -> bool:
@@ -239,7 +329,7 @@ def _end(
     lease = leases[id_]
     if lease.grant.is_configured:
         del leases[id_]
-        if lease.addresses:
+        if _has_state(lease):
             effects.append(Record(id_, None))
         return
     over = lease

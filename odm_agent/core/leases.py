@@ -29,6 +29,8 @@ class Lease:
     resting: tuple[tuple[int, float], ...] = ()
     #: Whether it goes back to the network with its last socket.
     returning: bool = False
+    #: Whether sockets that ask for a new address have one of their own, which hooks make.
+    opened: bool = False
 
     @property
     def resting_numbers(self) -> frozenset[int]:

@@ -26,12 +26,14 @@ from odm_agent.core.events import (
     Probed,
     Rotated,
     Tick,
+    Unconfirmed,
     Withdrawn,
 )
 from odm_agent.core.grants import Grant
 from odm_agent.core.holding import Holding
 from odm_agent.core.leases import Lease
 from odm_agent.core.looking import RESYNC_S, Looking
+from odm_agent.core.wishing import Wishing, unless_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class State:
     looking: Looking
     holding: Holding = field(default_factory=Holding)
     asking: Asking = field(default_factory=Asking)
+    wishing: Wishing = field(default_factory=Wishing)
 
 
 def begun(leases: Iterable[Lease], now: Moment) -> State:
@@ -54,12 +57,12 @@ def begun(leases: Iterable[Lease], now: Moment) -> State:
 def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
     """What an event makes of the state, and what is to be done, in this order."""
     looking, holding, asking = state.looking, state.holding, state.asking
-    effects: list[Effect] = []
+    wishing, effects = state.wishing, list[Effect]()
     match event:
         case Changed(what):
             looking = looking.touched(what, now)
         case Granted(grant):
-            asking = _granted(state, grant, now)
+            asking, wishing = _granted(state, grant, now), wishing.granted(grant)
             holding, effects = holding.with_grant(grant, now)
             if refused := next((e for e in effects if isinstance(e, Refuse)), None):
                 failed = Failed(grant.want, refused.cause)
@@ -67,21 +70,33 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
                 effects += answers
         case Withdrawn(key, at_once):
             holding, effects = holding.without_grant(key, now, at_once=at_once)
+        case Unconfirmed(key):
+            holding = holding.without_confirmation(key)
         case Failed(want):
+            wishing, answers = wishing.failed(event, holding, now)
             if want in holding.wants():  # it is there soon
                 asking = asking.granted(want)
             else:
                 asking, effects = asking.failed(event, holding.stalled_wants(), now)
+            effects += answers
+        case Needed(want, on_net, True):
+            holding, effects, _ = holding.renewed(want, now, on_net=on_net, again=True)
+        case Needed(want, True):
+            wishing, effects = wishing.needed(want, holding, now)
         case Needed(want):
             asking, effects = asking.needed(want, holding.wants(), now)
         case Asked(demand):
-            asking, effects = asking.with_demand(
-                demand, holding.wants(), holding.stalled_wants(), now
-            )
+            if demand.want is not None and (demand.on_net or demand.fresh):
+                wishing, holding, effects = wishing.asked(demand, demand.want, holding, now)
+            else:
+                held, stalled = holding.wants(), holding.stalled_wants()
+                asking, effects = asking.with_demand(demand, held, stalled, now)
             what = Dirty.ALL if demand.want is None else Dirty.KERNEL
             looking = looking.touched(what, now, 0.0)
         case Cancelled(ticket):
             asking, effects = asking.without([ticket])
+            wishing, released = wishing.without(ticket)
+            effects = _released(effects, released, asking, wishing)
         case Probed():
             looking, effects = looking.probed(event, now)
         case Offered():
@@ -94,12 +109,13 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             )
         case Tick():
             return _at(state, now)
-    return State(looking, holding, asking), effects
+    return State(looking, holding, asking, wishing), effects
 
 
 def deadline(state: State) -> float | None:
     """When the next `Tick` has something to do (boot-time seconds); None: never."""
-    due_s = min(state.looking.due_s, state.holding.deadline(), state.asking.deadline())
+    parts = (state.holding, state.asking, state.wishing)
+    due_s = min(state.looking.due_s, *(each.deadline() for each in parts))
     return None if due_s == NEVER else due_s
 
 
@@ -118,14 +134,25 @@ def _at(state: State, now: Moment) -> tuple[State, list[Effect]]:
     if projected or is_due:
         looking = looking.touched(Dirty.KERNEL, now, 0.0)
     asking, late = state.asking.at(holding.wants(), now)
+    wishing, later = state.wishing.at(holding, now)
+    late = _released(late, later, asking, wishing)
     looking, look = looking.at(
         holding.over(now), holding.lingering(), holding.watched(), bool(projected) or is_due, now
     )
-    return State(looking, holding, asking), [*projected, *late, *look]
+    return State(looking, holding, asking, wishing), [*projected, *late, *look]
 
 
 def _offered(state: State, offered: Offered, now: Moment) -> tuple[State, list[Effect]]:
     holding, forgotten = state.holding.offered(offered, now)
     asking, answers = state.asking.offered(offered, holding.wants(), now)
+    wishing, told = state.wishing.offered(offered, holding, now)
+    answers = _released(answers, told, asking, wishing)
     looking, probes = state.looking.offered(offered, now)
-    return State(looking, holding, asking), [*forgotten, *answers, *probes]
+    return State(looking, holding, asking, wishing), [*forgotten, *answers, *probes]
+
+
+def _released(
+    plain: list[Effect], wished: list[Effect], asking: Asking, wishing: Wishing
+) -> list[Effect]:
+    """What both kinds of asking want done, without what the other one still has requested."""
+    return [*unless_wanted(plain, wishing.on_net), *unless_wanted(wished, asking)]

@@ -158,6 +158,13 @@ class TypedPrefix:
     resting: frozenset[int] = frozenset()
     #: Whether each IPv6 socket is to have an address of its own.
     per_socket: bool = False
+    #: Whether IPv6 sockets that ask for a new address have one of their own, since one has asked.
+    opened: bool = False
+    #: Until when its address counts as new, as it was made for who asked for one (boot-time
+    #: seconds).
+    new_until_s: float = 0.0
+    #: Whether the network to which the host is attached now has not said yet that it serves it.
+    unconfirmed: bool = False
     #: How often another one of those that are as good, and wander too, stands first; None: it does
     #: not wander.
     wander_s: int | None = None
@@ -184,7 +191,7 @@ class TypedPrefix:
     @property
     def any_ip(self) -> bool:
         """Whether the prefix is local as a whole, by a route."""
-        return is_any_ip(self.placement, self.pool, self.per_socket)
+        return is_any_ip(self.placement, self.pool, self.per_socket or self.opened)
 
     @property
     def one_lease(self) -> bool:

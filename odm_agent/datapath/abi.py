@@ -712,6 +712,8 @@ class Ticket(NamedTuple):
     type: AddressType
     family: Family
     turn: int
+    on_net: bool
+    fresh: bool
 
 
 def unpack_ticket(ticket: int) -> Ticket | None:
@@ -721,7 +723,9 @@ def unpack_ticket(ticket: int) -> Ticket | None:
         return None
     family = family_of(ticket >> NEED_FAMILY_SHIFT & 1)
     turn = ticket >> NEED_TURN_SHIFT & NEED_TURN_MASK
-    return Ticket(class_id, AddressType(type_), family, turn)
+    wish = ticket >> NEED_WISH_SHIFT
+    on_net, fresh = bool(wish & WISH_ON_NET), bool(wish & WISH_FRESH)
+    return Ticket(class_id, AddressType(type_), family, turn, on_net, fresh)
 
 
 def pack_pool(first: int, size: int, configured: int) -> int:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from odm_agent.core.actions import DatapathAction
+from odm_agent.core.demands import Wish
 from odm_agent.core.model import AddressType, Family, IPAddress
 from odm_agent.core.projection import PrefixRow, Projection
 
@@ -50,7 +51,7 @@ class KernelEvent:
     """What a program told: `kind` is warn, spent, refused or need; words as in metrics.
 
     Of warn and spent only `lease` counts, of refused all but that and `family`, of need class, type
-    and family.
+    and family, `on_net` and `fresh`.
     """
 
     boot_s: float
@@ -61,6 +62,13 @@ class KernelEvent:
     reason: str
     hook: str
     family: Family = Family.IPV4
+    on_net: bool = False
+    fresh: bool = False
+
+    @property
+    def wish(self) -> Wish:
+        """What a need is for."""
+        return Wish((self.type, self.family), self.on_net, self.fresh)
 
 
 def unconfigured(family: Family) -> IPAddress:

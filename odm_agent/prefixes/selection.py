@@ -82,8 +82,9 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
         fresh=socket_key(row.prefix.network, secret) if own and _has_key(row) else b"",
         shared=row.prefix.shared,
-        on_net=True,
+        on_net=not row.prefix.unconfirmed,
         on_request=own and row.makes_own and not row.prefix.per_socket,
+        new_until_s=int(row.prefix.new_until_s),
     )
 
 

@@ -92,7 +92,12 @@ class Row:
             return 0
         if self.prefix.one_lease:
             return self.prefix.addresses[0].id
-        return OVER if self.prefix.ends or self.prefix.terms.end_in_kernel else 0
+        if self.prefix.terms.end_in_kernel:
+            return OVER
+        if not self.prefix.ends:
+            return 0
+        # Where sockets have addresses of their own, these end with the prefix, as the others do.
+        return self.prefix.addresses[0].id if self.prefix.opened else OVER
 
     @cached_property
     def configured(self) -> tuple[IPAddress, ...]:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Failure, Granted, Tick, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Tick, Unconfirmed, Withdrawn
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, IPNetwork, TypedPrefix
 
@@ -80,7 +80,7 @@ class Noted:
 
 
 Input = Configured | Resumed | Received | Linked | Request | Release | GiveBack | Tick
-Output = Send | Granted | Withdrawn | Failed | Noted
+Output = Send | Granted | Withdrawn | Unconfirmed | Failed | Noted
 
 
 class Source(Protocol):
@@ -88,7 +88,8 @@ class Source(Protocol):
 
     Its grants carry its `name` in their keys, and id 0 unless their prefixes have numbers already.
     A `Request` is answered some time: by a grant of what is wanted (also if that is held already,
-    as it may be on its way back), or `Failed`. `GiveBack` is about one of its grants, which nothing
+    as it may be on its way back; but if it is to be `on_net`, only of what the present network has
+    confirmed), or `Failed`. `GiveBack` is about one of its grants, which nothing
     uses any more.
     """
 

@@ -4,7 +4,8 @@ The file (named in ODM_SCRIPT) says in JSON what comes of a request, by type and
 `{"session-lasting/6": {"network": "2001:db8:a2::/64", "interface": "w0", "gateway": ...,
 "delay_s": 0.2, "release_s": 60}}`, or `{"cause": ..., "kind": "refused"}`. What the source is told
 is written beside it (`FILE.told`), a line each. While there is a file `FILE.withdrawn`, all that
-was given is taken back. It is read ten times a second, so what it lacks may still come.
+was given is taken back; one `FILE.unconfirmed` says once that the host is not attached any more
+where all of it was given. It is read ten times a second, so what it lacks may still come.
 """
 
 import json
@@ -20,7 +21,7 @@ from odm_agent.agent.driver import Driver
 from odm_agent.core import looking, machine, releasing
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey, Want
 from odm_agent.core.lifetimes import Lifetime
 from odm_agent.core.model import Placement, TypedPrefix
@@ -48,8 +49,8 @@ class FileSource:
     def step(self, given: Input, now: Moment) -> Sequence[Output]:
         self._now_s = now.boot_s
         match given:
-            case Request(want):
-                self._tell(f"request {key(want)}")
+            case Request(want, on_net):
+                self._tell(f"request {key(want)}" + " on-net" * on_net)
                 self._waiting[want] = now.boot_s
             case Release(want):
                 self._tell(f"release {key(want)}")
@@ -59,6 +60,10 @@ class FileSource:
         if self._given and self.file.with_suffix(".withdrawn").exists():
             gone, self._given = self._given, set()
             return [Withdrawn(each) for each in gone]
+        flag = self.file.with_suffix(".unconfirmed")
+        if self._given and flag.exists():
+            flag.unlink()
+            return [Unconfirmed(each) for each in self._given]
         due = [want for want, since_s in self._waiting.items() if self._is_due(want, since_s)]
         for want in due:
             del self._waiting[want]
@@ -77,9 +82,10 @@ class FileSource:
         if "cause" in reply:
             return Failed(want, reply["cause"], Failure(reply.get("kind", "refused")))
         network = ip_network(reply["network"])
+        instance = key(want) + reply.get("instance", "")
         prefix = TypedPrefix(
             id=0,
-            name=key(want),
+            name=instance,
             type=want[0],
             network=network,
             interface=reply["interface"],
@@ -89,8 +95,8 @@ class FileSource:
             pool=reply.get("pool", 1),
             per_socket=reply.get("per_socket", False),
         )
-        self._given.add(GrantKey(NAME, key(want)))
-        return Granted(Grant(GrantKey(NAME, key(want)), prefix, Lifetime(), reply.get("release_s")))
+        self._given.add(GrantKey(NAME, instance))
+        return Granted(Grant(GrantKey(NAME, instance), prefix, Lifetime(), reply.get("release_s")))
 
     def _reply(self, want: Want) -> dict[str, Any] | None:
         found: dict[str, Any] | None = json.loads(self.file.read_text()).get(key(want))

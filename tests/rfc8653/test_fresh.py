@@ -1,11 +1,14 @@
 """D5, S4, L5, L6: an application asks for a new address, though there is one (ODM_FRESH)."""
 
 import errno
+import json
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -14,11 +17,13 @@ import pytest
 
 from odm_agent import client
 from odm_agent.client import Lifetime
-from odm_agent.core.model import AddressType
+from odm_agent.core.model import AddressType, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cases import each_kind
 from tests.lab.client import Kind, call, disconnect, exchange, outcome
-from tests.lab.host import GRACEFUL, NONPERSISTENT, type_of
+from tests.lab.host import GRACEFUL, NONPERSISTENT, SESSION, type_of
+from tests.lab.place import Ready
+from tests.lab.process import wait_until
 from tests.lab.world import STANDARD, World
 
 _HEADERS: Final = Path(__file__).parents[2] / "bpf" / "uapi"
@@ -236,3 +241,153 @@ def test_S4_the_c_header_asks_for_new_addresses(shared: World, tmp_path: Path) -
     subprocess.run(["cc", *strict, f"-I{_HEADERS}", "-o", str(program), str(source)], check=True)
     done = shared.place("asking").run([str(program)])
     assert done.stdout == "1 1 1 1 0 0 3 0 0 1", done.stderr
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Prefixes with one address each, which the agent has to change for who asks."""
+    settings = replace(
+        STANDARD,
+        classes={
+            "asking": LabClass(allow=(SESSION, NONPERSISTENT, GRACEFUL)),
+            "other": LabClass(allow=(SESSION, GRACEFUL)),
+            "capped": LabClass(allow=(GRACEFUL,), caps={GRACEFUL: {"requests_per_minute": 3}}),
+        },
+    )
+    with (
+        World(tmp_path_factory.mktemp("asked"), settings) as made,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("ODM_WAIT_SOCKET", str(made.agent.wait_socket))
+        yield made
+
+
+def _setsc(kind: Kind, type_: AddressType) -> Callable[[], tuple[str, str]]:
+    """An application that waits for a new address: what it is told, and where it is seen."""
+
+    def application() -> tuple[str, str]:
+        with kind.open() as sock:
+            told = client.setsc(sock, type_, timeout_s=15, fresh=True)
+            if not kind.connects:
+                return str(told), exchange(sock, kind).seen
+            sock.bind((kind.spell(str(told)), 0))
+            return str(told), exchange(sock, kind).seen
+
+    return application
+
+
+@each_kind(Kind.TCP6, Kind.UDP6, Kind.SENDTO6, Kind.MPTCP6)
+def test_D5_S4_a_delegated_prefix_is_opened_for_who_asks(asked: World, kind: Kind) -> None:
+    """And nobody else sees anything of it; each who asks has an address of his own."""
+    place = asked.place("asking")
+    shared = asked.address(SESSION, Family.IPV6)
+
+    def plain() -> str:
+        with kind.open() as sock:
+            return str(_later(sock, kind, SESSION))
+
+    if kind is Kind.MPTCP6:  # its own can't be told before it connects
+        seen = {place.do(plain) for _ in range(3)}
+    else:
+        pairs = [place.do(_setsc(kind, SESSION)) for _ in range(2)]
+        assert all(told == found for told, found in pairs)
+        seen = {found for _, found in pairs} | {place.do(plain)}
+    assert len(seen) == 3 and shared not in seen
+    assert {type_of(each) for each in seen} == {SESSION}
+    assert place.do(lambda: call(kind, SESSION).seen) == shared
+    assert asked.place("other").do(lambda: call(kind, SESSION).seen) == shared
+    assert asked.agent.addresses("session6") == [shared]
+
+
+def _later(sock: socket.socket, kind: Kind, type_: AddressType) -> str:
+    """A plain program that tries again, for as long as there is no new address."""
+    client.set_type(sock, type_, fresh=True)
+    for _ in range(500):
+        with suppress(OSError):
+            return exchange(sock, kind).seen
+        time.sleep(0.02)
+        if kind.mptcp:  # it can't be told to take any address while nobody knows of one
+            client.set_type(sock, type_, fresh=True)
+    return "never"
+
+
+def test_D5_an_opened_prefix_stays_so_for_who_has_its_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the end of the agent, and the start of another one."""
+
+    def talks(ready: Ready) -> None:
+        with Kind.TCP6.open() as sock:
+            told = client.setsc(sock, SESSION, timeout_s=15, fresh=True)
+            assert exchange(sock, Kind.TCP6).seen == str(told)
+            ready(str(told))
+            while True:
+                sock.send(b"x")
+                time.sleep(0.05)
+
+    settings = replace(STANDARD, classes={"asking": LabClass(allow=(SESSION,))})
+    with World(tmp_path, settings) as world:
+        monkeypatch.setenv("ODM_WAIT_SOCKET", str(world.agent.wait_socket))
+        with world.place("asking").background(talks) as told:
+            _survives(world, told)
+
+
+def _survives(world: World, told: str) -> None:
+    """Packets come and go at an address, whoever lives."""
+    for end in (world.agent.stop, world.agent.sigkill):
+        end()
+        world.agent.start()
+        with world.captures() as captures:
+            wait_until(lambda: ip_address(told) in captures.both(), "it goes on", timeout_s=5)
+
+
+def test_D5_others_take_the_place_of_the_address_once_for_all_who_ask(asked: World) -> None:
+    """Of an on-link prefix, whose addresses rotate by themselves some day."""
+    before = asked.address(GRACEFUL, Family.IPV6)
+
+    def application() -> list[tuple[str, str]]:
+        found = []
+        sockets = [Kind.TCP6.open() for _ in range(4)]
+        for sock in sockets:
+            client.set_type(sock, GRACEFUL, fresh=True)
+        for sock in sockets:
+            told = client.setsc(sock, GRACEFUL, timeout_s=15, fresh=True)
+            sock.bind((str(told), 0))
+            found.append((str(told), exchange(sock, Kind.TCP6).seen))
+        return found
+
+    apart = asked.place("asking").do(application, timeout_s=40)
+    assert all(told == seen for told, seen in apart)
+    (new,) = {seen for _, seen in apart}
+    assert type_of(new) is GRACEFUL and new != before
+    events = asked.agent.call("events", "--json", "--socket", str(asked.agent.socket)).stdout
+    turns = [each for each in map(json.loads, events.splitlines()) if each["event"] == "rotated"]
+    assert [(each["prefix"], each["address"], each["new"]) for each in turns] == [
+        ("graceful6", before, new)
+    ]
+
+
+def test_D3_where_no_other_address_can_be_made_that_is_said(asked: World) -> None:
+    """At once to who waits; a plain program has no address, and never the one that there is."""
+
+    def application() -> tuple[bool, str, str]:
+        with Kind.TCP4.open() as sock:
+            with pytest.raises(client.RequestFailed) as refused:
+                client.setsc(sock, SESSION, timeout_s=15, fresh=True)
+            client.set_type(sock, SESSION, fresh=True)
+            told = outcome(lambda: exchange(sock, Kind.TCP4))
+            client.set_type(sock, SESSION)
+            return refused.value.unsupported, told, exchange(sock, Kind.TCP4).seen
+
+    unsupported, told, seen = asked.place("asking").do(application)
+    assert unsupported and told == "EADDRNOTAVAIL"
+    assert seen == asked.address(SESSION, Family.IPV4)
+
+
+def test_A2_fresh_requests_count_as_requests(asked: World) -> None:
+    def application() -> list[str]:
+        with Kind.TCP4.open() as sock:
+            return [outcome(lambda: client.set_type(sock, GRACEFUL, fresh=True)) for _ in range(5)]
+
+    told = asked.place("capped").do(application)
+    assert told[0] == "ok" and told[-1] == "EDQUOT"

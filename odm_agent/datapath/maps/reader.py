@@ -5,7 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from odm_agent.core.model import AddressType, Family
+from odm_agent.core.demands import Wish
+from odm_agent.core.model import AddressType
 from odm_agent.datapath import abi, census, libbpf
 from odm_agent.datapath.base import LiveKey, Sent, VerdictKey
 from odm_agent.datapath.catalogue import MAPS
@@ -146,7 +147,7 @@ class MapReader:
             if key < len(abi.Loss)
         }
 
-    def ticket_want(self, ticket: int) -> tuple[AddressType, Family] | None:
+    def ticket_wish(self, ticket: int) -> Wish | None:
         """What a socket wants that was given this ticket; None: none was, or it is forgotten."""
         found = abi.unpack_ticket(ticket)
         if found is None:
@@ -155,7 +156,7 @@ class MapReader:
         index = (found.class_id - 1) * share + (found.turn & (share - 1))
         if not share or index >= abi.MAX_NEEDS or self._maps["odm_needs"].get(index) != ticket:
             return None
-        return found.type, found.family
+        return Wish((found.type, found.family), found.on_net, found.fresh)
 
     def census(self) -> list[census.CensusRow]:
         """Every socket with storage, of every namespace, now."""

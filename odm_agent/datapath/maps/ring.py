@@ -71,6 +71,8 @@ class Ring:
                     reason=abi.Reason(told.reason).name.lower().replace("_", "-"),
                     hook=abi.Hook(told.hook).name.lower().replace("_", "-"),
                     family=abi.family_of(told.family),
+                    on_net=bool(told.wish & abi.WISH_ON_NET),
+                    fresh=bool(told.wish & abi.WISH_FRESH),
                 )
             )
         return 0

@@ -95,6 +95,8 @@ class Binding:
     #: Who has offered or given it.
     server: bytes | None = None
     held: Held | None = None
+    #: Whether a server has said so since the host is attached where it is now.
+    confirmed: bool = False
     #: What was offered (`REQUESTING`) or is given back (`RELEASING`).
     prefixes: tuple[IAPrefix, ...] = ()
     #: What the best Advertise until now offers, and what the last that offers nothing lacks.
@@ -123,9 +125,14 @@ class Binding:
         """Whether it holds a prefix that is kept for those sockets alone that have it."""
         return self.is_held and not self.is_preferred(now_s)
 
-    def will_serve(self, now_s: float) -> bool:
-        """Whether there is no need to ask by another one."""
-        return self.is_preferred(now_s) or self.state in ASKING or self.state is State.LEAVING
+    def will_serve(self, now_s: float, *, on_net: bool = False) -> bool:
+        """Whether there is no need to ask by another one. `on_net`: of the present network, of
+        which a server may yet say that it serves what is held.
+        """
+        if self.state in ASKING or self.state is State.LEAVING:
+            return True
+        expected = self.confirmed or self.state is State.CONFIRMING
+        return self.is_preferred(now_s) and (expected or not on_net)
 
     @property
     def _preferred_until_s(self) -> float:
@@ -184,6 +191,9 @@ class Binding:
             self.server, self.prefixes = self.best.message.server, (self.best.prefix,)
         elif came is Came.GIVEN and found and found.prefix:
             self.server, self.held, self.prefixes = found.message.server, given, (found.prefix,)
+            self.confirmed = True
+        elif came is Came.LINK_DOWN:
+            self.confirmed = False
         elif came is Came.WRONG and found:
             self.server, self.prefixes = found.message.server, back + found.prefixes
         elif came is Came.NO_BINDING and found:

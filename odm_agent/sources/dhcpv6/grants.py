@@ -35,6 +35,7 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         per_socket=binding.type in settings.per_socket,
         order=binding.iaid,
         terms=settings.terms_of(binding.type),
+        unconfirmed=not binding.confirmed,
     )
     release_s = None if binding.type in settings.at_start else settings.release_s
     return Grant(key_of(source, binding), prefix, held.lifetime, release_s)

@@ -7,7 +7,7 @@ from typing import Final
 
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Withdrawn
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, Family
@@ -108,8 +108,8 @@ class DelegationSource:
                 said += self._resume(leases, now.boot_s)
             case Linked(interface, up) if interface == self._settings.interface:
                 said += self._link(up, now.boot_s)
-            case Request(want):
-                said += self._request(*want, now.boot_s)
+            case Request(want, on_net):
+                said += self._request(*want, now.boot_s, on_net=on_net)
             case Release((type_, family)) if family is Family.IPV6:
                 self._waiters.wait_no_more(type_)  # what nobody wants is left as time passes
             case GiveBack(key):
@@ -166,31 +166,40 @@ class DelegationSource:
         came = Came.LINK_UP if up else Came.LINK_DOWN
         said = [each for b in self._bindings for each in self._apply(b, came, now_s)]
         self._waiters.expect_nothing()
+        if not up:
+            keys = (key_of(self.name, each) for each in self._bindings if each.is_held)
+            said += map(Unconfirmed, keys)
         if up:
             for type_ in sorted(self._settings.types):
-                if type_ in self._waiters and (granted := self._held_of(type_, now_s)) is not None:
+                if type_ not in self._waiters:
+                    continue
+                on_net = self._waiters.wants_on_net(type_)
+                if (granted := self._held_of(type_, now_s, on_net=on_net)) is not None:
                     self._waiters.wait_no_more(type_)
                     said.append(granted)
             delay_s = self._random.uniform(0.0, SOL_MAX_DELAY_S)
             said += self._begin_wanted(now_s, delay_s)
         return said
 
-    def _request(self, type_: AddressType, family: Family, now_s: float) -> list[Output]:
+    def _request(
+        self, type_: AddressType, family: Family, now_s: float, *, on_net: bool
+    ) -> list[Output]:
         if family is not Family.IPV6 or type_ not in self._settings.types:
             cause = f"no IPv{family} prefix for {type_.word} can be asked for at {self.name}"
             return [Failed((type_, family), cause, Failure.UNSUPPORTED)]
-        if self._up and (granted := self._held_of(type_, now_s)) is not None:
+        if self._up and (granted := self._held_of(type_, now_s, on_net=on_net)) is not None:
             return [granted]
         if type_ in self._waiters:
             return []
-        self._waiters.wait(type_, now_s + PATIENCE_S)
+        self._waiters.wait(type_, now_s + PATIENCE_S, on_net=on_net)
         of_type = self._bindings.of(type_)
         return [each for b in of_type for each in self._apply(b, Came.WANTED, now_s)]
 
-    def _held_of(self, type_: AddressType, now_s: float) -> Granted | None:
-        """A prefix of the type that is held, for whom asks for one."""
+    def _held_of(self, type_: AddressType, now_s: float, *, on_net: bool) -> Granted | None:
+        """A prefix of the type that is held, for whom asks for one; `on_net`: of this network."""
         for binding in self._bindings.of(type_):
-            if binding.is_preferred(now_s) and binding.held is not None:
+            fits = binding.confirmed or not on_net
+            if fits and binding.is_preferred(now_s) and binding.held is not None:
                 return Granted(grant_of(self.name, binding, binding.held, self._settings))
         return None
 
@@ -281,7 +290,9 @@ class DelegationSource:
         said: list[Output] = []
         for type_ in sorted(self._settings.types):
             of_type = self._bindings.of(type_)
-            if not self._is_wanted(type_, now_s) or any(b.will_serve(now_s) for b in of_type):
+            on_net = self._waiters.wants_on_net(type_)
+            served = any(each.will_serve(now_s, on_net=on_net) for each in of_type)
+            if served or not self._is_wanted(type_, now_s):
                 continue
             if self._bindings.is_full:
                 said += self._waiters.fail(type_, _FULL, Failure.REFUSED)

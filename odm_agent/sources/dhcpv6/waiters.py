@@ -17,6 +17,8 @@ class Waiters:
         self._name = name
         #: Who waits, and until when (boot-time seconds).
         self._until: dict[AddressType, float] = {}
+        #: Who wants it of the present network, whatever is held.
+        self._on_net: set[AddressType] = set()
         #: Types that are held from the start on are to be there by then (boot-time seconds).
         self._expected: dict[AddressType, float] = {}
         #: Why the network last gave no prefix of a type.
@@ -31,9 +33,16 @@ class Waiters:
         """Why the network last gave no prefix of a type."""
         return self._troubles
 
-    def wait(self, type_: AddressType, until_s: float) -> None:
-        """Somebody waits from now on."""
+    def wait(self, type_: AddressType, until_s: float, *, on_net: bool = False) -> None:
+        """Somebody waits from now on; `on_net`: for one of the present network."""
         self._until[type_] = until_s
+        self._on_net.discard(type_)
+        if on_net:
+            self._on_net.add(type_)
+
+    def wants_on_net(self, type_: AddressType) -> bool:
+        """Whether who waits for it wants one of the present network."""
+        return type_ in self._until and type_ in self._on_net
 
     def wait_no_more(self, type_: AddressType) -> None:
         """Nobody does."""

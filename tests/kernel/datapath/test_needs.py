@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from odm_agent import client, waiting
+from odm_agent.core.demands import Wish
 from odm_agent.core.model import AddressType, Family
 from odm_agent.datapath import abi, libbpf
 from odm_agent.datapath.maps.reader import MapReader
@@ -136,10 +137,10 @@ def test_a_ticket_leads_to_what_its_socket_wants_until_others_have_taken_its_pla
 
     first, second = world.place("asking").do(tickets)
     with MapReader(world.agent.pins) as maps:
-        assert maps.ticket_want(first) == (SESSION, Family.IPV6)
-        assert maps.ticket_want(second) == (NONPERSISTENT, Family.IPV4)
+        assert maps.ticket_wish(first) == Wish((SESSION, Family.IPV6))
+        assert maps.ticket_wish(second) == Wish((NONPERSISTENT, Family.IPV4))
         for wrong in (0, 1, first ^ 1, first ^ 1 << 32, first ^ 1 << 56, 2**64 - 1):
-            assert maps.ticket_want(wrong) is None
+            assert maps.ticket_wish(wrong) is None
         share = maps.settings.dialogue_share // abi.NEEDS_OF_CLASS
 
         def crowd() -> None:
@@ -148,6 +149,6 @@ def test_a_ticket_leads_to_what_its_socket_wants_until_others_have_taken_its_pla
                     ask(sock, SESSION)
 
         world.place("default").do(crowd, timeout_s=60)
-        assert maps.ticket_want(first) == (SESSION, Family.IPV6)  # others make it forget nothing
+        assert maps.ticket_wish(first) == Wish((SESSION, Family.IPV6))
         world.place("asking").do(crowd, timeout_s=60)
-        assert maps.ticket_want(first) is None
+        assert maps.ticket_wish(first) is None

@@ -1,8 +1,10 @@
 """The source of delegated prefixes, against a server on a clock that the test moves."""
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
-from odm_agent.core.events import Failed, Failure, Granted
+from odm_agent.core.effects import Request
+from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Withdrawn
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.model import Family, Placement
 from odm_agent.sources.dhcpv6.messages import Kind
@@ -46,7 +48,8 @@ def test_what_is_held_while_the_link_is_down_answers_nobody_before_that_is_up() 
     assert link.ask(SESSION) == []
     link.advance(5)
     link.link(True)
-    assert [each for each in link.of(Granted)] == [link.granted] * 2
+    before, after = (each.grant for each in link.of(Granted))
+    assert replace(after, prefix=replace(after.prefix, unconfirmed=False)) == before
     link.advance(60)
     assert not link.of(Failed)
     link.link(False)
@@ -54,6 +57,46 @@ def test_what_is_held_while_the_link_is_down_answers_nobody_before_that_is_up() 
     link.advance(10)
     (failed,) = link.of(Failed)
     assert failed.kind is Failure.TIMED_OUT and "w0 has no link" in failed.cause
+
+
+def _rebinds_in_vain(seconds: float) -> Link:
+    """A host that holds a prefix, is attached anew, and has asked for so long whether it serves."""
+    link = Link()
+    link.ask(SESSION)
+    link.advance(0.1)
+    assert not link.granted.grant.prefix.unconfirmed
+    link.link(False)
+    assert link.of(Unconfirmed) == [Unconfirmed(link.granted.grant.key)]
+    link.lossy = lambda message: message.kind is Kind.REBIND
+    link.link(True)
+    link.advance(seconds)
+    return link
+
+
+def test_who_wants_the_present_network_waits_while_that_may_confirm_what_is_held() -> None:
+    link = _rebinds_in_vain(2.0)
+    assert link.give(Request((SESSION, Family.IPV6), on_net=True)) == []
+    link.advance(1.0)
+    assert link.kinds[-1] is Kind.REBIND
+    link.lossy = lambda message: False
+    link.advance(4.5)
+    assert Kind.SOLICIT not in link.kinds[1:]
+    assert not link.granted.grant.prefix.unconfirmed
+
+
+def test_then_another_prefix_is_asked_for_and_what_is_held_stays() -> None:
+    link = _rebinds_in_vain(12.0)
+    held = link.granted.grant
+    (granted,) = link.ask(SESSION)
+    assert isinstance(granted, Granted) and granted.grant.prefix.unconfirmed
+    link.give(Request((SESSION, Family.IPV6), on_net=True))
+    link.advance(1.0)
+    other = link.granted.grant
+    assert other.key != held.key and other.prefix.network != held.prefix.network
+    assert not other.prefix.unconfirmed
+    assert not link.of(Withdrawn)
+    (again,) = link.give(Request((SESSION, Family.IPV6), on_net=True))
+    assert isinstance(again, Granted) and again.grant.key == other.key
 
 
 def test_what_can_not_be_asked_for_fails_at_once() -> None:

@@ -1,6 +1,7 @@
 """Writes down which addresses there are, so that no fixed one is another after a restart."""
 
 from odm_agent.agent.journal_work import JournalWork
+from odm_agent.core.model import AddressType, IPAddress
 from odm_agent.journal import Journal
 from odm_agent.prefixes.memory import Memory
 from odm_agent.prefixes.table import PrefixTable
@@ -21,6 +22,18 @@ class AddressBook(JournalWork):
         if table is self._written:
             return
         known = table.remembered()
-        given = self._recorded.given
-        if self.attempt(lambda: self._journal.remember_addresses(given, known.given)):
+        before, now = self._recorded.given, known.given
+
+        def remember() -> None:
+            self._journal.remember_addresses(before, now)
+            if any(_is_fixed(table, each) for each in now if before.get(each) != now[each]):
+                self._journal.flush()
+
+        if self.attempt(remember):
             self._recorded, self._written = known, table
+
+
+def _is_fixed(table: PrefixTable, address: IPAddress) -> bool:
+    """Whether not even a power failure may bring another one in its place."""
+    row = table.span_of(address)
+    return row is not None and row.prefix.type is AddressType.FIXED

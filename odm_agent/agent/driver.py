@@ -6,7 +6,7 @@ worked off first and time passes last, so what was put together is looked at tog
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from odm_agent.core import machine, trace
@@ -32,6 +32,7 @@ from odm_agent.core.events import (
     Failure,
     Granted,
     Offered,
+    Serving,
     Tick,
     Unconfirmed,
     Withdrawn,
@@ -55,8 +56,11 @@ class Hands(Protocol):
     def now(self) -> Moment:
         """This moment."""
 
-    def look(self, look: Look) -> Offered:
-        """One pass over what is dirty. Only the first may raise OdmError."""
+    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
+        """One pass over what is dirty. Only the first may raise OdmError.
+
+        `serving` is called when sockets are given something more, though the pass goes on.
+        """
 
     def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         """The table consists of these from now on; `causes` as in `Project`."""
@@ -160,7 +164,7 @@ class Driver:
         """Do one thing that the machine wants done."""
         match effect:
             case Look():
-                self._step(self._hands.look(effect))
+                self._step(self._hands.look(effect, self._step))
             case Project(prefixes, causes):
                 self._hands.project(prefixes, causes)
             case Record():

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from odm_agent.agent.repairs import vanished
 from odm_agent.config.advice import Gateways
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 #: Each round can only wait for what the one before has made; a healthy host takes four.
 _MOST_ROUNDS = 8
+
+#: What hooks go by when they hand out an address.
+_HANDED_OUT: Final = (tables.PREFIXES, tables.CHOICES)
 
 #: A map that is full may refuse thousands of rows.
 _MOST_ALARMS = 10
@@ -80,23 +84,25 @@ class Engine:
         """Whether nothing was left to do when it was last looked."""
         return self._rest is not None
 
-    def converge(self) -> bool:
+    def converge(self, serving: Callable[[], object] = lambda: None) -> bool:
         """Read, plan and apply until nothing is left to do now; whether anything was done.
 
-        What could not be done is in `failures`, and is tried again the next time.
+        What could not be done is in `failures`, and is tried again the next time. `serving` is
+        called when hooks hand out something else, and nothing has failed: of what follows, to see
+        that nothing is left to do is the most, and nobody has to wait for it.
         """
-        changed = self._converged()
+        changed = self._converged(serving)
         self._look_for_alarms()
         return changed
 
-    def _converged(self) -> bool:
+    def _converged(self, serving: Callable[[], object]) -> bool:
         known, self._failing = set(self.failures), []
         try:
-            return self._until_done(known)
+            return self._until_done(known, serving)
         finally:  # who asks for alarms meanwhile hears those of the pass before
             self.failures = self._failing
 
-    def _until_done(self, known: Collection[str]) -> bool:
+    def _until_done(self, known: Collection[str], serving: Callable[[], object]) -> bool:
         rest, self._rest = self._rest, None
         changed, look = False, True
         for _ in range(_MOST_ROUNDS):
@@ -118,6 +124,8 @@ class Engine:
             if self._failing:
                 return True  # the same plan would fail again; the next event or timer retries
             changed = True
+            if any(isinstance(each, Put) and each.table in _HANDED_OUT for each in actions):
+                serving()
             # Rows of maps change nothing of what the kernel holds.
             look = any(isinstance(action, KernelAction) for action in actions)
         log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})

@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 
 from odm_agent.agent.advertisements import Advertisements
 from odm_agent.agent.configured import read_config
+from odm_agent.agent.disk import Disk
 from odm_agent.agent.driver import Driver
 from odm_agent.agent.handlers import WAITING, Handlers
 from odm_agent.agent.meters import metered
@@ -136,6 +137,7 @@ class Service:
         self._changes = Worker("changes")
         self._answers = Worker("answers")
         self._lists = Worker("lists")
+        self._disk = Disk(state.journal, state.troubles)
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._dirty = Dirty(0)
@@ -204,7 +206,7 @@ class Service:
             self._hear_no_more()
             if server is not None:
                 server.close()
-            for worker in (self._lists, self._answers, self._changes):
+            for worker in (self._lists, self._answers, self._changes, self._disk):
                 worker.close()
 
     async def change(self, job: Callable[[], T]) -> T:
@@ -371,6 +373,7 @@ class Service:
         self.hear()
         await self._changes.run(self._driver.run)
         self._timer.set(self._driver.deadline())
+        self._group.create_task(self._disk.catch_up())
 
     def _put(self, event: Event) -> None:
         self._driver.put(event)

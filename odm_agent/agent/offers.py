@@ -12,6 +12,20 @@ from odm_agent.prefixes.selection import absence, is_local_as_a_whole
 from odm_agent.prefixes.table import Row
 
 
+def offers(engine: Engine) -> dict[Want, IPAddress]:
+    """For each want the address that is given first, of those that the kernel held, ready, when it
+    was read.
+    """
+    held = _held(engine)
+    rows = engine.datapath.prefixes()
+    found: dict[Want, IPAddress] = {}
+    for want, prefix_ids in engine.datapath.choices().items():
+        for prefix_id in prefix_ids:
+            if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
+                found.setdefault(want, first)
+    return found
+
+
 def offered(
     engine: Engine,
     *,
@@ -33,18 +47,13 @@ def offered(
     failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out, one
     that is `watched` only if a socket has an address of it.
     """
-    held = {a.address for a in engine.host.addresses if a.ready and not a.failed}
+    held, given = _held(engine), offers(engine)
     rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
-    offers: dict[Want, IPAddress] = {}
-    for want, prefix_ids in choices.items():
-        for prefix_id in prefix_ids:
-            if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
-                offers.setdefault(want, first)
     used = cache(in_use)
     leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
-        offers=offers,
+        offers=given,
         ready=frozenset(i for i in chosen if i in rows and rows[i].pool[0] in held),
         usable=settled and engine.all_usable(),
         behind=behind,
@@ -59,7 +68,7 @@ def offered(
         on_net=frozenset(
             want
             for want, prefix_ids in choices.items()
-            if want in offers and any(i in rows and rows[i].on_net for i in prefix_ids)
+            if want in given and any(i in rows and rows[i].on_net for i in prefix_ids)
         ),
         own=frozenset(i for i, row in rows.items() if row.fresh and row.family is Family.IPV6),
     )
@@ -68,6 +77,10 @@ def offered(
 def _is_stalled(row: Row, host: HostState) -> bool:
     """Whether a prefix serves no socket before its uplink, or its configuration, is another one."""
     return absence(row, host) is not None or not any(map(row.serves, row.addresses))
+
+
+def _held(engine: Engine) -> set[IPAddress]:
+    return {a.address for a in engine.host.addresses if a.ready and not a.failed}
 
 
 def _ready_leases(engine: Engine, held: set[IPAddress]) -> frozenset[int]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.meters import found
-from odm_agent.agent.offers import offered
+from odm_agent.agent.offers import offered, offers
 from odm_agent.agent.state import State
 from odm_agent.agent.tidings import tell_end, tell_turns
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Answer, EndSockets, GiveBack, Look, Record, Release, Request
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Event, Failed, Granted, Offered
+from odm_agent.core.events import Event, Failed, Granted, Offered, Serving
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause
@@ -52,11 +52,15 @@ class Passes:
         """This moment."""
         return timer.now()
 
-    def look(self, look: Look) -> Offered:
+    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         """One pass. The first must work: what can't be done even once is said by not starting."""
         state = self._state
+
+        def tell() -> None:
+            serving(Serving(offers(state.engine)))
+
         jobs: dict[str, Callable[[], object]] = {
-            "putting things right": lambda: state.converge(look.dirty),
+            "putting things right": lambda: state.converge(look.dirty, tell),
             "telling": lambda: self._bulletin.tell(self.now().boot_s),
         }
         if look.resync:

@@ -151,6 +151,7 @@ def open_state(
         )
         state.taken(config)
         state.attachments()  # their ids, while their pins are there
+        journal.flush()  # the secret, above all
         opened.pop_all()
         return state
 

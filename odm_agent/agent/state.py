@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -156,10 +157,12 @@ class State:
         self.kernel.close()
         self.journal.close()
 
-    def converge(self, dirty: Dirty = Dirty.ALL) -> bool:
+    def converge(
+        self, dirty: Dirty = Dirty.ALL, serving: Callable[[], object] = lambda: None
+    ) -> bool:
         """One pass over what may have changed; whether anything was changed by us.
 
-        Raises OdmError.
+        `serving` is called when sockets are given something else. Raises OdmError.
         """
         self.leases.write()
         self.cgroup_book.record()
@@ -170,7 +173,7 @@ class State:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
             self.host_settings.change(self.engine.table, self.engine.host)
-            changed = self._project()
+            changed = self._project(serving)
             self.host_settings.change(self.engine.table, self.engine.host)
             # The programs count on it only while it is there.
             self.datapath.count_on_nonlocal_bind(self.host_settings.nonlocal_bind)
@@ -222,10 +225,10 @@ class State:
         self.datapath.let_go(changes.released)
         return changed
 
-    def _project(self) -> bool:
+    def _project(self, serving: Callable[[], object]) -> bool:
         """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
         self.addresses.write(self.engine.table)  # before anybody uses the new ones
-        changed = self.engine.converge()
+        changed = self.engine.converge(serving)
         self.addresses.write(self.engine.table)  # what duplicate address detection found
         self.carried_out = self.engine.table
         self.bell.ring()

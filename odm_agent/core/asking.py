@@ -9,6 +9,7 @@ from odm_agent.core.demands import Demand
 from odm_agent.core.effects import Answer, Effect, Release, Request
 from odm_agent.core.events import Failed, Failure, Offered
 from odm_agent.core.grants import Want
+from odm_agent.core.model import IPAddress
 
 #: How long the start, and a reload, wait for duplicate address detection.
 USABLE_S: Final = 8.0
@@ -102,22 +103,28 @@ class Asking:
         What was requested while an uplink was down, and is held again, nobody need give any more.
         An uplink that comes and goes makes such requests ever more seldom.
         """
-        answers: list[Effect] = []
-        demands: dict[int, Demand] = {}
-        for ticket, each in self.demands.items():
-            if offered.usable if each.want is None else each.want in offered.offers:
-                address = None if each.want is None else offered.offers[each.want]
-                answers.append(Answer(ticket, address))
-            else:
-                demands[ticket] = each
+        asking, answers = self.answered(offered.offers, usable=offered.usable)
         needs = {want: until for want, until in self.needs.items() if want not in offered.offers}
-        asking = replace(self, demands=demands, needs=needs)
+        asking = replace(asking, needs=needs)
         for want in sorted(back := self.requested & held):
             asking = asking._set_back(want, BACK, None, now)
             answers.append(Release(want))
         asking = replace(asking, requested=(self.requested & asking._wanted) - back)
         asking, requests = asking._requesting(held, now)
         return asking, [*answers, *requests]
+
+    def answered(
+        self, offers: Mapping[Want, IPAddress], *, usable: bool = False
+    ) -> tuple["Asking", list[Effect]]:
+        """Answer who waits for one of these, and if all is `usable`, who waits for that."""
+        answers: list[Effect] = []
+        demands: dict[int, Demand] = {}
+        for ticket, each in self.demands.items():
+            if usable if each.want is None else each.want in offers:
+                answers.append(Answer(ticket, None if each.want is None else offers[each.want]))
+            else:
+                demands[ticket] = each
+        return replace(self, demands=demands), answers
 
     def granted(self, want: Want, *, anew: bool = True) -> "Asking":
         """The request was answered: if that grant goes again, there will be another one.

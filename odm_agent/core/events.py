@@ -143,6 +143,16 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """In the middle of a look, which goes on: sockets are given these addresses from now on.
+
+    Who waits for one of them hears of it at once; all else is decided when the look has ended.
+    """
+
+    offers: Mapping[Want, IPAddress]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Nothing but time has passed."""
 
@@ -176,6 +186,7 @@ Event = (
     | Cancelled
     | Probed
     | Offered
+    | Serving
     | Metered
     | Rotated
     | Tick

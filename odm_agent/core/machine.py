@@ -25,6 +25,7 @@ from odm_agent.core.events import (
     Offered,
     Probed,
     Rotated,
+    Serving,
     Tick,
     Unconfirmed,
     Withdrawn,
@@ -86,13 +87,16 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
         case Needed(want):
             asking, effects = asking.needed(want, holding.wants(), now)
         case Asked(demand):
-            if demand.want is not None and (demand.on_net or demand.fresh):
+            wishes = demand.on_net or demand.fresh
+            # What is requested was not there, and whatever brings it leads to a look.
+            if wishes or demand.want not in asking.requested:
+                what = Dirty.ALL if demand.want is None else Dirty.KERNEL
+                looking = looking.touched(what, now, 0.0)
+            if demand.want is not None and wishes:
                 wishing, holding, effects = wishing.asked(demand, demand.want, holding, now)
             else:
                 held, stalled = holding.wants(), holding.stalled_wants()
                 asking, effects = asking.with_demand(demand, held, stalled, now)
-            what = Dirty.ALL if demand.want is None else Dirty.KERNEL
-            looking = looking.touched(what, now, 0.0)
         case Cancelled(ticket):
             asking, effects = asking.without([ticket])
             wishing, released = wishing.without(ticket)
@@ -101,6 +105,8 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             looking, effects = looking.probed(event, now)
         case Offered():
             return _offered(state, event, now)
+        case Serving(offers):
+            asking, effects = asking.answered(offers)
         case Metered(warned, spent):
             holding, effects = holding.each(lambda each: rotation.metered(each, warned, spent))
         case Rotated(lease_ids):

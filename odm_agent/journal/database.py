@@ -1,5 +1,6 @@
 """The state database as a whole: whose it is, and how it is read and written."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,10 +41,42 @@ class Database:
             raise unwritable(path, error) from error
         with self._told():
             self._db = connect(path)
+        self._unflushed = True
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was written survives a power failure."""
+        return not self._unflushed
 
     def close(self) -> None:
         """Close the database; closing twice is harmless."""
+        with suppress(JournalError):
+            self.flush()
         self._db.close()
+
+    def flush(self) -> None:
+        """What was written survives a power failure from now on. From any thread.
+
+        Without it, it survives the end of the process, and sooner or later reaches the disk: in the
+        order in which it was written. Raises JournalError.
+        """
+        if not self._unflushed:
+            return
+        self._unflushed = False
+        try:
+            log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return  # all is in the database, which was flushed then
+        except OSError as error:
+            self._unflushed = True
+            raise unwritable(self.path, error) from error
+        try:
+            os.fdatasync(log)
+        except OSError as error:
+            self._unflushed = True
+            raise unwritable(self.path, error) from error
+        finally:
+            os.close(log)
 
     @property
     def boot(self) -> str:
@@ -86,6 +119,7 @@ class Database:
             try:
                 yield
                 self._db.execute("COMMIT")
+                self._unflushed = True
             except BaseException:
                 # A full disk may have ended the transaction already.
                 with suppress(sqlite3.Error):

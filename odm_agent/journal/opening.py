@@ -47,8 +47,9 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         _check(db, path)
         db.execute("PRAGMA journal_mode = WAL")
-        # A number must not be given twice because the power failed.
-        db.execute("PRAGMA synchronous = FULL")
+        # A power failure takes maps and sockets, too. What is to be told before all else is flushed
+        # by whoever writes it (`Database.flush`), so that nobody waits for the disk else.
+        db.execute("PRAGMA synchronous = NORMAL")
         migrate(db, path)
         _check_numbers(db, path)
         db.execute(f"PRAGMA busy_timeout = {_BUSY_LATER_MS}")

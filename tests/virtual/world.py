@@ -13,7 +13,7 @@ from odm_agent.agent.driver import Driver
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
-from odm_agent.agent.offers import offered
+from odm_agent.agent.offers import offered, offers
 from odm_agent.core import machine, trace
 from odm_agent.core.actions import KernelAction, RemoveAddress
 from odm_agent.core.clock import Moment
@@ -39,6 +39,7 @@ from odm_agent.core.events import (
     Needed,
     Offered,
     Probed,
+    Serving,
     Withdrawn,
 )
 from odm_agent.core.grants import Grant, GrantKey, Want
@@ -272,12 +273,12 @@ class World:
     def now(self) -> Moment:
         return Moment(self.boot_s, self._booted_s + self.boot_s)
 
-    def look(self, look: Look) -> Offered:
+    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         if self.fail_own:
             return Offered(own_fault=True)
         self.addresses.write(self.engine.table)
         self.leases.write()
-        self.engine.converge()
+        self.engine.converge(lambda: serving(Serving(offers(self.engine))))
         self.addresses.write(self.engine.table)
         trouble = self.addresses.trouble or self.leases.trouble
         finished = self.engine.is_at_rest and trouble is None

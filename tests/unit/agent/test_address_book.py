@@ -1,5 +1,6 @@
 """What is written down about addresses, and what becomes of a journal that can't be written."""
 
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 from odm_agent.agent.address_book import AddressBook
@@ -20,13 +21,16 @@ class Disk(Journal):
     def __init__(self) -> None:
         self.full = False
         self.rows: dict[object, object] = {}
-        self.writes = 0
+        self.writes = self.flushes = 0
 
     def remember_addresses(self, before: object, now: object) -> None:
         if self.full:
             raise JournalError("no space left on device")
         self.writes += 1
         self.rows = dict(now)  # type: ignore[call-overload]
+
+    def flush(self) -> None:
+        self.flushes += 1
 
 
 def test_a_table_is_written_once_and_again_when_it_changes() -> None:
@@ -37,6 +41,18 @@ def test_a_table_is_written_once_and_again_when_it_changes() -> None:
     assert (disk.writes, len(disk.rows)) == (1, 2)
     book.write(table.with_conflict(table.addresses_of(1)[0]))
     assert (disk.writes, len(disk.rows)) == (2, 3)
+
+
+def test_only_fixed_addresses_wait_for_the_disk() -> None:
+    """That no power failure makes them others is what they are for."""
+    disk, table = Disk(), PrefixTable(b"secret").with_only([HOME])
+    book = AddressBook(disk, Memory())
+    book.write(table)
+    assert disk.flushes == 1
+    brief = IPv6Network("2001:db8:2::/64")
+    more = replace(HOME, id=2, type=AddressType.NONPERSISTENT, network=brief, spans=(brief,))
+    book.write(table.with_only([HOME, more]))
+    assert (disk.writes, disk.flushes) == (2, 1)
 
 
 def test_a_full_disk_is_told_and_tried_again() -> None:

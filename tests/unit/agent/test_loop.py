@@ -89,6 +89,7 @@ class FakeState:
         self.class_names = {1: "ssh"}
         self.is_behind, self.is_settled = False, True
         self.troubles: dict[str, str] = {}
+        self.journal = SimpleNamespace(is_flushed=True)
         self.error: Exception | None = None
         self.passes = 0
         self.asked: list[Dirty] = []
@@ -105,7 +106,9 @@ class FakeState:
     def record_cgroups(self) -> None:
         """Nothing to record."""
 
-    def converge(self, dirty: Dirty = Dirty.ALL) -> None:
+    def converge(
+        self, dirty: Dirty = Dirty.ALL, serving: Callable[[], object] = lambda: None
+    ) -> None:
         self.passes += 1
         self.asked.append(dirty)
         if self.error is not None:

@@ -1,5 +1,6 @@
 """What a pass does beside converging, and what becomes of what goes wrong in it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv6Network, ip_address
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from odm_agent.agent.delegations import Delegations
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.event_log import EventLog
 from odm_agent.agent.passes import Passes
+from odm_agent.core.actions import KernelAction
 from odm_agent.core.effects import Look
 from odm_agent.core.errors import KernelError
-from odm_agent.core.events import Dirty
+from odm_agent.core.events import Dirty, Serving
+from odm_agent.core.host import HostState
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.datapath.base import LiveKey
 from odm_agent.datapath.fake import FakeDatapath
@@ -26,6 +29,10 @@ NET = IPv6Network("2001:db8:1::/64")
 PREFIX = TypedPrefix(3, "g", AddressType.FIXED, NET, "w0", None, Placement.DELEGATED, (NET,))
 WANT = (AddressType.FIXED, Family.IPV6)
 LOOK = Look(Dirty.ALL)
+
+
+def _nobody(_: Serving) -> None:
+    """Nobody waits."""
 
 
 class FakeState:
@@ -46,11 +53,11 @@ class FakeState:
         self.done: list[object] = []
         self.error: Exception | None = None
 
-    def converge(self, dirty: Dirty) -> None:
+    def converge(self, dirty: Dirty, serving: Callable[[], object]) -> None:
         self.done.append(dirty)
         if self.error is not None:
             raise self.error
-        self.engine.converge()
+        self.engine.converge(serving)
 
     def correct_counts(self) -> None:
         self.done.append("counts")
@@ -78,16 +85,16 @@ def test_the_first_pass_must_work_and_later_ones_may_fail(state: FakeState) -> N
     state.error = KernelError("nothing goes")
     hands = _passes(state)
     with pytest.raises(KernelError):
-        hands.look(LOOK)
+        hands.look(LOOK, _nobody)
     state.error = None
-    assert hands.look(LOOK).usable
+    assert hands.look(LOOK, _nobody).usable
     state.error = KernelError("nothing goes")
-    assert not hands.look(LOOK).own_fault
+    assert not hands.look(LOOK, _nobody).own_fault
     assert state.troubles == {"putting things right": "nothing goes"}
     state.error = RuntimeError("a bug")
-    assert hands.look(LOOK).own_fault
+    assert hands.look(LOOK, _nobody).own_fault
     state.error = None
-    assert not hands.look(LOOK).own_fault
+    assert not hands.look(LOOK, _nobody).own_fault
     assert not state.troubles
 
 
@@ -95,26 +102,26 @@ def test_it_looks_at_what_is_dirty_and_counts_sockets_and_numbers_with_all_else(
     state: FakeState,
 ) -> None:
     hands = _passes(state)
-    hands.look(Look(Dirty.CGROUPS))
+    hands.look(Look(Dirty.CGROUPS), _nobody)
     assert state.done == [Dirty.CGROUPS]
-    hands.look(Look(Dirty.ALL, resync=True))
+    hands.look(Look(Dirty.ALL, resync=True), _nobody)
     assert state.done[1:] == [Dirty.ALL, "counts", "numbers", "usage"]
 
 
 def test_it_says_what_sockets_are_given(state: FakeState) -> None:
-    said = _passes(state).look(LOOK)
+    said = _passes(state).look(LOOK, _nobody)
     assert said.offers[WANT] in NET
     assert said.ready == {3}
 
 
 def test_what_the_kernel_lost_is_not_offered(state: FakeState) -> None:
     hands = _passes(state)
-    hands.look(LOOK)
+    hands.look(LOOK, _nobody)
     (address,) = state.engine.table.addresses_of(3)
     state.engine.kernel.vanish(address, "lo")  # type: ignore[attr-defined]
     state.engine.host = state.engine.kernel.read()
     state.error = KernelError("nothing goes")
-    said = hands.look(LOOK)
+    said = hands.look(LOOK, _nobody)
     assert not said.offers and not said.ready
 
 
@@ -123,18 +130,49 @@ def test_a_prefix_is_in_use_by_sockets_by_counts_and_as_long_as_that_is_not_know
 ) -> None:
     hands = _passes(state)
     ended = Look(Dirty.ALL, ended=frozenset({3}))
-    assert not hands.look(ended).unused, "it may still be given"
+    assert not hands.look(ended, _nobody).unused, "it may still be given"
     hands.project((replace(PREFIX, lingering=True),), {})
-    assert hands.look(ended).unused == {3}
+    assert hands.look(ended, _nobody).unused == {3}
     address = ip_address("2001:db8:1::1")
     monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address, remnant=False)])
-    assert not hands.look(ended).unused
+    assert not hands.look(ended, _nobody).unused
     monkeypatch.setattr(passes, "sockets", list)
     state.datapath.live = lambda: {LiveKey(address, 1, WANT[0]): 1}
-    assert not hands.look(ended).unused
+    assert not hands.look(ended, _nobody).unused
 
     def fail() -> None:
         raise KernelError("no memory")
 
     monkeypatch.setattr(passes, "sockets", fail)
-    assert not hands.look(ended).unused
+    assert not hands.look(ended, _nobody).unused
+
+
+def test_who_waits_hears_of_an_address_before_the_pass_ends(state: FakeState) -> None:
+    """By then the row is written, and the address ready: the rest of the pass only looks."""
+    heard: list[tuple[Serving, int]] = []
+
+    def serving(said: Serving) -> None:
+        heard.append((said, reads))
+
+    reads, read = 0, state.engine.kernel.read
+
+    def counted() -> HostState:
+        nonlocal reads
+        reads += 1
+        return read()
+
+    state.engine.kernel.read = counted  # type: ignore[method-assign]
+    offered = _passes(state).look(LOOK, serving)
+    [(said, when)] = heard
+    assert said.offers == offered.offers and said.offers.keys() == {WANT}
+    assert when < reads
+
+
+def test_nobody_hears_of_an_address_whose_row_could_not_be_written(state: FakeState) -> None:
+    def refuse(_: KernelAction) -> None:
+        raise KernelError("no room")
+
+    state.engine.kernel.fault = refuse  # type: ignore[attr-defined]
+    heard: list[Serving] = []
+    assert not _passes(state).look(LOOK, heard.append).offers
+    assert not heard

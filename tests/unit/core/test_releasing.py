@@ -1,12 +1,12 @@
 """What nobody uses goes back: on the virtual host, by the agent's own driver and machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from odm_agent.core.effects import GiveBack, Look
-from odm_agent.core.events import Offered
+from odm_agent.core.events import Offered, Serving
 from odm_agent.core.looking import RESYNC_S
 from odm_agent.core.model import IPAddress
 from odm_agent.core.releasing import LEAST_S
@@ -73,8 +73,8 @@ def test_a_socket_that_is_faster_keeps_its_address(
     used: list[IPAddress] = []
     original = world.look
 
-    def look(asked: Look) -> Offered:
-        offered = original(asked)
+    def look(asked: Look, serving: Callable[[Serving], None]) -> Offered:
+        offered = original(asked, serving)
         if offered.idle and not used and world.boot_s > 150:
             maps = world.datapath.read()
             [prefix_id] = maps.choices[SESSION6]

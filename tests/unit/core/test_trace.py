@@ -37,6 +37,7 @@ EVENTS = (
         ready=frozenset({3, 1}),
         to_probe=frozenset({ADDRESS}),
     ),
+    events.Serving({WANT: ADDRESS.address}),
     events.Metered(frozenset({1}), frozenset({2})),
     events.Rotated(frozenset({3})),
     events.Tick(),

@@ -1,5 +1,7 @@
 """What can't be written is said, and nothing is left by halves."""
 
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -98,3 +100,42 @@ def test_a_file_system_that_is_read_only_is_said_so(tmp_path: Path) -> None:
         journal._db.execute("PRAGMA query_only = 1")
         with pytest.raises(JournalError, match="readonly database; make sure"):
             journal.give_number("class", "a", 1)
+
+
+def test_what_was_written_is_on_the_disk_when_somebody_has_seen_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of what was written is what counts: sqlite finds all that is whole there."""
+    flushed: list[str] = []
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    with open_journal(tmp_path) as journal:
+        journal.give_number("class", "new", 1)
+        assert not journal.is_flushed and not flushed
+        journal.flush()
+        assert journal.is_flushed
+        assert [Path(each).name for each in flushed] == [f"{journal.path.name}-wal"]
+        journal.flush()
+        assert len(flushed) == 1, "there is nothing new"
+        journal.give_number("class", "newer", 2)
+        assert not journal.is_flushed
+
+
+def test_what_could_not_be_brought_to_the_disk_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with open_journal(tmp_path) as journal:
+        journal.give_number("class", "new", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            with pytest.raises(JournalError, match="cannot keep state there"):
+                journal.flush()
+        assert not journal.is_flushed
+        journal.flush()
+        assert journal.is_flushed

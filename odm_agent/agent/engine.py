@@ -9,6 +9,7 @@ from odm_agent.agent.repairs import vanished
 from odm_agent.config.advice import Gateways
 from odm_agent.core import tables
 from odm_agent.core.actions import (
+    ADDITIONS,
     Action,
     AddAddress,
     DatapathAction,
@@ -28,6 +29,7 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile.additions import with_added
 from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import classify, plan
 from odm_agent.reconcile.projections import classified, desired, observe
@@ -104,19 +106,19 @@ class Engine:
 
     def _until_done(self, known: Collection[str], serving: Callable[[], object]) -> bool:
         rest, self._rest = self._rest, None
-        changed, look = False, True
+        changed, look, added = False, True, list[KernelAction]()
         for _ in range(_MOST_ROUNDS):
             if look:
-                self.before_look()
-                self.host = self.hinted(self.kernel.read())
-                self.table = followed(self.table, self.host)
-                self._note_conflicts()
+                self._look(added)
             goal = desired(self.table, self._policies, self.cgroups, self.host, self.numbers)
             now = observe(self.host, self.datapath.read())
             if rest is not None:
                 self._vanished += vanished(rest, goal, now)
                 rest = None
             actions = self._unless_unprobed(plan(goal, now, self.host))
+            if not actions and added:
+                added = []  # what was added was taken to be there: now all is looked at
+                continue
             if not actions:
                 self._rest = now
                 return changed
@@ -127,9 +129,26 @@ class Engine:
             if any(isinstance(each, Put) and each.table in _HANDED_OUT for each in actions):
                 serving()
             # Rows of maps change nothing of what the kernel holds.
-            look = any(isinstance(action, KernelAction) for action in actions)
+            asked = [action for action in actions if isinstance(action, KernelAction)]
+            look = bool(asked or added)
+            added = asked if _waits_for_addresses(asked) else []
         log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
         return changed
+
+    def _look(self, added: Sequence[KernelAction]) -> None:
+        """Read the kernel: all of it, or, after plans that only `added` to it, the addresses alone.
+
+        These have to become ready; routes and rules are there when the kernel has taken them. A
+        pass ends with a look at all of it, whatever came before.
+        """
+        if added:
+            read = self.kernel.read_addresses(self.host.links)
+            self.host = with_added(self.host, added, read)
+        else:
+            self.before_look()
+            self.host = self.hinted(self.kernel.read())
+        self.table = followed(self.table, self.host)
+        self._note_conflicts()
 
     def reclassify(self) -> bool:
         """The same for classes and cgroups alone, if all else is at rest: it reads nothing."""
@@ -344,6 +363,13 @@ def _recording(action: Action) -> str | None:
     if isinstance(action, Put) and action.table.writing:
         return action.table.writing.format(action.key)
     return None
+
+
+def _waits_for_addresses(asked: Sequence[KernelAction]) -> bool:
+    """Whether a plan goes on as soon as addresses are ready, and has taken nothing away."""
+    return any(isinstance(each, AddAddress) for each in asked) and all(
+        isinstance(each, ADDITIONS) for each in asked
+    )
 
 
 def _local(address: IPAddress) -> bool:

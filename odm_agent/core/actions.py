@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import Final
 
 from odm_agent.core.host import Address, Route, Rule
 from odm_agent.core.tables import Drop, Put
@@ -87,5 +88,7 @@ KernelAction = (
     | AddLabel
     | RemoveLabel
 )
+#: These take nothing away, but that a route of ours takes the place of one.
+ADDITIONS: Final = (AddAddress, AddRoute, AddRule, AddLabel)
 DatapathAction = Put | Drop | Guard | Unguard
 Action = KernelAction | DatapathAction

@@ -1,6 +1,6 @@
 """A network namespace in memory that refuses, loses and forgets the way the kernel does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -49,6 +49,10 @@ class FakeKernel:
             main_routes=tuple(self.main_routes),
             labels=frozenset(self.labels),
         )
+
+    def read_addresses(self, among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
+        """The addresses of these interfaces."""
+        return tuple(each for each in self.addresses.values() if each.interface in among)
 
     def apply_all(self, actions: Sequence[KernelAction]) -> list[KernelError | None]:
         """Carry out actions, in their order; why each could not be (None: done)."""

@@ -23,7 +23,15 @@ from odm_agent.core.actions import (
     RemoveRule,
 )
 from odm_agent.core.errors import KernelError
-from odm_agent.core.host import Address, HostState, Route, Rule, RuleAction
+from odm_agent.core.host import (
+    Address,
+    HostState,
+    Link,
+    LocalAddress,
+    Route,
+    Rule,
+    RuleAction,
+)
 from odm_agent.kernel import addresses, labels, links, nexthops, routes, rules
 from odm_agent.kernel.rtnetlink import Rtnetlink
 
@@ -82,6 +90,18 @@ class NetlinkKernel:
             return self._netlink.run(self._read)
         except (NetlinkError, OSError) as error:
             raise _explained("reading interfaces, addresses, routes and rules", error) from error
+
+    def read_addresses(self, among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
+        """The addresses of interfaces that are known already, as they are now; raises KernelError.
+
+        One question instead of a dozen, for who waits for an address to be ready.
+        """
+        names = {link.index: link.name for link in among.values()}
+        try:
+            found = self._netlink.run(lambda it: addresses.read(it, names, self._protocol))
+        except (NetlinkError, OSError) as error:
+            raise _explained("reading addresses", error) from error
+        return tuple(found)
 
     def apply_all(self, actions: Sequence[KernelAction]) -> list[KernelError | None]:
         """Carry out actions of one kind, in their order; why each could not be (None: done).

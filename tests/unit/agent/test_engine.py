@@ -1,5 +1,6 @@
 """The engine against the fakes: what is waited for, what is retried, what alarms."""
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -8,7 +9,7 @@ from odm_agent.agent.engine import Engine
 from odm_agent.core import tables
 from odm_agent.core.actions import AddAddress, KernelAction
 from odm_agent.core.errors import DatapathError, KernelError
-from odm_agent.core.host import HostState, LocalAddress
+from odm_agent.core.host import HostState, Link, LocalAddress
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.core.projection import CgroupRow
 from odm_agent.core.tables import Put
@@ -166,7 +167,14 @@ def looks(made: Engine, kernel: FakeKernel) -> list[str]:
         seen.append("read")
         return read()
 
+    read_addresses = kernel.read_addresses
+
+    def reading_addresses(among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
+        seen.append("addresses")
+        return read_addresses(among)
+
     kernel.read = reading  # type: ignore[method-assign]
+    kernel.read_addresses = reading_addresses  # type: ignore[method-assign]
     made.before_look = lambda: seen.append("drain")
     return seen
 
@@ -183,11 +191,25 @@ def test_rows_of_maps_alone_ask_for_no_other_look() -> None:
     made, kernel, maps = engine(HOME6)
     seen = looks(made, kernel)
     made.converge()
-    assert seen == ["drain", "read"] * 3, "for addresses, routes, and once they are there"
+    whole = ["drain", "read"]
+    assert seen == [*whole, "addresses", *whole], "before, when they are ready, and in the end"
     seen.clear()
     maps.apply(tables.PREFIXES.drop(1))
     assert made.converge()
     assert seen == ["drain", "read"] and maps.read().prefixes
+
+
+def test_what_goes_while_addresses_alone_are_looked_at_is_found_in_the_same_pass() -> None:
+    made, kernel, _ = engine(HOME6)
+    read_addresses = kernel.read_addresses
+
+    def meanwhile(among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
+        kernel.rules.clear()
+        return read_addresses(among)
+
+    kernel.read_addresses = meanwhile  # type: ignore[method-assign]
+    made.converge()
+    assert made._rest is not None and kernel.rules == made._rest.rules != set()
 
 
 def test_cgroups_alone_are_classified_without_a_look_at_the_kernel() -> None:

@@ -86,8 +86,10 @@ odm_note_bound(struct odm_call *call, const struct odm_addr *addr, struct odm_de
 static __always_inline int odm_bind_legacy(const struct odm_call *call, struct odm_cgroup cgroup,
 					   const struct odm_addr *addr)
 {
-	int verdict = odm_legacy_source(call, cgroup, addr, false);
+	int verdict;
 
+	odm_unmark(call);
+	verdict = odm_legacy_source(call, cgroup, addr);
 	if (!verdict || call->sk->family != AF_INET6 || odm_is_any(addr) || odm_is_exempt(addr) ||
 	    odm_is_multicast(addr) ||
 	    !odm_frees_bind(call->settings, odm_own_storage(call->sk), addr))
@@ -109,8 +111,10 @@ static __always_inline int odm_bind(struct bpf_sock_addr *ctx, __u8 family, stru
 	cgroup = odm_class_of_caller(call.settings);
 	if (!cgroup.class_id)
 		return odm_bind_legacy(&call, cgroup, addr);
-	if (!odm_begin(&call, cgroup))
+	if (!odm_begin(&call, cgroup)) {
+		odm_unmark(&call);
 		return 1; /* another namespace, or a class that is off */
+	}
 	if (odm_is_any(addr)) {
 		if (call.sock)
 			call.sock->flags &= ~ODM_SOCKET_BOUND;

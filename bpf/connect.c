@@ -58,19 +58,6 @@ odm_choose_gift(const struct odm_call *call, const struct odm_offer *offer, stru
 	return ODM_DECIDE(ODM_ASSIGN, marked ? ODM_R_MARKED : ODM_R_BOUND, call->type);
 }
 
-/* A connected UDP socket keeps the source, whatever it is connected to next, and whatever its class. */
-static __always_inline void odm_note_given(struct bpf_sock *sk)
-{
-	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-
-	if (!sock) {
-		odm_lost(ODM_LOST_SOCKET);
-		return;
-	}
-	sock->version = ODM_STORAGE_TAG;
-	sock->flags |= ODM_SOCKET_GIVEN;
-}
-
 static __always_inline struct odm_decision
 odm_give(const struct odm_call *call, const struct odm_gift *gift, struct odm_decision d)
 {
@@ -179,12 +166,14 @@ static __always_inline int odm_connect_legacy(const struct odm_call *call, struc
 	struct odm_class *class;
 
 	odm_unmark(call);
+	if (odm_is_any(source))
+		return 1; /* nearly all of them */
 	if (odm_may_be_given(call->sk, source) && odm_is_home(call)) {
 		class = odm_class_row(0);
 		if (class && class->mode == ODM_MODE_ENFORCE) /* else it may have bound it itself */
 			odm_take_back(call, odm_socket_of(call->sk), source);
 	}
-	return odm_legacy_source(call, cgroup, source, true);
+	return odm_legacy_source(call, cgroup, source);
 }
 
 static __always_inline int odm_connect(struct odm_call *call, const struct odm_addr *destination,
@@ -215,7 +204,7 @@ static __always_inline int odm_connect(struct odm_call *call, const struct odm_a
 		d = odm_decide_connect(call, destination, &gift);
 	d = odm_serve(call, &gift, d);
 	if (d.verdict == ODM_ASSIGN && call->sk->protocol == IPPROTO_UDP)
-		odm_note_given(call->sk);
+		odm_note_given(call->sk, d.reason ^ ODM_R_MARKED);
 	if (d.reason != ODM_R_MARKED && !odm_mark_shared(call, &gift.addr, d))
 		odm_unmark(call); /* nor may one stay that the application has set */
 	return odm_end(call, d);

@@ -50,9 +50,8 @@ static __always_inline bool odm_is_syn(struct __sk_buff *skb)
 }
 
 /*
- * Is the packet of a socket that had its source before its class ended? UDP and bound sockets have a note;
- * of TCP all is let go on but a new connection, since an accepted one has none, nor one that was given
- * its source by a mark.
+ * Is the packet of a socket that had its source before its class ended? UDP sockets have a note or a mark, and bound
+ * sockets a note; of TCP all is let go on but a new connection, since an accepted one has neither.
  */
 static __always_inline bool odm_goes_on(struct __sk_buff *skb, struct odm_cgroup cgroup, __u8 type)
 {
@@ -65,7 +64,7 @@ static __always_inline bool odm_goes_on(struct __sk_buff *skb, struct odm_cgroup
 	if (!sk)
 		return false;
 	sock = odm_socket_of(sk);
-	if (sock && sock->flags & (ODM_SOCKET_GIVEN | ODM_SOCKET_BOUND))
+	if (odm_is_given(sk, sock) || (sock && sock->flags & ODM_SOCKET_BOUND))
 		return true;
 	return sk->type == SOCK_STREAM && !odm_is_syn(skb);
 }

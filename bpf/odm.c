@@ -14,6 +14,7 @@
 #include "odm_fresh.h"
 #include "odm_choose.h"
 #include "odm_storage.h"
+#include "odm_evidence.h"
 #include "odm_lifetime.h"
 #include "odm_call.h"
 #include "odm_dialogue.h"

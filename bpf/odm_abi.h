@@ -482,11 +482,12 @@ _Static_assert(sizeof(struct odm_choice) == 40, "odm_choice");
 #define ODM_SOCKET_NONLOCAL 0x10 /* its user may bind it to addresses that the host lacks */
 #define ODM_SOCKET_SUBFLOW 0x20  /* of an MPTCP socket: never released by a user */
 #define ODM_SOCKET_BOUND 0x40    /* to a typed address by its user, not by us */
-#define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, which stays on it */
+#define ODM_SOCKET_GIVEN 0x80    /* UDP: a connect() was given a source, and no mark says so */
 #define ODM_SOCKET_ENDING 0x100  /* its address ends at some time, or has (odm_lifetimes) */
 #define ODM_SOCKET_DRAWN 0x200   /* `seed` is a turn that was taken for it (odm_turns) */
 #define ODM_SOCKET_ON_NET 0x400  /* it asked for an address of the present network */
 #define ODM_SOCKET_FRESH 0x800   /* it asked for a new address (odm_lifetimes has which one not) */
+#define ODM_SOCKET_REMARKED 0x1000 /* UDP: its user has set a mark, so that its mark says nothing */
 
 /* Why a socket holds its address (odm_socket.holds). */
 #define ODM_HELD_BY_USER 0x01   /* until the last descriptor is closed */

@@ -221,10 +221,8 @@ static __always_inline bool odm_keeps_source(struct bpf_sock *sk, struct odm_cgr
 {
 	struct odm_socket *sock = odm_socket_of(sk);
 
-	if (!sock)
-		return false;
-	return sock->flags & ODM_SOCKET_GIVEN ||
-	       (sock->flags & ODM_SOCKET_BOUND && odm_kept(cgroup, type));
+	return odm_is_given(sk, sock) ||
+	       (sock && sock->flags & ODM_SOCKET_BOUND && odm_kept(cgroup, type));
 }
 
 /*
@@ -243,12 +241,22 @@ static __always_inline bool odm_renews_lease(const struct odm_call *call)
 	       ctx->user_port == bpf_htons(ODM_DHCP_SERVER);
 }
 
+/* Is the source the socket's own, and not one that bind() or a control message names? */
+static __always_inline bool odm_is_bound_to(const struct bpf_sock *sk,
+					    const struct odm_addr *source)
+{
+	struct odm_addr bound;
+
+	odm_local_of(sk, &bound);
+	return odm_same_addr(&bound, source);
+}
+
 /*
  * A socket of no class that names its source: the one thing of it that we look at. Only a typed
- * source is refused, and only in our namespace. `own`: the source is the one that the socket has.
+ * source is refused, and only in our namespace.
  */
 static __always_inline int odm_legacy_source(const struct odm_call *call, struct odm_cgroup cgroup,
-					     const struct odm_addr *addr, bool own)
+					     const struct odm_addr *addr)
 {
 	struct odm_source source;
 	struct odm_class *class;
@@ -260,7 +268,7 @@ static __always_inline int odm_legacy_source(const struct odm_call *call, struct
 		return 1;
 	if (source.flags & ODM_SOURCE_MANAGED && odm_renews_lease(call))
 		return 1;
-	if (own && odm_keeps_source(call->sk, cgroup, source.type))
+	if (odm_is_bound_to(call->sk, addr) && odm_keeps_source(call->sk, cgroup, source.type))
 		return 1;
 	class = odm_class_row(0);
 	if (!class || class->mode == ODM_MODE_OFF)

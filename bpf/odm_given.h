@@ -12,8 +12,10 @@ static __always_inline void odm_unmark(const struct odm_call *call)
 {
 	u32 mark = call->sk->mark, mask = call->settings->mark_mask, none = 0;
 
-	if (mark & mask && !(mark & ~mask) && odm_is_home(call)) /* else somebody else has set it */
-		bpf_setsockopt(call->ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
+	if (!(mark & mask) || mark & ~mask || !odm_is_home(call))
+		return; /* none, or somebody else has set it */
+	odm_note_for_mark(call->sk);
+	bpf_setsockopt(call->ctx, SOL_SOCKET, SO_MARK, &none, sizeof(none));
 }
 
 /* The prefix's routing table chooses the source. Somebody else's mark is never touched. */

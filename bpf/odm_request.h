@@ -209,8 +209,10 @@ static __always_inline void odm_lead_request(const struct odm_call *call,
 	}
 	if (offer.prefix && offer.prefix->flags & ODM_PREFIX_SHARED)
 		mark = offer.prefix->mark;
-	if (known != mark && !(known & ~call->settings->mark_mask))
-		bpf_setsockopt(call->sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	if (known == mark || known & ~call->settings->mark_mask)
+		return;
+	odm_note_for_mark(call->sk);
+	bpf_setsockopt(call->sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
 #endif

@@ -165,6 +165,33 @@ static __always_inline void odm_note_nonlocal(struct bpf_sockopt *ctx, struct bp
 		odm_lost(ODM_LOST_SOCKET);
 }
 
+/*
+ * Who sets the mark of a UDP socket to one of ours could say by it that the source was given. From then on its mark
+ * says nothing, but a note does.
+ */
+static __always_inline void odm_note_mark(struct bpf_sockopt *ctx, struct bpf_sock *sk)
+{
+	struct odm_settings *settings = odm_settings_get();
+	u32 *optval = ctx->optval;
+	u16 flags = ODM_SOCKET_REMARKED;
+	struct odm_socket *sock;
+
+	if (!settings || sk->protocol != IPPROTO_UDP || (void *)(optval + 1) > ctx->optval_end)
+		return;
+	if (!((*optval | sk->mark) & settings->mark_mask) ||
+	    bpf_get_netns_cookie(ctx) != settings->home_netns)
+		return; /* none of ours before nor after */
+	sock = odm_own_storage(sk);
+	if (odm_is_given(sk, sock))
+		flags |= ODM_SOCKET_GIVEN;
+	if (!sock)
+		sock = odm_new_socket(sk, odm_class_of_caller(settings).class_id, 0);
+	if (sock)
+		sock->flags |= flags;
+	else
+		odm_lost(ODM_LOST_SOCKET);
+}
+
 /* cgroup/setsockopt: runs for every option of every socket, so it leaves by the first test. */
 int odm_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -178,7 +205,9 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 			return odm_check_frames(ctx, ODM_REFUSE_XDP);
 		if (ctx->level == SOL_PACKET && ctx->optname == PACKET_QDISC_BYPASS)
 			return odm_check_frames(ctx, ODM_REFUSE_PACKET);
-		if (sk && odm_binds_nonlocal(ctx->level, ctx->optname))
+		if (sk && ctx->level == SOL_SOCKET && ctx->optname == SO_MARK)
+			odm_note_mark(ctx, sk);
+		else if (sk && odm_binds_nonlocal(ctx->level, ctx->optname))
 			odm_note_nonlocal(ctx, sk);
 		return 1; /* another option: as without us */
 	}

@@ -54,14 +54,14 @@ static __always_inline bool odm_sends_alone(const struct odm_call *call,
 	return odm_leaves_alone(call->settings, peer);
 }
 
-/* Is the source the socket's own, and not one that a control message names? */
-static __always_inline bool odm_is_bound_to(const struct bpf_sock *sk,
-					    const struct odm_addr *source)
+/* A caller of no class: nearly all of them name no source, or an untyped one. */
+static __always_inline int odm_send_legacy(const struct odm_call *call, struct odm_cgroup cgroup,
+					   const struct odm_addr *source)
 {
-	struct odm_addr bound;
-
-	odm_local_of(sk, &bound);
-	return odm_same_addr(&bound, source);
+	odm_unmark(call);
+	if (odm_is_any(source) || !odm_source_of_inline(source).type)
+		return 1;
+	return odm_legacy_source(call, cgroup, source);
 }
 
 /*
@@ -94,12 +94,8 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 	if (!call->settings) /* never: an array has its row */
 		return 1;
 	cgroup = odm_class_of_caller(call->settings);
-	if (!cgroup.class_id) {
-		odm_unmark(call);
-		if (odm_is_any(source))
-			return 1; /* of no class, and no source named: as without us */
-		return odm_legacy_source(call, cgroup, source, odm_is_bound_to(call->sk, source));
-	}
+	if (!cgroup.class_id)
+		return odm_send_legacy(call, cgroup, source);
 	if (!odm_begin(call, cgroup)) {
 		odm_unmark(call);
 		return 1; /* another namespace, or a class that is off */

@@ -53,7 +53,8 @@ why. So no row says "refused" of a trick that never works.
   from the start.
 - *A mark set by the application*: `SO_MARK` takes `CAP_NET_ADMIN` or (from Linux 5.17 on)
   `CAP_NET_RAW`. Who sets one chooses a routing table, perhaps that of another prefix. What source
-  it may send from is checked all the same.
+  it may send from is checked all the same. Nor does it prove that a source was given, by which a
+  UDP socket goes on when its class ends, unless a 32-bit system call set it, which runs no hook.
 - *A negative length* in `getsockopt` is EINVAL for every option of every socket as soon as any
   program, be it empty, is attached to that hook.
 """

@@ -54,15 +54,12 @@ static __always_inline int odm_ingress_syn(struct __sk_buff *skb, const struct b
 	return d.verdict != ODM_REFUSE;
 }
 
-/*
- * Unconnected and bound to a wildcard: the only kind of socket whose answers may need the note. A raw
- * one that hears UDP is none.
- */
+/* Unconnected and bound to a wildcard: the only kind of socket whose answers may need the note. */
 static __always_inline bool odm_is_wildcard_server(const struct bpf_sock *sk)
 {
 	struct odm_addr bound;
 
-	if (sk->type != SOCK_DGRAM || sk->dst_port)
+	if (sk->dst_port)
 		return false;
 	if (sk->family == AF_INET)
 		return !sk->src_ip4;
@@ -92,8 +89,8 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 	u32 offset = 0;
 	__be16 port;
 
-	if (!settings || !odm_is_wildcard_server(sk))
-		return 1; /* its answers know their source */
+	if (!settings || sk->type != SOCK_DGRAM)
+		return 1; /* a raw one, that hears UDP */
 	cgroup = odm_class_of_packet(skb, settings);
 	if (!cgroup.class_id)
 		return 1; /* of no class: as without us */
@@ -118,27 +115,13 @@ static __always_inline int odm_ingress_udp(struct __sk_buff *skb, struct bpf_soc
 	return 1;
 }
 
-/*
- * Most packets are for a connection, which the state of the socket says: they are not read. Over `lo`
- * only UDP matters: local clients may ask whom they like, but answers to them, too, are from where
- * they asked.
- */
-int odm_ingress(struct __sk_buff *skb)
+static __always_inline int odm_ingress_listener(struct __sk_buff *skb, const struct bpf_sock *sk)
 {
-	struct odm_settings *settings;
-	struct bpf_sock *sk = skb->sk;
+	struct odm_settings *settings = odm_settings_get();
 	u32 offset = 0;
 	__u8 flags;
 	int protocol;
 
-	sk = sk ? bpf_sk_fullsock(sk) : NULL;
-	if (!sk)
-		return 1; /* no socket is asked yet, or any more */
-	if (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_UDPLITE)
-		return odm_ingress_udp(skb, sk);
-	if (sk->state != BPF_TCP_LISTEN || skb->ifindex == LOOPBACK_IFINDEX)
-		return 1; /* a connection; or local, which egress has seen */
-	settings = odm_settings_get();
 	protocol = odm_transport(skb, &offset);
 	if (!settings)
 		return 1; /* never: an array has its row */
@@ -148,4 +131,29 @@ int odm_ingress(struct __sk_buff *skb)
 	    (flags & (ODM_TCP_SYN | ODM_TCP_ACK)) != ODM_TCP_SYN)
 		return 1; /* of a connection, or of none */
 	return odm_ingress_syn(skb, sk, settings);
+}
+
+/*
+ * Most packets are for a connection, or for a socket that is bound to an address, which is read of the socket without
+ * asking whether it is a whole one: they are not read. Over `lo` only UDP matters: local clients may ask whom they
+ * like, but answers to them, too, are from where they asked.
+ */
+int odm_ingress(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	bool listens;
+
+	if (!sk)
+		return 1; /* no socket is asked yet, or any more */
+	listens = sk->state == BPF_TCP_LISTEN;
+	if (listens ? skb->ifindex == LOOPBACK_IFINDEX : !odm_is_wildcard_server(sk))
+		return 1; /* local, which egress has seen; or its answers know their source */
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 1; /* a handshake */
+	if (listens)
+		return odm_ingress_listener(skb, sk);
+	if (sk->protocol == IPPROTO_UDP || sk->protocol == IPPROTO_UDPLITE)
+		return odm_ingress_udp(skb, sk);
+	return 1; /* raw, or bound to nothing yet */
 }

@@ -153,7 +153,10 @@ static __always_inline struct odm_addr odm_offered(const struct odm_call *call,
 {
 	if (!odm_has_own(call, offer->prefix, any_ip))
 		return offer->slot->addr;
-	return odm_own_address(offer, odm_own_number(call, odm_cookie(call->ctx)));
+	return odm_own_address(offer,
+			       odm_own_number(call, call->hook == ODM_H_SENDMSG
+							    ? odm_cookie(call->ctx)
+							    : odm_cookie_of(call->ctx, call->sk)));
 }
 
 /*

@@ -6,27 +6,6 @@
 #ifndef ODM_OUTLOOK_H
 #define ODM_OUTLOOK_H
 
-/*
- * The socket's cookie, for which programs at socket options have no helper; 0: it was never asked for (SO_COOKIE), or
- * it can't be told. A subflow, whose cookie counts, there is none of an MPTCP socket before it connects.
- */
-static __always_inline u64 odm_cookie_read(struct bpf_sock *sk)
-{
-#ifdef ODM_SOCK_COOKIE
-	struct bpf_sock *pointer = sk;
-	u64 address = 0, cookie = 0;
-
-	if (sk->protocol == IPPROTO_MPTCP)
-		return 0;
-	/* The verifier lets nobody count from a socket's address while it knows it for one. */
-	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
-	bpf_probe_read_kernel(&cookie, sizeof(cookie), (void *)(address + ODM_SOCK_COOKIE));
-	return cookie;
-#else
-	return 0;
-#endif
-}
-
 /* Where IPv4 sockets take addresses in turn, the turn is taken now, and stays the socket's. */
 static __always_inline bool odm_draws(const struct odm_call *call, const struct odm_offer *offer)
 {

@@ -41,6 +41,37 @@ static __always_inline struct odm_socket *odm_new_socket(struct bpf_sock *sk, u1
 #define ODM_MPTCP_SOCKET(sk) ((struct bpf_sock *)NULL)
 #endif
 
+/*
+ * The cookie of a socket that the hook is not about, or for which it has no helper; 0: it was never asked for
+ * (SO_COOKIE), or it can't be told.
+ */
+static __always_inline u64 odm_cookie_read(void *sk)
+{
+#ifdef ODM_SOCK_COOKIE
+	void *pointer = sk;
+	u64 address = 0, cookie = 0;
+
+	/* The verifier lets nobody count from a socket's address while it knows it for one. */
+	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
+	bpf_probe_read_kernel(&cookie, sizeof(cookie), (void *)(address + ODM_SOCK_COOKIE));
+	return cookie;
+#else
+	return 0;
+#endif
+}
+
+/*
+ * The cookie by which a socket has an address of its own. Hooks see the subflow of an MPTCP socket, which is not there
+ * before it connects: what was told before is by the MPTCP socket's own cookie, which was read then.
+ */
+static __always_inline u64 odm_cookie_of(void *ctx, struct bpf_sock *sk)
+{
+	void *msk = ODM_MPTCP_SOCKET(sk);
+	u64 cookie = msk ? odm_cookie_read(msk) : 0;
+
+	return cookie ? cookie : odm_cookie(ctx);
+}
+
 /* Storage for a socket that has done without; of a subflow, for its MPTCP socket. */
 static __always_inline struct odm_socket *odm_keep(struct bpf_sock *sk, u16 class_id, u16 flags)
 {

@@ -300,7 +300,7 @@ def setsc(
     will be given (RFC 8653, appendix A). The socket is not bound: `bind` to it, to be sure of it.
 
     Raises as `set_type`; RequestFailed; TimeoutError; OSError (ENOTCONN) if it can't be told
-    before `connect` (an address of its own for each MPTCP socket). The option is then as it was, so
+    before `connect` (a kernel without BTF). The option is then as it was, so
     that the socket can be used without a type.
     """
     request = _Request(type, lifetime, fresh, on_net)

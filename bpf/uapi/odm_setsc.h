@@ -249,7 +249,7 @@ static inline int odm_sc_await_(int fd, int type, int64_t until_ms, struct in6_a
  *					be asked for the type (EADDRNOTAVAIL)
  *	EAI_REQUIREDIPFAILED		errno EADDRNOTAVAIL: the network could not give one; ETIMEDOUT: not in time;
  *					EACCES, EDQUOT: as odm_set_type(); ENOTCONN: it can't be told before
- *					connect() (an address of its own for each MPTCP socket)
+ *					connect() (a kernel without BTF)
  *	EAI_SYSTEM			errno has any other error: EBADF, EINVAL, ...
  */
 static inline int odm_setsc(int fd, int type, int timeout_ms, struct in6_addr *source)

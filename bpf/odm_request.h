@@ -184,12 +184,8 @@ static __always_inline bool odm_needs_freebind(const struct bpf_sock *sk,
 	       (!(prefix->flags & ODM_PREFIX_ON_REQUEST) || sock->flags & ODM_SOCKET_FRESH);
 }
 
-/*
- * A UDP socket that is never connected has the mark of a prefix with shared addresses before its first datagram, or
- * it would leave by another uplink; and no other prefix's mark.
- */
-static __always_inline void odm_lead_request(const struct odm_call *call,
-					     const struct odm_socket *sock)
+/* The mark of the prefix with shared addresses that serves a request; 0: none does. */
+static __always_inline u32 odm_mark_for(const struct odm_call *call, const struct odm_socket *sock)
 {
 	struct odm_wish wish = {
 		.type = sock->type,
@@ -197,22 +193,34 @@ static __always_inline void odm_lead_request(const struct odm_call *call,
 		.any_ip = true,
 		.on_net = !!(sock->flags & ODM_SOCKET_ON_NET),
 	};
-	u32 mark = 0, known = call->sk->mark;
 	struct odm_offer offer;
 
-	if (!call->settings->shared_prefixes || call->sk->protocol != IPPROTO_UDP)
-		return;
+	if (!call->settings->shared_prefixes)
+		return 0;
 	offer = odm_offer_of(&wish);
 	if (!offer.prefix && wish.family == ODM_IPV6) {
 		wish.family = ODM_IPV4; /* both versions of an uplink have the same mark */
 		offer = odm_offer_of(&wish);
 	}
-	if (offer.prefix && offer.prefix->flags & ODM_PREFIX_SHARED)
-		mark = offer.prefix->mark;
-	if (known == mark || known & ~call->settings->mark_mask)
+	return offer.prefix && offer.prefix->flags & ODM_PREFIX_SHARED ? offer.prefix->mark : 0;
+}
+
+/*
+ * The kernel reads the mark of a datagram before the hook for it runs. So a UDP socket has it when it asks: that of a
+ * prefix with shared addresses, or it would leave by another uplink; and no other prefix's, which it may have from a
+ * connection that was dissolved.
+ */
+static __always_inline void odm_lead(struct bpf_sock *sk, const struct odm_settings *settings,
+				     u32 mark)
+{
+	u32 known = sk->mark;
+
+	if (known == mark || known & ~settings->mark_mask || sk->protocol != IPPROTO_UDP)
 		return;
-	odm_note_for_mark(call->sk);
-	bpf_setsockopt(call->sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	if (sk->dst_port && !settings->shared_prefixes)
+		return; /* connected: it keeps its source, and its mark with it */
+	odm_note_for_mark(sk);
+	bpf_setsockopt(sk, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 }
 
 #endif

@@ -64,8 +64,13 @@ static __always_inline void odm_pass_flags(struct bpf_sockopt *ctx, struct bpf_s
 static __always_inline int odm_clear_type(struct bpf_sockopt *ctx, struct bpf_sock *sk)
 {
 	struct odm_socket *sock = odm_sockets.sk_storage_get(sk, 0, 0);
+	struct odm_settings *settings = odm_settings_get();
+	u32 mark = sk->mark;
 
 	if (sock && sock->type) {
+		if (settings && odm_is_lasting_mark(&mark) &&
+		    bpf_get_netns_cookie(ctx) == settings->home_netns)
+			odm_lead(sk, settings, 0);
 		sock->type = 0;
 		sock->flags &= ~(ODM_SOCKET_ON_NET | ODM_SOCKET_FRESH);
 		odm_drop_lifetime(sk, sock);
@@ -117,7 +122,7 @@ static __always_inline int odm_set_type(struct bpf_sockopt *ctx, struct bpf_sock
 		return 0;
 	if (!sock) /* in audit: nobody heard it, and reading back says so */
 		return odm_leave_to_kernel(ctx);
-	odm_lead_request(&call, sock);
+	odm_lead(sk, call.settings, odm_mark_for(&call, sock));
 	offer = odm_offer_to(sk, sock, call.class_id);
 	odm_pass_flags(ctx, sk, value, sock, &offer);
 	return 1;

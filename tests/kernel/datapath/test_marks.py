@@ -6,12 +6,14 @@ import socket
 import pytest
 
 from odm_agent.core.model import AddressType, Family
+from tests.lab.cases import each_kind
 from tests.lab.client import Kind, ask, exchange
-from tests.lab.host import FIXED, SESSION
+from tests.lab.host import FIXED, GRACEFUL, NONPERSISTENT, SESSION, type_of
 from tests.lab.peer import plain
 from tests.lab.world import World
 
 _MASK = 0xFF000000
+_NONE = AddressType.UNSPECIFIED
 _BOUND_FIRST = [Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.UDP4]
 
 
@@ -92,6 +94,31 @@ def test_type_that_is_cleared_leaves_no_mark(world: World, kind: Kind) -> None:
 
     untyped = world.address(AddressType.UNSPECIFIED, kind.family)
     assert world.place("every").do(attempt) == (untyped, 0)
+
+
+@each_kind(Kind.UDP6, Kind.UDP4, Kind.UDP_MAPPED)
+@pytest.mark.parametrize("port", [False, True], ids=["no-port", "port"])
+def test_the_first_datagram_after_a_connection_is_of_the_type_that_was_asked_for_last(
+    world: World, kind: Kind, port: bool
+) -> None:
+    """The kernel reads the mark of a datagram before any hook runs that could take it off."""
+
+    def attempt() -> list[AddressType]:
+        seen = []
+        with kind.open() as sock:
+            if port:
+                sock.bind((kind.wildcard, 0))
+            for first, then in ((FIXED, NONPERSISTENT), (GRACEFUL, SESSION), (FIXED, _NONE)):
+                ask(sock, first)
+                seen.append(type_of(exchange(sock, kind).seen))
+                _disconnect(sock)
+                ask(sock, then)
+                sock.sendto(b"hello", kind.destination)
+                seen.append(type_of(sock.recv(100).decode().split()[0]))
+        return seen
+
+    expected = [FIXED, NONPERSISTENT, GRACEFUL, SESSION, FIXED, _NONE]
+    assert world.place("every").do(attempt) == expected
 
 
 def _disconnect(sock: socket.socket) -> None:

@@ -206,4 +206,4 @@ def _carries(host: HostState, interface: str) -> bool:
 
 
 _NO_PORT: Final = "no port is open"
-_NOT_SENT: Final = "not sent"
+_NOT_SENT: Final = "not-sent"

@@ -6,7 +6,6 @@ from typing import Final
 
 from odm_agent.agent.event_log import EventLog
 from odm_agent.control.answers import Happened
-from odm_agent.core.events import Failure
 from odm_agent.core.model import AddressType
 from odm_agent.sources.base import Noted, Outcome
 
@@ -18,11 +17,6 @@ _TOLD: Final[dict[Outcome, Happened]] = {
     Outcome.WITHDRAWN: "withdrawn",
     Outcome.RELEASED: "returned",
     Outcome.FAILED: "failed",
-}
-_FAILURES: Final = {
-    Failure.UNSUPPORTED: "unsupported",
-    Failure.REFUSED: "refused",
-    Failure.TIMED_OUT: "timed-out",
 }
 
 
@@ -37,7 +31,7 @@ class NetworkNotes:
 
     def note(self, source: str, noted: Noted, events: EventLog, wall_s: float) -> None:
         """It has happened."""
-        outcome = noted.outcome.value if noted.failure is None else _FAILURES[noted.failure]
+        outcome = (noted.failure or noted.outcome).value
         self.outcomes[noted.type, outcome] += 1
         name = f"{source.partition(':')[2]}/{noted.type.word}"
         network = str(noted.network) if noted.network is not None else None

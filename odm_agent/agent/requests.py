@@ -65,7 +65,7 @@ class Requests:
 
     def failed(self, failed: Failed, now: Moment) -> None:
         """No source could give it. Each cause is told once."""
-        self._end(failed.want, failed.kind.value.replace(" ", "-"), now)
+        self._end(failed.want, failed.kind.value, now)
         if self._causes.get(failed.want) == failed.cause:
             return
         self._causes[failed.want] = failed.cause

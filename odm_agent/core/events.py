@@ -55,12 +55,15 @@ class Unconfirmed:
 
 
 class Failure(Enum):
-    """Why nothing came of a request; of several failures the last in this order says most."""
+    """Why nothing came of a request; of several failures the last in this order says most.
+
+    The words are those of metrics, too.
+    """
 
     #: Nobody can be asked for it.
     UNSUPPORTED = "unsupported"
     #: Who was asked has not answered.
-    TIMED_OUT = "timed out"
+    TIMED_OUT = "timed-out"
     #: Who was asked has none, or gave something else.
     REFUSED = "refused"
 

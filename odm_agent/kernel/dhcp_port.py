@@ -95,9 +95,9 @@ class DhcpPort:
                 break
             self._note_overflow(notes)
             if flags & socket.MSG_TRUNC:
-                self.dropped["too large"] += 1
+                self.dropped["too-large"] += 1
             elif sender[1] != SERVER or not _is_link_local(sender[0]) or sender[3] != self.index:
-                self.dropped["not from a server of the link"] += 1
+                self.dropped["not-from-a-server"] += 1
             else:
                 found.append(Datagram(data, f"{sender[0]}%{self.interface}"))
         return found
@@ -106,7 +106,7 @@ class DhcpPort:
         for level, kind, payload in notes:
             if (level, kind) == (socket.SOL_SOCKET, _SO_RXQ_OVFL):
                 (overflows,) = _COUNT.unpack_from(payload)
-                self.dropped["too many"] += (overflows - self._overflows) % (1 << 32)
+                self.dropped["too-many"] += (overflows - self._overflows) % (1 << 32)
                 self._overflows = overflows
 
 

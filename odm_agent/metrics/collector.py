@@ -224,8 +224,8 @@ def network(readings: Readings) -> Iterable[Metric]:
     yield requests
     drops = CounterMetricFamily(
         "odm_network_dropped",
-        "Datagrams from DHCP servers that were thrown away unread, and such to them that could not "
-        "be sent, by why.",
+        "Datagrams from DHCP servers that were thrown away unread (too-many, too-large, "
+        "not-from-a-server of the link), and such to them that could not be sent (not-sent).",
         labels=["reason"],
     )
     for reason, count in sorted(readings.network_drops().items()):

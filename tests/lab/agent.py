@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,10 @@ COMPILED: Final = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odm-agent" / "programs"
 )
 _numbers: Final = itertools.count(1)
+
+#: A label of a metric, and its value; those that people or managers name may be anything.
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_NAMED: Final = frozenset({"class", "prefix"})
 
 
 @dataclass(frozen=True)
@@ -258,13 +263,16 @@ class Agent:
         )
 
     def metrics(self) -> str:
-        """One scrape of the metrics endpoint."""
+        """One scrape of the metrics endpoint, whose labels are words that a query can have."""
 
         def scrape() -> str:
             with urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=5) as answer:
                 return str(answer.read(), "utf-8")
 
-        return self.netns.call(scrape)
+        text = self.netns.call(scrape)
+        odd = [each for each in _LABEL.findall(text) if each[0] not in _NAMED and " " in each[1]]
+        assert not odd, f"labels are words with hyphens: {odd}"
+        return text
 
     def addresses(self, name: str) -> list[str]:
         """The addresses of a prefix that are ready, as the agent tells it.

@@ -161,7 +161,7 @@ def test_S3_a_socket_that_has_an_address_is_told_that_one(world: AskingWorld) ->
     [
         ("refused", NONPERSISTENT, Kind.TCP6),
         ("unsupported", NONPERSISTENT, Kind.TCP4),
-        ("timed out", SESSION, Kind.TCP4),
+        ("timed-out", SESSION, Kind.TCP4),
     ],
     ids=lambda each: each if isinstance(each, str) else each.name,
 )

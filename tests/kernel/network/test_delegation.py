@@ -83,7 +83,7 @@ def test_nonsense_and_a_flood_change_nothing_and_the_agent_answers_all_the_while
 
     def too_large() -> bool:
         server.say(bytes(9000))  # where there is room for it
-        return _dropped(mobile, "too large") > 0
+        return _dropped(mobile, "too-large") > 0
 
     wait_until(too_large, "what is too large is counted", 20)
     longest = 0.0
@@ -96,7 +96,7 @@ def test_nonsense_and_a_flood_change_nothing_and_the_agent_answers_all_the_while
         longest = max(longest, time.monotonic() - began)
     assert longest < 5, "a caller is kept waiting"
     assert [*mobile.prefixes()] == [network]
-    assert _dropped(mobile, "too many") > 0
+    assert _dropped(mobile, "too-many") > 0
     assert not mobile.agent.read("status")["alarms"]
 
 

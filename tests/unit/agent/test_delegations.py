@@ -34,7 +34,7 @@ class Port:
             raise Port.taken
         self.interface, self.index = interface, index
         self.sent: list[tuple[bytes, str]] = []
-        self.dropped = Counter({"too large": 1})
+        self.dropped = Counter({"too-large": 1})
         self.is_closed = False
 
     def send(self, data: bytes, to: str) -> None:
@@ -143,14 +143,14 @@ def test_what_is_taken_is_no_trouble_when_the_interface_has_gone(world: World) -
 
 def test_messages_leave_by_the_port_and_are_counted_where_there_is_none(world: World) -> None:
     world.delegations.send(NAME, Send(b"x", "ff02::1:2"))
-    assert world.delegations.dropped() == {"not sent": 1}
+    assert world.delegations.dropped() == {"not-sent": 1}
     world.delegations.look(host(LOCAL))
     world.delegations.send(NAME, Send(b"y", "ff02::1:2"))
     (port,) = world.ports
     assert port.sent == [(b"y", "ff02::1:2")]
-    assert world.delegations.dropped() == {"not sent": 1, "too large": 1}
+    assert world.delegations.dropped() == {"not-sent": 1, "too-large": 1}
     world.delegations.look(HostState())
-    assert world.delegations.dropped() == {"not sent": 1, "too large": 1}
+    assert world.delegations.dropped() == {"not-sent": 1, "too-large": 1}
 
 
 def test_one_that_is_named_no_more_goes_when_it_holds_nothing(world: World) -> None:

@@ -93,7 +93,7 @@ class Made:
         return {(FIXED, "granted"): 3, (FIXED, "timed-out"): 1}
 
     def network_drops(self) -> Mapping[str, int]:
-        return {"too large": 2}
+        return {"too-large": 2}
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
@@ -157,7 +157,7 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_count_corrections_total", labels()): 6,
         ("odm_network_requests_total", labels(type="fixed", outcome="granted")): 3,
         ("odm_network_requests_total", labels(type="fixed", outcome="timed-out")): 1,
-        ("odm_network_dropped_total", labels(reason="too large")): 2,
+        ("odm_network_dropped_total", labels(reason="too-large")): 2,
         ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
         ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
         (

@@ -60,6 +60,15 @@ class Manager:
                 self._host.command(command), stdout=log, stderr=log, start_new_session=True
             )
 
+    def stop(self) -> None:
+        """Ask the script to end (SIGTERM), and wait until it has."""
+        assert self._process is not None
+        pid = self._process.pid
+        (script,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(script), signal.SIGTERM)
+        self._process.wait(30)
+        self._process = None
+
     def kill(self) -> None:
         """End it and all that it started, at once."""
         if self._process is not None:
@@ -69,8 +78,12 @@ class Manager:
 
 
 @contextmanager
-def gateway(site: Site, folder: Path) -> Iterator[None]:
-    """Gateway B gives addresses out of its link's networks, by DHCPv4 and by advertisements."""
+def gateway(site: Site, folder: Path, *, renew_s: int = 0) -> Iterator[None]:
+    """Gateway B gives addresses out of its link's networks, by DHCPv4 and by advertisements.
+
+    `renew_s`: so long after it was given a lease is renewed (T1), before anybody else is asked.
+    """
+    times = (f"--dhcp-option=58,{renew_s}", "--dhcp-option=59,110") if renew_s else ()
     config = folder / "radvd.conf"
     config.write_text(
         "interface to-host { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;\n"
@@ -86,6 +99,7 @@ def gateway(site: Site, folder: Path) -> Iterator[None]:
                 "--dhcp-authoritative",
                 "--dhcp-option=3,198.51.100.1",
             ),
+            *times,
             *("--dhcp-range=198.51.100.20,198.51.100.30,255.255.255.192,120",),
             *(f"--dhcp-leasefile={folder / 'leases'}", f"--pid-file={folder / 'dnsmasq.pid'}"),
         ],

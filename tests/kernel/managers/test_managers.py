@@ -86,12 +86,15 @@ _SCRIPTS: Final = {
     "dhcpcd": _DHCPCD,
     "NetworkManager": _NETWORK_MANAGER,
 }
+#: T1 of the leases that are renewed in a test's time, in seconds.
+_RENEW_S: Final = 15
+_DHCP_SERVER: Final = 67
 _KINDS: Final = (Kind.TCP6, Kind.TCP4, Kind.UDP6, Kind.SENDTO4, Kind.SENDTO6)
 
 
 @contextmanager
 def _managed(
-    folder: Path, script: str, *, exclusive: bool = False
+    folder: Path, script: str, *, exclusive: bool = False, renew_s: int = 0
 ) -> Iterator[tuple[World, Manager]]:
     """A host of which nobody has put anything on w1 yet, and its manager, both not started."""
     with ExitStack() as stack:
@@ -107,7 +110,7 @@ def _managed(
         # NetworkManager hears advertisements itself, and takes what has addresses for another's.
         by_kernel = script is not _NETWORK_MANAGER
         link.sysctl("net/ipv6/conf/w1/accept_ra", "2" if by_kernel else "0")
-        stack.enter_context(gateway(world.site, folder))
+        stack.enter_context(gateway(world.site, folder, renew_s=renew_s))
         manager = Manager(link, folder, script)
         stack.callback(manager.kill)
         yield world, manager
@@ -182,3 +185,26 @@ def test_s6_a_manager_gets_its_lease_on_an_exclusive_uplink(tmp_path: Path, name
         settled(world.site.host)
         eventually(lambda: _serves(world), "it serves again", 10)
         _classes_go_on(world, exclusive=True)
+
+
+@pytest.mark.parametrize("name", _SCRIPTS)
+def test_s6_a_manager_renews_its_lease_on_an_exclusive_uplink(tmp_path: Path, name: str) -> None:
+    """At T1, by a datagram from the typed address to the server alone, which makes it longer."""
+    with _managed(tmp_path, _SCRIPTS[name], exclusive=True, renew_s=_RENEW_S) as (world, manager):
+        world.agent.start()
+        manager.start()
+        eventually(lambda: _serves(world), f"{name} has given addresses", 40)
+        given, address = _lease(tmp_path)
+        with world.captures() as captures:
+            eventually(lambda: _lease(tmp_path)[0] > given, "the server made it longer", 60)
+            sent = [p for p in captures.at("B").packets() if p.port == _DHCP_SERVER]
+        assert {str(each.source) for each in sent} == {address}
+        assert _lease(tmp_path)[1] == address
+        _classes_go_on(world, exclusive=True)
+
+
+def _lease(folder: Path) -> tuple[int, str]:
+    """Until when the server's one lease is, and of which address."""
+    (line,) = [x for x in (folder / "leases").read_text().splitlines() if "198.51.100." in x]
+    until, _, address, *_ = line.split()
+    return int(until), address

@@ -11,10 +11,10 @@ from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.kernel.managers.frame import Manager, theirs
 from tests.lab.agent import Settings
-from tests.lab.client import PORT, Kind, call
+from tests.lab.client import PORT, Kind, call, outcome
 from tests.lab.host import CORRESPONDENT_2, FIXED
 from tests.lab.netns import checked
-from tests.lab.uplinked import CLASSES, WIFI, host, states, way
+from tests.lab.uplinked import CLASSES, WIFI, host, seen, states, way
 from tests.lab.world import PLAIN, World
 
 _KINDS: Final = (Kind.TCP4, Kind.UDP4, Kind.SENDTO4)
@@ -63,8 +63,10 @@ AllowedIPs = {allowed}
 {end}
 END
 chmod 600 /etc/wireguard/{name}.conf
+trap 'wg-quick down {name}' TERM
 WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick up {name}
-sleep 3600
+sleep 3600 &
+wait
 """
 
 
@@ -95,6 +97,54 @@ def test_t5_ssh_from_a_tunnel_for_everything_and_browsing_by_wifi(tmp_path: Path
             assert not captures.strays()
         assert theirs(world.site.host, "wgc") == before
         assert world.agent.read("status")["alarms"] == []
+
+
+def test_t5_a_tunnel_for_everything_comes_after_us_and_goes(tmp_path: Path) -> None:
+    """wg-quick's rule then stands before ours: an alarm, whose remedy helps; its end is the alarm's.
+
+    Meanwhile what is typed by the other uplink is refused, and never goes by the tunnel; IPv6, which
+    the tunnel does not take, goes on throughout.
+    """
+    with _tunnel(tmp_path, "0.0.0.0/0") as (world, _, client):
+        link = world.site.host
+        world.agent.start()
+        eventually(lambda: states(world)["wifi/ipv4"] == "ready", "the Wi-Fi serves", 10)
+        client.start()
+        eventually(lambda: _inner(world), "the tunnel leads", 20)
+        eventually(lambda: len(_alarms(world)) == 1, "it is an alarm", 10)
+        (alarm,) = _alarms(world)
+        assert "lookup 51820) stands before ours and takes the packets of wifi/ipv4" in alarm
+        before = theirs(link, "wgc")
+        with world.captures() as captures:
+            captures.await_quiet()
+            for kind in _KINDS:
+                assert _seen(world, "sealed", kind) == _seen(world, PLAIN, kind) == _INNER
+                assert _outcome(world, "brief", kind) in ("EPERM", "timeout")
+            assert seen(world, "brief", Kind.TCP6) == host("B", Family.IPV6)
+            assert seen(world, PLAIN, Kind.TCP6) == host("A", Family.IPV6)
+            assert not captures.strays()
+        assert theirs(link, "wgc") == before
+        link.run(["bash", "-ec", alarm.split("`")[1]])  # what the alarm says that helps
+        eventually(lambda: not _alarms(world), "nothing stands before ours", 10)
+        for kind in _KINDS:
+            assert _seen(world, "sealed", kind) == _seen(world, PLAIN, kind) == _INNER
+            assert _seen(world, "brief", kind) == host("B", Family.IPV4)
+        client.stop()
+        eventually(lambda: "51820" not in link.ip("rule"), "wg-quick has ended", 20)
+        eventually(lambda: states(world)["vpn/ipv4"] == "withdrawn", "the tunnel is gone", 10)
+        for kind in _KINDS:
+            assert _seen(world, "brief", kind) == host("B", Family.IPV4)
+            assert _seen(world, PLAIN, kind) == host("A", Family.IPV4)
+            assert _outcome(world, "sealed", kind) == "EADDRNOTAVAIL"
+
+
+def _alarms(world: World) -> list[str]:
+    """Of rules, not of an uplink that is not there."""
+    return [each for each in world.agent.read("status")["alarms"] if "rule" in each]
+
+
+def _outcome(world: World, place: str, kind: Kind) -> str:
+    return world.place(place).do(lambda: outcome(lambda: call(kind, to=(kind.spell(_FAR), PORT))))
 
 
 def test_t5_ssh_from_a_tunnel_to_some_networks(tmp_path: Path) -> None:

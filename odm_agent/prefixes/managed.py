@@ -4,13 +4,14 @@ Nothing is remembered of them and nobody tells of a change: whatever a network m
 its interface since, the next look at the host finds it, as it finds all else.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Network, ip_network
 from typing import Final
 
 from odm_agent.core.host import HostState, Link, LocalAddress
-from odm_agent.core.model import AddressType, Family, IPAddress, TypedPrefix
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable, Row
 
 #: For these a temporary address is the right one, where there is one (RFC 8981); others are to be
@@ -34,7 +35,40 @@ def followed(table: PrefixTable, host: HostState) -> PrefixTable:
             row = _followed(row, table, host, others)
             others.add(row.prefix.interface)
         rows.append(row)
+    rows = _of_one_type(rows, table, host)
     return table if tuple(rows) == table.rows else replace(table, rows=tuple(rows))
+
+
+def _of_one_type(rows: list[Row], before: PrefixTable, host: HostState) -> list[Row]:
+    """The rows without addresses that another one has, too: two networks may give a host the same.
+
+    Such an address has one type. It is that of an exclusive uplink, so that nobody else gets it by
+    the other; else it serves where packets are carried, or is the first one's.
+    """
+
+    def rank(row: Row) -> tuple[bool, bool, int]:
+        link = host.links.get(row.prefix.interface)
+        return not row.prefix.exclusive, link is None or not link.up, row.prefix.order
+
+    owners: dict[IPAddress, Row] = {}
+    for row in sorted((each for each in rows if each.prefix.managed), key=rank):
+        for address in row.addresses:
+            owners.setdefault(address, row)
+    if all(owners[a] is row for row in rows if row.prefix.managed for a in row.addresses):
+        return rows
+    return [_only(row, owners, before) if row.prefix.managed else row for row in rows]
+
+
+def _only(row: Row, owners: Mapping[IPAddress, Row], before: PrefixTable) -> Row:
+    addresses = tuple(each for each in row.addresses if owners[each] is row)
+    found = Row(replace(row.prefix, spans=_spans(row.prefix, addresses)), addresses)
+    known = before.by_id(row.prefix.id)
+    return known if known == found else found
+
+
+def _spans(prefix: TypedPrefix, addresses: tuple[IPAddress, ...]) -> tuple[IPNetwork, ...]:
+    """What is typed as a whole: of an exclusive uplink each of its addresses."""
+    return tuple(ip_network(each) for each in addresses) if prefix.exclusive else ()
 
 
 def fits(pattern: str, interface: str) -> bool:
@@ -55,8 +89,7 @@ def _followed(row: Row, table: PrefixTable, host: HostState, taken: set[str]) ->
     held = {link.name: _held(prefix, link.name, table, host) for link in links}
     best = min(links, key=lambda link: _rank(link, prefix, held[link.name], host))
     addresses = tuple(local.address for local in held[best.name])
-    spans = tuple(ip_network(each) for each in addresses) if prefix.exclusive else ()
-    found = replace(prefix, interface=best.name, spans=spans)
+    found = replace(prefix, interface=best.name, spans=_spans(prefix, addresses))
     return row if (row.prefix, row.addresses) == (found, addresses) else Row(found, addresses)
 
 

@@ -34,7 +34,10 @@ def absence(row: Row, host: HostState) -> str | None:
         return f"{interface} {fault}"
     prefix = row.prefix
     if prefix.managed and not row.addresses:
-        return f"{interface} has no IPv{family} address"
+        here = {local.address for local in host.addresses if local.interface == interface}
+        twice = any(a.address in here for a in host.addresses if a.interface != interface)
+        other = " that no other uplink has" if twice else ""
+        return f"{interface} has no IPv{family} address{other}"
     follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
     if follows and (family, interface) not in host.ways:
         return f"no IPv{family} default route leads by {interface}"

@@ -254,7 +254,7 @@ def test_D2_D4_a_type_that_is_not_there_is_requested_from_the_network(
     wire_type = WireType[(type or SESSION).name]
     assert ip_address(source) in POOLS[wire_type]
     (solicit,) = mobile.since_then(Message.SOLICIT)
-    assert solicit.asked == wire_type
+    assert solicit.asked == solicit.ia.iaid >> 24 == wire_type
     assert any(ip_address(source) in each for each in mobile.leased())
     (told,) = mobile.events("granted")
     assert told["prefix"] == f"isp/{(type or SESSION).word}"

@@ -11,7 +11,7 @@ import pytest
 from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call, exchange, outcome
-from tests.lab.host import LINKS, NONPERSISTENT
+from tests.lab.host import FIXED, LINKS, NONPERSISTENT
 from tests.lab.netns import address
 from tests.lab.place import Ready
 from tests.lab.uplinked import WIFI, host, seen, states, uplinked, way
@@ -124,6 +124,48 @@ def test_n3_an_interface_is_found_by_a_glob_and_under_its_new_name(tmp_path: Pat
         assert reasons == {"there is no interface w[1-9]*"}
         (alarm,) = world.agent.read("status")["alarms"]
         assert "w[1-9]*" in alarm and "wifi/ipv4, wifi/ipv6" in alarm
+
+
+@pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
+def test_a1_n4_two_networks_that_give_the_host_the_same_address(
+    tmp_path: Path, exclusive: bool
+) -> None:
+    """As two home routers do: it has one type, and nothing leaves from it by the other one."""
+    private, router = "192.168.1.70", "192.168.1.1"
+    uplinks = {
+        "lan": {"interface": "w0", "type": FIXED.word},
+        "wifi": {**WIFI, "exclusive": exclusive},
+    }
+    with uplinked(tmp_path, uplinks) as world:
+        link = world.site.host
+        for site, interface, metric in ((world.site.a, "w0", "100"), (world.site.b, "w1", "5000")):
+            address(site, "to-host", f"{router}/24")
+            link.ip("-4", "address", "flush", "dev", interface)
+            address(link, interface, f"{private}/24")
+            link.ip(
+                *("-4", "route", "add", "default", "via", router, "dev", interface),
+                *("metric", metric),
+            )
+        owner, other = ("wifi", "lan") if exclusive else ("lan", "wifi")
+        _soon(lambda: world.agent.addresses(f"{owner}/ipv4") == [private], "one of them has it")
+        _soon(lambda: states(world)[f"{other}/ipv4"] == "withdrawn", "the other has not")
+        assert world.agent.addresses(f"{other}/ipv4") == []
+        reasons = {each["name"]: each["reason"] for each in world.agent.read("prefixes")}
+        assert "has no IPv4 address that no other uplink has" in reasons[f"{other}/ipv4"]
+        place, letter = ("brief", "B") if exclusive else ("sealed", "A")
+        with world.captures() as captures:
+            captures.await_quiet()
+            without = "sealed" if exclusive else "brief"
+            for kind in (Kind.TCP4, Kind.SENDTO4):
+                assert _try(world, place, kind) == "timeout"  # the site knows nothing of it
+                assert _try(world, without, kind) == "EADDRNOTAVAIL"
+                if exclusive:
+                    assert _try(world, PLAIN, kind) in ("EPERM", "timeout")
+            by = {
+                each: [p for p in captures.at(each).packets() if str(p.source) == private]
+                for each in "AB"
+            }
+        assert by.pop(letter) and by == {"B" if letter == "A" else "A": []}
 
 
 @pytest.mark.parametrize("absent", ["down", "carrier"])

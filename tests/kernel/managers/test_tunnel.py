@@ -100,10 +100,10 @@ def test_t5_ssh_from_a_tunnel_for_everything_and_browsing_by_wifi(tmp_path: Path
 
 
 def test_t5_a_tunnel_for_everything_comes_after_us_and_goes(tmp_path: Path) -> None:
-    """wg-quick's rule then stands before ours: an alarm, whose remedy helps; its end is the alarm's.
+    """wg-quick's rule then stands before ours: an alarm, whose remedy helps; it ends with the rule.
 
-    Meanwhile what is typed by the other uplink is refused, and never goes by the tunnel; IPv6, which
-    the tunnel does not take, goes on throughout.
+    Meanwhile what is typed by the other uplink is refused, and never goes by the tunnel; IPv6,
+    which the tunnel does not take, goes on throughout.
     """
     with _tunnel(tmp_path, "0.0.0.0/0") as (world, _, client):
         link = world.site.host

@@ -7,6 +7,7 @@ from typing import Any
 from odm_agent.core.host import HostState, Link, LocalAddress, Route
 from odm_agent.core.model import ANY, AddressType, Family, Placement, TypedPrefix
 from odm_agent.prefixes.managed import followed
+from odm_agent.prefixes.selection import absence
 from odm_agent.prefixes.table import PrefixTable, Row
 
 SIX = TypedPrefix(
@@ -141,3 +142,25 @@ def test_of_networks_within_each_other_the_narrowest_says_the_type() -> None:
     }
     assert not addresses(found(held, hints=hints))
     assert addresses(found(held, prefix=FIXED_BY_HINT, hints=hints)) == ["2001:db8:f::5"]
+
+
+def test_an_address_of_two_uplinks_is_of_one_type_alone() -> None:
+    """That of an exclusive one, else that of the one which carries packets, else the first's."""
+    four = replace(FOUR, pattern="wl0")
+    lan = replace(FOUR, id=3, name="lan", type=AddressType.FIXED, pattern="eth0", order=1)
+    both = (local("192.168.1.7"), local("192.168.1.7", "eth0"), local("192.168.1.8", "eth0"))
+    down = {**LINKS, "wl0": replace(LINKS["wl0"], up=False)}
+    for wifi, links, has in (
+        (four, LINKS, (["192.168.1.7"], ["192.168.1.8"])),
+        (four, down, ([], ["192.168.1.7", "192.168.1.8"])),
+        (replace(four, exclusive=True), down, (["192.168.1.7"], ["192.168.1.8"])),
+    ):
+        host = HostState(links=links, addresses=both)
+        table = followed(PrefixTable(b"secret").with_only([wifi, lan]), host)
+        assert tuple(addresses(row) for row in table) == has
+        assert followed(table, host) is table
+    table = PrefixTable(b"secret").with_only([FOUR, replace(lan, exclusive=True)])
+    wifi_row, lan_row = followed(table, HostState(links=LINKS, addresses=both))
+    assert not wifi_row.addresses and len(lan_row.prefix.spans) == 2
+    why = absence(wifi_row, HostState(links=LINKS, addresses=both))
+    assert why == "wl0 has no IPv4 address that no other uplink has"

@@ -4,9 +4,13 @@ Here they are put there by hand, as `ip` or a script would; network managers are
 tests/kernel/managers. The uplink is w1, towards gateway B; main's best default route is by w0.
 """
 
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -16,6 +20,9 @@ from tests.lab.host import CORRESPONDENT, FIXED, LINKS, NONPERSISTENT
 from tests.lab.place import Ready
 from tests.lab.uplinked import KINDS, WIFI, host, seen, uplinked
 from tests.lab.world import PLAIN, World
+
+#: Of a site: routers may pass them on, so that the hooks do not take them for the link's.
+_GROUPS: Final = {Family.IPV4: "239.255.7.7", Family.IPV6: "ff05::7:7"}
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +240,69 @@ def test_everything_says_the_type_of_a_shared_address(world: World) -> None:
     assert 'odm_prefixes{family="ipv4",state="ready",type="nonpersistent"} 1' in (
         world.agent.metrics()
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "asks", "sent"),
+    [("brief", False, True), ("may", True, False), ("strict", False, False), (PLAIN, False, True)],
+    ids=["default", "asked", "strict", "plain"],
+)
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+def test_s6_a_group_of_another_link_is_reached_as_without_us(
+    world: World, family: Family, place: str, asks: bool, sent: bool
+) -> None:
+    """A UDP socket has the mark of the uplink from its birth on, and says later where to send.
+
+    Who wants the type, by asking for it or by a strict class, sends nothing untyped instead.
+    """
+    group = _GROUPS[family]
+    index = int(world.site.host.ip("-o", "link", "show", "w0").partition(":")[0])
+
+    def send() -> None:
+        domain = socket.AF_INET if family is Family.IPV4 else socket.AF_INET6
+        with socket.socket(domain, socket.SOCK_DGRAM) as sock:
+            if asks:
+                ask(sock, NONPERSISTENT)
+            if family is Family.IPV4:
+                request = bytes(8) + index.to_bytes(4, sys.byteorder)  # struct ip_mreqn
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sock.sendto(b"anybody?", (group, 7777))
+
+    with world.captures() as captures:
+        captures.await_quiet()
+        told = world.place(place).do(lambda: outcome(send))
+        came = {
+            letter: [str(p.source) for p in captures.at(letter).packets() if p.port == 7777]
+            for letter in "AB"
+        }
+    if sent:
+        assert (told, came) == ("ok", {"A": [host("A", family)], "B": []})
+    else:
+        assert told != "ok" or host("A", family) not in came["A"]
+        assert host("A", family) not in came["A"] + came["B"]
+
+
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+def test_explain_says_what_a_socket_that_is_typed_by_its_mark_is_given(
+    world: World, family: Family
+) -> None:
+    def explained(place: str, *option: str) -> dict[str, Any]:
+        line = world.agent.program(
+            *("explain", "--json", "--socket", str(world.agent.socket)),
+            *(place, CORRESPONDENT[family], *option),
+        )
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    uplink, other = host("B", family), host("A", family)
+    found = explained("brief")
+    assert (found["source"], found["type"]) == (uplink, NONPERSISTENT.word)
+    found = explained("may", "--type", NONPERSISTENT.word)
+    assert (found["source"], found["type"]) == (uplink, NONPERSISTENT.word)
+    found = explained("may")
+    assert (found["source"], found["type"]) == (other, "untyped")
+    found = explained("other", "--type", NONPERSISTENT.word)
+    assert (found["source"], found["errno"]) == (None, "EACCES")

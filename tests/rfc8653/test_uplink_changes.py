@@ -12,7 +12,7 @@ from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call, exchange, outcome
 from tests.lab.host import FIXED, LINKS, NONPERSISTENT
-from tests.lab.netns import address
+from tests.lab.netns import NetNs, address
 from tests.lab.place import Ready
 from tests.lab.uplinked import WIFI, host, seen, states, uplinked, way
 from tests.lab.world import PLAIN, World
@@ -124,6 +124,85 @@ def test_n3_an_interface_is_found_by_a_glob_and_under_its_new_name(tmp_path: Pat
         assert reasons == {"there is no interface w[1-9]*"}
         (alarm,) = world.agent.read("status")["alarms"]
         assert "w[1-9]*" in alarm and "wifi/ipv4, wifi/ipv6" in alarm
+
+
+def _bare(world: World) -> None:
+    link = world.site.host
+    link.ip("address", "flush", "dev", "w1", "scope", "global")
+    for family in Family:
+        link.ip(f"-{family}", "route", "flush", "default", "dev", "w1")
+
+
+def _of_a_cloud(world: World) -> None:
+    """The host's address is a network of its own, and a route leads to the gateway."""
+    _bare(world)
+    for family in Family:
+        _, near, far = LINKS["B", family]
+        address(world.site.host, "w1", f"{far}/{far.max_prefixlen}")
+        world.site.host.ip("route", "add", str(near), "dev", "w1")
+        way(world, family)
+
+
+def _by_a_gateway_said_to_be_there(world: World) -> None:
+    """The same without that route (`onlink`)."""
+    _bare(world)
+    for family in Family:
+        _, near, far = LINKS["B", family]
+        address(world.site.host, "w1", f"{far}/{far.max_prefixlen}")
+        world.site.host.ip(
+            *("route", "add", "default", "via", str(near), "dev", "w1"),
+            *("metric", "5000", "onlink"),
+        )
+
+
+def _without_prefix_routes(world: World) -> None:
+    """As NetworkManager and dhcpcd make addresses, and the routes themselves."""
+    _bare(world)
+    for family in Family:
+        network, _, far = LINKS["B", family]
+        world.site.host.ip(
+            *("address", "add", f"{far}/{network.prefixlen}", "dev", "w1", "noprefixroute"),
+            *(("nodad",) if family is Family.IPV6 else ()),
+        )
+        world.site.host.ip("route", "add", str(network), "dev", "w1", "metric", "700")
+        way(world, family)
+
+
+def _away_and_back(world: World) -> None:
+    """The interface is in another network namespace for a while, as a container has it."""
+    link = world.site.host
+    with NetNs("elsewhere") as elsewhere:
+        link.ip("link", "set", "w1", "netns", elsewhere.name)
+        _soon(lambda: set(states(world).values()) == {"withdrawn"}, "it is gone")
+        for kind in _KINDS:
+            assert _try(world, "brief", kind) == "EADDRNOTAVAIL"
+        elsewhere.ip("link", "set", "w1", "netns", link.name)
+    link.ip("link", "set", "w1", "up")
+    for family in Family:
+        network, _, far = LINKS["B", family]
+        address(link, "w1", f"{far}/{network.prefixlen}")
+        way(world, family)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_of_a_cloud, _by_a_gateway_said_to_be_there, _without_prefix_routes, _away_and_back],
+    ids=lambda change: change.__name__.strip("_"),
+)
+@pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])
+def test_n2_n4_however_an_address_and_its_gateway_are_there_they_serve(
+    tmp_path: Path, exclusive: bool, change: Callable[[World], None]
+) -> None:
+    with uplinked(tmp_path, {"wifi": {**WIFI, "exclusive": exclusive}}) as world:
+        change(world)
+        for kind in _KINDS:
+            _soon(lambda kind=kind: _is_answered(world, kind), f"{kind.name} is answered")  # type: ignore[misc]
+        with world.captures() as captures:
+            captures.await_quiet()
+            for kind in _KINDS:
+                assert seen(world, "brief", kind) == host("B", kind.family)
+                assert seen(world, PLAIN, kind) == host("A", kind.family)
+            assert not captures.strays()
 
 
 @pytest.mark.parametrize("exclusive", [False, True], ids=["shared", "exclusive"])

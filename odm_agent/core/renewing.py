@@ -73,7 +73,7 @@ def renewed(
     if renewal is not None and is_under_way(lease, renewal):
         return lease, renewal
     if renewal is not None and now_s < renewal.until_s:
-        return lease, replace(renewal, wanted=again)
+        return lease, replace(renewal, wanted=renewal.wanted or again)
     return rotation.rotated(lease, ids, now_s), Renewal(now_s)
 
 

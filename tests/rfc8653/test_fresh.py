@@ -306,8 +306,6 @@ def _later(sock: socket.socket, kind: Kind, type_: AddressType) -> str:
         with suppress(OSError):
             return exchange(sock, kind).seen
         time.sleep(0.02)
-        if kind.mptcp:  # it can't be told to take any address while nobody knows of one
-            client.set_type(sock, type_, fresh=True)
     return "never"
 
 

@@ -2,12 +2,14 @@
 
 import errno
 import socket
+import struct
 from types import TracebackType
 from typing import Final, Self
 
 from pyroute2.netlink import NETLINK_ROUTE, rtnl
 
 from odm_agent.core.errors import KernelError
+from odm_agent.kernel.wire import attributes
 
 _GROUPS: Final = {
     "link": rtnl.RTMGRP_LINK,
@@ -20,17 +22,71 @@ _GROUPS: Final = {
     "nexthop": 1 << 31,  # RTNLGRP_NEXTHOP (linux/rtnetlink.h), for which pyroute2 has no constant
 }
 _MOST_AT_ONCE: Final = 10_000
+_LARGEST: Final = 1 << 16
+#: struct nlmsghdr, of which length and type count.
+_HEADER: Final = struct.Struct("=IHHII")
+#: struct ifaddrmsg: family, prefix length, flags, scope, interface.
+_ADDRESS: Final = struct.Struct("=BBBBI")
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
+#: So many addresses are known by what was last told of them.
+_MOST_KNOWN: Final = 4096
+
+
+class Renewals:
+    """Knows what was told of addresses, and so what is news.
+
+    A router that advertises its prefix has the kernel tell each address anew, with other lifetimes,
+    every few seconds where hosts move (RFC 6275, section 7.5). What matters to us of a lifetime,
+    that there is one and that it is over, is in the flags.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[int, bytes, bytes], object] = {}
+
+    def are_all(self, messages: bytes) -> bool:
+        """Whether all these messages tell of addresses what was told before, but for lifetimes."""
+        at, known = 0, True
+        while at + _HEADER.size <= len(messages):
+            length, kind, *_ = _HEADER.unpack_from(messages, at)
+            if length < _HEADER.size:
+                return False
+            known &= self._is_one(kind, messages[at + _HEADER.size : at + length])
+            at += (length + 3) & ~3
+        return known
+
+    def forget(self) -> None:
+        """Messages were lost: all is news."""
+        self._told.clear()
+
+    def _is_one(self, kind: int, message: bytes) -> bool:
+        if kind not in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR) or len(message) < _ADDRESS.size:
+            return False
+        *head, index = _ADDRESS.unpack_from(message)
+        said = attributes(message, _ADDRESS.size)
+        key = index, said.get(_IFA_ADDRESS, b""), said.get(_IFA_LOCAL, b"")
+        if kind == rtnl.RTM_DELADDR:
+            self._told.pop(key, None)
+            return False
+        said.pop(_IFA_CACHEINFO, None)
+        news = head, said
+        if self._told.get(key) == news:
+            return True
+        if len(self._told) >= _MOST_KNOWN:
+            self._told.clear()
+        self._told[key] = news
+        return False
 
 
 class Watch:
     """A subscription in the network namespace in which it is made.
 
     What changed is not told, for the state is read again anyway; that also makes lost messages
-    harmless. Our own changes are noticed like anybody's. It is a plain socket since nothing is
-    parsed: pyroute2's would take all messages in, for somebody to fetch.
+    harmless. Our own changes are noticed like anybody's. It is a plain socket since hardly anything
+    is parsed: pyroute2's would take all messages in, for somebody to fetch.
     """
 
     def __init__(self) -> None:
+        self._renewals = Renewals()
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK,
@@ -68,7 +124,7 @@ class Watch:
         return self._socket.fileno()
 
     def drain(self) -> bool:
-        """Take away what has arrived, without waiting; whether there was anything.
+        """Take away what has arrived, without waiting; whether there was any news.
 
         Raises KernelError.
 
@@ -77,8 +133,7 @@ class Watch:
         changed = False
         for _ in range(_MOST_AT_ONCE):
             try:
-                # The message is cut to nothing: only that it came matters.
-                self._socket.recv(1)
+                changed |= not self._renewals.are_all(self._socket.recv(_LARGEST))
             except BlockingIOError:
                 return changed
             except OSError as error:
@@ -88,5 +143,6 @@ class Watch:
                         f"receiving changes of the network namespace: {error.strerror}. "
                         "It is tried again."
                     ) from error
-            changed = True
+                self._renewals.forget()
+                changed = True
         return changed

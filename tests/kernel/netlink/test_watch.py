@@ -45,6 +45,28 @@ def test_a_change_is_noticed_at_once(host: NetNs, watch: Watch, change: str) -> 
     assert watch.drain() is False
 
 
+def test_other_lifetimes_of_an_address_are_no_news_but_their_end_is(
+    host: NetNs, watch: Watch
+) -> None:
+    address = (
+        "address change 2001:db8:1::7/64 dev w1 nodad noprefixroute valid_lft {} preferred_lft {}"
+    )
+    host.ip(*address.format(600, 300).split())
+    assert select.select([watch], [], [], 1.0)[0]
+    assert watch.drain() is True
+    quiet(watch)
+    host.ip(*address.format(700, 400).split())
+    assert select.select([watch], [], [], 1.0)[0]
+    assert watch.drain() is False
+    host.ip(*address.format(700, 0).split())
+    assert watch.drain() is True, "it is deprecated"
+    host.ip("address", "del", "2001:db8:1::7/64", "dev", "w1")
+    assert watch.drain() is True
+    quiet(watch)
+    host.ip(*address.format(600, 300).split())
+    assert watch.drain() is True, "it is there again"
+
+
 def test_an_overrun_counts_as_a_change(host: NetNs, watch: Watch) -> None:
     with socket.socket(fileno=socket.dup(watch.fileno())) as same:
         same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

@@ -1,6 +1,7 @@
 """The engine against the fakes: what is waited for, what is retried, what alarms."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -210,6 +211,14 @@ def test_what_goes_while_addresses_alone_are_looked_at_is_found_in_the_same_pass
     kernel.read_addresses = meanwhile  # type: ignore[method-assign]
     made.converge()
     assert made._rest is not None and kernel.rules == made._rest.rules != set()
+
+
+def test_a_pass_ends_with_a_look_at_all_of_it_though_an_address_is_not_ready_yet() -> None:
+    """Duplicate address detection takes longer than a pass, which then has nothing more to do."""
+    made, kernel, _ = engine(replace(LINK4, network=NET6, gateway=HOME6.gateway, spans=(NET6,)))
+    seen = looks(made, kernel)
+    made.converge()
+    assert seen[-3:] == ["addresses", "drain", "read"] and not made.all_usable()
 
 
 def test_cgroups_alone_are_classified_without_a_look_at_the_kernel() -> None:

@@ -35,7 +35,7 @@ static __always_inline struct odm_decision odm_check_bind(const struct odm_call 
 
 	if (!source.type && odm_frees_bind(call->settings, call->sock, addr))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_NOT_LOCAL, call->asked);
-	return odm_check_source(call->class, source, call->asked);
+	return odm_check_source(call->class, call->class_id, source, call->asked);
 }
 
 /*

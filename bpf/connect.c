@@ -123,7 +123,8 @@ static __always_inline struct odm_decision odm_decide_connect(const struct odm_c
 	struct odm_decision d;
 
 	if (!odm_is_any(&gift->addr) && !odm_is_exempt(&gift->addr))
-		return odm_check_source(call->class, odm_source_of(&gift->addr), call->asked);
+		return odm_check_source(call->class, call->class_id, odm_source_of(&gift->addr),
+					call->asked);
 	if (odm_may_answer(call, &gift->addr)) {
 		d = odm_answer_by_mark(&wanted, destination, &offer);
 		if (!d.silent)

@@ -89,10 +89,11 @@ odm_decide_egress(struct __sk_buff *skb, const struct odm_class *class, struct o
 			return odm_lost_source(skb, class, destination);
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
-	} else if (!odm_may(class, source.type) && !odm_goes_on(skb, cgroup, source.type)) {
+	} else if (!odm_may_have(class, cgroup.class_id, source) &&
+		   !odm_goes_on(skb, cgroup, source.type)) {
 		if (odm_is_renewal(skb, source))
 			return ODM_LEAVE_ALONE;
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+		return ODM_DECIDE(ODM_REFUSE, odm_why_not_have(class, source), source.type);
 	} else if (odm_strays(skb, source)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, source.type);
 	} else if (!odm_lease_valid(source.lease)) {
@@ -204,10 +205,10 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 			return 1; /* bound to `lo`: its user wants it so */
 		d = ODM_DECIDE(ODM_REFUSE, ODM_R_UPLINK, type);
 	} else {
-		if (odm_may(class, type) ||
+		if (odm_may_have(class, cgroup.class_id, typed) ||
 		    odm_answer_stays(skb, settings, cgroup.class_id, &source))
 			return 1; /* the class may, or the answer stays here */
-		d = ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, type);
+		d = ODM_DECIDE(ODM_REFUSE, odm_why_not_have(class, typed), type);
 	}
 	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_EGRESS);

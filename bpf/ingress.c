@@ -12,8 +12,10 @@ static __always_inline struct odm_decision odm_decide_syn(const struct odm_class
 	if (!destination.type) {
 		if (class->flags & ODM_CLASS_STRICT)
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
-	} else if (!odm_may(class, destination.type) && !odm_kept(cgroup, destination.type)) {
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, destination.type);
+	} else if (!odm_may_have(class, cgroup.class_id, destination) &&
+		   !odm_kept(cgroup, destination.type)) {
+		return ODM_DECIDE(ODM_REFUSE, odm_why_not_have(class, destination),
+				  destination.type);
 	} else if (!odm_lease_valid(destination.lease)) {
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, destination.type);
 	} else if (class->flags & ODM_CLASS_CAPPED &&

@@ -10,7 +10,7 @@
 #include <linux/types.h>
 
 /* Raised whenever a struct, enum or map below changes its meaning; checked before pins are used. */
-#define ODM_ABI_TAG 10
+#define ODM_ABI_TAG 11
 
 /*
  * Raised when struct odm_socket changes otherwise than by growing into its room: live sockets would
@@ -108,10 +108,11 @@ enum odm_reason {
 	ODM_R_CAP_SOCKETS = 19,     /* REFUSE: the class's sockets of the type are at their cap */
 	ODM_R_CAP_REQUESTS = 20,    /* REFUSE: the class asks for the type too often */
 	ODM_R_UPLINK = 21,          /* REFUSE: on its way out by another uplink than its own */
-	ODM_R_UNDECIDED = 22, /* REFUSE: only the agent can tell the cgroup's class, and hasn't */
-	ODM_R_ENDED = 23,     /* REFUSE: the address's time, or its hard budget, is over */
-	ODM_R_LIFETIME = 24,  /* REFUSE: the class's addresses do not live as long as was asked */
-	ODM_REASONS = 25,
+	ODM_R_UNDECIDED = 22,   /* REFUSE: only the agent can tell the cgroup's class, and hasn't */
+	ODM_R_ENDED = 23,       /* REFUSE: the address's time, or its hard budget, is over */
+	ODM_R_LIFETIME = 24,    /* REFUSE: the class's addresses do not live as long as was asked */
+	ODM_R_OTHER_CLASS = 25, /* REFUSE: an address that is another class's own */
+	ODM_REASONS = 26,
 };
 
 enum odm_hook {
@@ -320,7 +321,8 @@ _Static_assert(sizeof(struct odm_birth) == 408, "odm_birth");
 #define ODM_SOURCE_ANY_IP 0x02 /* a span whose every address is local */
 #define ODM_SOURCE_MANAGED                                                                         \
 	0x08 /* others manage it: their DHCP client sends from there, whatever its class */
-#define ODM_SOURCE_SHARED 0x04 /* the host's own, and of a type to classes that may use that */
+#define ODM_SOURCE_SHARED 0x04   /* the host's own, and of a type to classes that may use that */
+#define ODM_SOURCE_OF_CLASS 0x10 /* one class's own: odm_offers[prefix_id] says which one's */
 
 /* odm_origins[address], odm_spans[network]: who may send from there. */
 struct odm_source {
@@ -444,6 +446,8 @@ _Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
 #define ODM_PREFIX_ON_REQUEST                                                                      \
 	0x02 /* sockets have addresses of their own (`fresh`) only if they ask for new ones */
 #define ODM_PREFIX_ON_NET 0x04 /* the network that the host is attached to now serves it */
+#define ODM_PREFIX_BY_CLASS                                                                        \
+	0x08 /* no pool: each class has a seat (odm_seats), a row like this one */
 
 /* odm_offers[prefix id]: what a hook may hand out. */
 struct odm_prefix {
@@ -452,13 +456,20 @@ struct odm_prefix {
 	__u16 spares; /* how many of the pool, its last ones, wait until the others' leases are over */
 	__u32 ifindex;           /* the uplink; kept while there is nothing to hand out */
 	__u32 mark;              /* 0: none */
-	__u32 configured_spares; /* how many of the spares, the first ones, exist on an interface */
+	__u16 configured_spares; /* how many of the spares, the first ones, exist on an interface */
+	__u16 class_id;          /* of a seat: whose it is; kept as `ifindex` is */
 	__u64 pool;              /* ODM_POOL_*: one word, so that a change of pool is seen whole */
 	__u64 fresh[2];          /* the key of odm_fresh.h; 0: sockets share addresses */
 	__u32 flags;             /* ODM_PREFIX_* */
 	__u32 new_until_s; /* boot time; until then its address counts as new to who asks for one */
 };
 _Static_assert(sizeof(struct odm_prefix) == 48, "odm_prefix");
+
+/*
+ * odm_seats[prefix id | class id << ODM_SEAT_CLASS_SHIFT]: where each class has addresses of its own, the number of its
+ * row of odm_offers, and so of its mark.
+ */
+#define ODM_SEAT_CLASS_SHIFT 16
 
 /* odm_turns[prefix id]: IPv4 sockets that are to have addresses of their own take those of the pool in turn. */
 struct odm_turn {

@@ -95,6 +95,7 @@ static __always_inline struct odm_wish odm_wish_of(const struct odm_call *call, 
 		.type = call->type,
 		.family = call->family,
 		.any_ip = any_ip,
+		.class_id = call->class_id,
 	};
 
 	if (!keeps && call->family == ODM_IPV4)
@@ -276,7 +277,7 @@ static __always_inline int odm_legacy_source(const struct odm_call *call, struct
 	class = odm_class_row(0);
 	if (!class || class->mode == ODM_MODE_OFF)
 		return 1;
-	return odm_conclude(0, odm_check_source(class, source, 0), class->mode, call->hook);
+	return odm_conclude(0, odm_check_source(class, 0, source, 0), class->mode, call->hook);
 }
 
 #endif

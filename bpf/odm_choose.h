@@ -67,13 +67,18 @@ struct odm_wish {
 	u8 drawn;  /* `seed` is its turn */
 	u8 on_net; /* only what the present network serves */
 	u8 fresh;  /* it asked for a new address: one of its own is none that there is */
-	u16 pad;
+	u16 class_id;
 };
 
-/* Of which prefix is a slot wanted, for whom? */
+/* Of which prefix is a slot wanted, and what of a wish decides which one. */
 struct odm_search {
-	struct odm_wish wish;
-	u64 prefix_id;
+	struct odm_addr avoid;
+	u64 cookie;
+	u32 prefix_id;
+	u32 seed;
+	u8 any_ip;
+	u8 drawn;
+	u16 pad[3];
 };
 
 /* The next turn in a prefix's pool. */
@@ -103,12 +108,12 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 
 	if (among < 2)
 		return 0;
-	if (search->wish.drawn) /* whichever turn that is: the first one is 0 */
-		from = search->wish.seed;
+	if (search->drawn) /* whichever turn that is: the first one is 0 */
+		from = search->seed;
 	else if (!key[0] || prefix->family != ODM_IPV4)
-		from = search->wish.seed ? search->wish.seed : bpf_get_prandom_u32();
-	else if (search->wish.cookie)
-		from = odm_fresh_id(key, search->wish.cookie);
+		from = search->seed ? search->seed : bpf_get_prandom_u32();
+	else if (search->cookie)
+		from = odm_fresh_id(key, search->cookie);
 	else
 		from = odm_next_turn(search->prefix_id);
 	return from % among;
@@ -121,8 +126,8 @@ static __always_inline u32 odm_start(const struct odm_search *search,
 static __always_inline int odm_open_slot_inline(const struct odm_search *search,
 						const struct odm_prefix *prefix)
 {
-	struct odm_candidate candidate = { .avoid = search->wish.avoid };
-	struct odm_part part = odm_part_of(prefix, search->wish.any_ip);
+	struct odm_candidate candidate = { .avoid = search->avoid };
+	struct odm_part part = odm_part_of(prefix, search->any_ip);
 	u32 start = odm_start(search, prefix, part.equal), i;
 
 	for (i = 0; i < ODM_MAX_LEASED; i++) {
@@ -173,21 +178,27 @@ static __always_inline bool odm_makes_own(const struct odm_wish *wish,
 	return wish->fresh && wish->any_ip && wish->family == ODM_IPV6 && prefix->fresh[0];
 }
 
-/* The best prefix that serves a wish, and the slot: prefix id << 32 | slot; 0: none does. */
+/*
+ * The best prefix that serves a wish, and the slot: prefix id << 32 | slot; 0: none does. Where each class has
+ * addresses of its own it is the class's seat, from which on all is as with a prefix that is its alone.
+ */
 ODM_FUNCTION(5, u64, odm_choose, struct odm_wish);
 u64 odm_choose_body(const struct odm_wish *wish)
 {
 	struct odm_search search = {};
 	struct odm_choice *choice;
 	struct odm_prefix *prefix;
-	u32 index, i, id;
+	u32 i, id, *seat; /* one key for all lookups: stack is scarce */
 	int slot;
 
 	if (!wish)
 		return 0;
-	search.wish = *wish;
-	index = wish->type * ODM_FAMILIES + wish->family;
-	choice = odm_choices.lookup(&index);
+	search.cookie = wish->cookie;
+	search.seed = wish->seed;
+	search.any_ip = wish->any_ip;
+	search.drawn = wish->drawn;
+	id = wish->type * ODM_FAMILIES + wish->family;
+	choice = odm_choices.lookup(&id);
 	if (!choice)
 		return 0;
 	for (i = 0; i < ODM_MAX_CHOICES; i++) {
@@ -197,13 +208,20 @@ u64 odm_choose_body(const struct odm_wish *wish)
 		prefix = odm_offers.lookup(&id);
 		if (!prefix || !odm_fits(wish, prefix))
 			continue;
+		if (prefix->flags & ODM_PREFIX_BY_CLASS) {
+			id |= wish->class_id << ODM_SEAT_CLASS_SHIFT;
+			seat = odm_seats.lookup(&id);
+			if (!seat)
+				continue;
+			id = *seat;
+		}
 		search.prefix_id = id;
-		search.wish.avoid = wish->avoid;
+		search.avoid = wish->avoid;
 		if (odm_makes_own(wish, prefix))
-			search.wish.avoid = (struct odm_addr){};
+			search.avoid = (struct odm_addr){};
 		slot = odm_open_slot(&search);
 		if (slot >= 0)
-			return (u64)id << 32 | (u32)slot;
+			return (u64)search.prefix_id << 32 | (u32)slot;
 	}
 	return 0;
 }

@@ -129,7 +129,7 @@ odm_answer(const struct odm_call *call, struct odm_dialogue *known, struct odm_a
 		return ODM_LEAVE_ALONE;
 	if (row->flags & ODM_SOURCE_BROADCAST)
 		return odm_answer_by_kernel(call);
-	if (odm_check_source(call->class, *row, 0).verdict == ODM_REFUSE)
+	if (odm_check_source(call->class, call->class_id, *row, 0).verdict == ODM_REFUSE)
 		return ODM_LEAVE_ALONE;
 	*source = *asked;
 	return ODM_DECIDE(ODM_ASSIGN, ODM_R_ANSWERED, odm_seen_by(call->class, *row).type);

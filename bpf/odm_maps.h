@@ -57,6 +57,11 @@ ODM_MAP("lpm_trie", struct odm_span_key, struct odm_source, odm_spans, ODM_MAX_S
 /* prefix id -> what to hand out. */
 ODM_MAP("array", u32, struct odm_prefix, odm_offers, ODM_MAX_PREFIXES, 0);
 
+/*
+ * prefix and class -> the class's own prefix id in it. Never full: each is a prefix id of its own.
+ */
+ODM_MAP("hash", u32, u32, odm_seats, ODM_MAX_PREFIXES, BPF_F_NO_PREALLOC);
+
 /* interface that is an uplink -> 1. Full: the agent says so; packets may stray by those left out. */
 ODM_MAP("hash", u32, u32, odm_uplinks, ODM_MAX_UPLINKS, BPF_F_NO_PREALLOC);
 

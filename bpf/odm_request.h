@@ -66,6 +66,7 @@ static __always_inline struct odm_wish odm_wish_kept(const struct bpf_sock *sk,
 		.any_ip = true,
 		.drawn = true,
 		.on_net = !!(sock->flags & ODM_SOCKET_ON_NET),
+		.class_id = sock->class_id,
 	};
 }
 
@@ -192,6 +193,7 @@ static __always_inline u32 odm_mark_for(const struct odm_call *call, const struc
 		.family = call->sk->family == AF_INET ? ODM_IPV4 : ODM_IPV6,
 		.any_ip = true,
 		.on_net = !!(sock->flags & ODM_SOCKET_ON_NET),
+		.class_id = call->class_id,
 	};
 	struct odm_offer offer;
 

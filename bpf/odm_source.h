@@ -84,6 +84,33 @@ static __always_inline bool odm_may(const struct odm_class *class, __u8 type)
 	return class->allow & (1 << (type & 7));
 }
 
+/* Is an address one class's own, and not this one's? */
+static __always_inline bool odm_is_others(struct odm_source source, u16 class_id)
+{
+	struct odm_prefix *seat;
+	u32 prefix_id;
+
+	if (!(source.flags & ODM_SOURCE_OF_CLASS))
+		return false;
+	prefix_id = source.prefix_id;
+	seat = odm_offers.lookup(&prefix_id);
+	return !seat || seat->class_id != class_id;
+}
+
+/* May a class have an address: is it of a type that it may use, and no other class's own? */
+static __always_inline bool odm_may_have(const struct odm_class *class, u16 class_id,
+					 struct odm_source source)
+{
+	return odm_may(class, source.type) && !odm_is_others(source, class_id);
+}
+
+/* Why it may not. */
+static __always_inline __u8 odm_why_not_have(const struct odm_class *class,
+					     struct odm_source source)
+{
+	return odm_may(class, source.type) ? ODM_R_OTHER_CLASS : ODM_R_CLASS;
+}
+
 /*
  * An address that others manage, which stays everybody's: of a type to classes that may use it, to all others
  * untyped, as without us.
@@ -119,8 +146,8 @@ static __always_inline struct odm_source odm_seen_in(const struct odm_class *cla
  * `asked` is the type that the socket itself asked for: an explicit choice never beats that,
  * but it beats the class's default, unless the class is strict.
  */
-static __always_inline struct odm_decision odm_check_source(const struct odm_class *class,
-							    struct odm_source source, __u8 asked)
+static __always_inline struct odm_decision
+odm_check_source(const struct odm_class *class, u16 class_id, struct odm_source source, __u8 asked)
 {
 	source = odm_seen_by(class, source);
 	if (asked && source.type != asked)
@@ -130,8 +157,8 @@ static __always_inline struct odm_decision odm_check_source(const struct odm_cla
 			return ODM_DECIDE(ODM_REFUSE, ODM_R_STRICT, 0);
 		return ODM_LEAVE_ALONE;
 	}
-	if (!odm_may(class, source.type))
-		return ODM_DECIDE(ODM_REFUSE, ODM_R_CLASS, source.type);
+	if (!odm_may_have(class, class_id, source))
+		return ODM_DECIDE(ODM_REFUSE, odm_why_not_have(class, source), source.type);
 	if (!odm_lease_valid(source.lease))
 		return ODM_DECIDE(ODM_REFUSE, ODM_R_ENDED, source.type);
 	return ODM_DECIDE(ODM_ACCEPT, ODM_R_ALLOWED, source.type);

@@ -24,7 +24,7 @@ static __always_inline int odm_fail(__u8 reason)
 	else if (reason == ODM_R_NO_STORAGE)
 		bpf_set_retval(-ENOMEM);
 	else if (reason == ODM_R_CLASS || reason == ODM_R_CREATOR || reason == ODM_R_STRICT ||
-		 reason == ODM_R_CLOSED)
+		 reason == ODM_R_CLOSED || reason == ODM_R_OTHER_CLASS)
 		bpf_set_retval(-EACCES);
 	else if (reason == ODM_R_CAP_SOCKETS || reason == ODM_R_CAP_REQUESTS ||
 		 reason == ODM_R_LIFETIME)
@@ -74,7 +74,8 @@ static __always_inline void odm_count(__u16 class_id, struct odm_decision d, __u
 /* Refusals for what a class may do. All others say that a call cannot be done as it was meant. */
 #define ODM_POLICY_REASONS                                                                         \
 	(1u << ODM_R_CLASS | 1u << ODM_R_CREATOR | 1u << ODM_R_STRICT | 1u << ODM_R_CLOSED |       \
-	 1u << ODM_R_CAP_SOCKETS | 1u << ODM_R_CAP_REQUESTS | 1u << ODM_R_LIFETIME)
+	 1u << ODM_R_CAP_SOCKETS | 1u << ODM_R_CAP_REQUESTS | 1u << ODM_R_LIFETIME |               \
+	 1u << ODM_R_OTHER_CLASS)
 
 /*
  * Audit lifts the policy and counts what the policy would have refused. It does not lift the rest:

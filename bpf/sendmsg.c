@@ -37,7 +37,8 @@ static __always_inline struct odm_decision odm_decide_sendmsg(const struct odm_c
 	struct odm_decision d;
 
 	if (!odm_is_any(source))
-		return odm_check_source(call->class, odm_source_of(source), call->asked);
+		return odm_check_source(call->class, call->class_id, odm_source_of(source),
+					call->asked);
 	if (!call->type)
 		return odm_untyped(call);
 	d = odm_check_want(call);

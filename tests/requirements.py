@@ -46,6 +46,7 @@ LIMITS: Final = {
     "T5": "selection only, no handover yet",
     "S9": "but for what docs/bypass.md names as open",
     "D1": "configured addresses only, none requested yet",
-    "D5": "for the host, or for each socket; TCP over IPv6 that does not ask, with nonlocal_bind",
+    "D5": "for the host, for each class, or for each socket; TCP over IPv6 that does not ask, with"
+    " nonlocal_bind",
     "L6": "a prefix keeps its type; of several of a type, another one serves in turn",
 }

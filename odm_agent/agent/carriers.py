@@ -24,6 +24,7 @@ def carried(datapath: MapWriter, host: HostState, numbers: Numbers) -> dict[Kind
 
 def _classes(datapath: MapWriter) -> Iterator[int]:
     yield from datapath.read().classes
+    yield from (row.class_id for row in datapath.read().prefixes.values())
     for row in datapath.classified().values():
         yield row.class_id
     for socket in datapath.census():
@@ -38,6 +39,7 @@ def _prefixes(datapath: MapWriter, host: HostState, numbers: Numbers) -> Iterato
     yield from rows.prefixes
     yield from (span.prefix_id for span in rows.spans.values())
     yield from (source.prefix_id for source in rows.sources.values())
+    yield from rows.seats.values()
     for prefix_ids in rows.choices.values():
         yield from prefix_ids
     yield from (numbers.of_table(route.table) for route in host.routes)

@@ -41,8 +41,13 @@ def compiled(
 
     `by_interface` as in `typed_prefixes`. Raises ConfigError, JournalError.
     """
-    prefixes = typed_prefixes(config, lambda name: numbering.take("prefix", name), by_interface)
     classes = class_policies(config, lambda name: numbering.take("class", name))
+    prefixes = typed_prefixes(
+        config,
+        lambda name: numbering.take("prefix", name),
+        by_interface,
+        {policy.name: policy.id for policy in classes.values()},
+    )
     # Half: a pool that changes stands in the map twice for a moment.
     pools = [each.pool for each in prefixes]
     pools += [each.pool for each in all_as_prefixes(config).values()]

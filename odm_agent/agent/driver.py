@@ -243,7 +243,7 @@ class Driver:
                     failed = self._failures.pop(want)
                     self._hands.heard(failed)
                     self._step(failed)
-            case Granted(grant) if not grant.prefix.id:
+            case Granted(grant) if not grant.prefix.is_numbered:
                 try:
                     self._hear(name, Granted(self._hands.number(grant)))
                 except OdmError as error:

@@ -33,16 +33,23 @@ def views(state: State) -> list[LeaseView]:
 def summary(state: State) -> list[Lifetimes]:
     """What is left of the current addresses of each prefix whose addresses end."""
     at_s, meters = now().boot_s, state.datapath.meters()
-    return [_least_left(row, meters, at_s) for row in state.engine.table if row.prefix.addresses]
+    return [_least_left(row, meters, at_s) for row in state.engine.table if _any_ends(row)]
+
+
+def _any_ends(row: Row) -> bool:
+    return any(_ends(row, lease) for lease in row.prefix.addresses)
 
 
 def _least_left(row: Row, meters: Mapping[int, Sent], at_s: float) -> Lifetimes:
-    prefix, budget = row.prefix, row.prefix.terms.budget
+    prefix = row.prefix
     current = [lease for lease in prefix.addresses if lease.phase is Phase.CURRENT]
-    bytes_left = None
-    if budget is not None:
-        sent = (meters.get(lease.id, Sent()).bytes for lease in current)
-        bytes_left = min((max(0, budget - each) for each in sent), default=0)
+    budgets = [(prefix.terms_of(lease.class_name).budget, lease.id) for lease in current]
+    left = [
+        max(0, budget - meters.get(id_, Sent()).bytes)
+        for budget, id_ in budgets
+        if budget is not None
+    ]
+    bytes_left = min(left, default=None if prefix.terms.budget is None or current else 0)
     return Lifetimes(
         prefix=prefix.name,
         type=prefix.type,
@@ -56,7 +63,16 @@ def _views(
     row: Row, meters: Mapping[int, Sent], at_s: float
 ) -> Iterator[tuple[AddressLease, LeaseView]]:
     for address, lease in _leased(row):
+        if not _ends(row, lease):
+            continue
         yield lease, _view(row, lease, address, meters.get(lease.id, Sent()), at_s)
+
+
+def _ends(row: Row, lease: AddressLease) -> bool:
+    """Whether an address ends: a class's own has a lease in any case."""
+    if lease.phase is Phase.LINGERING or not row.prefix.by_class:
+        return True
+    return row.prefix.ends or row.prefix.terms_of(lease.class_name).end
 
 
 def _leased(row: Row) -> list[tuple[str, AddressLease]]:
@@ -71,7 +87,7 @@ def _next_end(lease: AddressLease) -> float:
 
 
 def _view(row: Row, lease: AddressLease, address: str, sent: Sent, at_s: float) -> LeaseView:
-    terms = row.prefix.terms
+    terms = row.prefix.terms_of(lease.class_name)
     lingers = lease.phase is Phase.LINGERING
     return LeaseView(
         address=address,
@@ -87,6 +103,7 @@ def _view(row: Row, lease: AddressLease, address: str, sent: Sent, at_s: float) 
         budget_bytes=terms.budget,
         warn_bytes=terms.warn,
         hard=terms.hard,
+        class_=lease.class_name or None,
     )
 
 
@@ -114,6 +131,7 @@ def named(state: State, what: str) -> dict[int, tuple[str, str]]:
         for row in table
         for address, lease in row.leases.items()
         if lease.phase is Phase.CURRENT and (row in rows or str(address) == what)
+        if _ends(row, lease)
     }
     if not found:
         why = "its addresses do not end" if rows else "no type, prefix or current address is that"
@@ -132,10 +150,12 @@ def succeeded(state: State, wanted: dict[int, tuple[str, str]]) -> list[Rotation
         name = row.prefix.name
         gone = [old for id_, (of, old) in wanted.items() if of == name and id_ not in ids]
         youngest = sorted(current, key=lambda lease: lease.born_s, reverse=True)
-        done += (
-            Rotation(prefix=name, old=old, new=current[lease])
-            for old, lease in zip(gone, youngest, strict=False)
-        )
+        classes = {str(a): lease.class_name for a, lease in row.leases.items()}
+        for old in gone:
+            new = next((e for e in youngest if e.class_name == classes.get(old, "")), None)
+            if new is not None:
+                youngest.remove(new)
+                done.append(Rotation(prefix=name, old=old, new=current[new]))
     return done
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from odm_agent.core.events import Metered
-from odm_agent.core.lifetimes import Cause, Phase
+from odm_agent.core.lifetimes import AddressLease, Cause, Phase
 from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.datapath.base import KernelEvent, Sent
 from odm_agent.prefixes.table import PrefixTable, Row
@@ -25,8 +25,8 @@ def found(table: PrefixTable, meters: Mapping[int, Sent]) -> Metered | None:
     """
     warned, spent = set[int](), set[int]()
     for row in table:
-        terms = row.prefix.terms
         for lease in row.prefix.addresses:
+            terms = row.prefix.terms_of(lease.class_name)
             sent = meters.get(lease.id, Sent()).bytes
             if terms.warn and sent >= terms.warn and not lease.warned:
                 warned.add(lease.id)
@@ -57,15 +57,24 @@ def turned(
             continue
         was, now = _current(old), _current(row)
         yield from (
-            Turned(row.prefix, gone, new, causes.get(was[gone], Cause.CONFIGURATION))
+            Turned(row.prefix, gone, new, causes.get(was[gone].id, Cause.CONFIGURATION))
+            for class_name in dict.fromkeys(each.class_name for each in was.values())
             for gone, new in zip(
-                (each for each in was if each not in now),
-                (each for each in now if each not in was),
+                _of_class(class_name, was, without=now),
+                _of_class(class_name, now, without=was),
                 strict=False,
             )
         )
 
 
-def _current(row: Row) -> dict[IPAddress, int]:
-    """With the ids of their leases."""
-    return {a: lease.id for a, lease in row.leases.items() if lease.phase is Phase.CURRENT}
+def _of_class(
+    class_name: str,
+    addresses: Mapping[IPAddress, AddressLease],
+    without: Mapping[IPAddress, AddressLease],
+) -> list[IPAddress]:
+    return [a for a, e in addresses.items() if e.class_name == class_name and a not in without]
+
+
+def _current(row: Row) -> dict[IPAddress, AddressLease]:
+    """With their leases."""
+    return {a: lease for a, lease in row.leases.items() if lease.phase is Phase.CURRENT}

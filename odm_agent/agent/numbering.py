@@ -1,8 +1,9 @@
 """Gives numbers to the names of classes and prefixes, and makes those free that nothing carries."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from odm_agent.core.grants import Grant
 from odm_agent.core.numbering import Kind, Ledger
@@ -58,23 +59,37 @@ class Numbering:
         with self._drafted(self._granted) as draft:
             yield draft
 
-    def take(self, grant: Grant) -> int:
-        """The number of a prefix that a source has granted; the same until it is free again.
+    def take(self, grant: Grant) -> Grant:
+        """A grant of a source, with the numbers of its prefix and of its classes' seats, the
+        same until they are free again; a class that is not there any more has no seat.
 
         Raises NoNumberError, JournalError; then nothing has changed.
         """
         # No name of a configuration has a slash. A source may renew a grant with another prefix,
         # and both may be held for a while.
         name = f"{grant.key.source}/{grant.key.instance}/{grant.prefix.network}"
-        with self._drafted(self._ledgers["prefix"].used, self._ledgers["class"].used) as draft:
+        classes = self._ledgers["class"]
+        prefixes = self._ledgers["prefix"].used - _seats_of(name, self._granted)
+        with self._drafted(prefixes, classes.used) as draft:
             number = draft.take("prefix", name)
-        self._granted |= {name}
-        return number
+            seats = tuple(
+                replace(
+                    seat,
+                    class_id=classes.given[seat.class_name],
+                    number=draft.take("prefix", f"{name}/{seat.class_name}"),
+                )
+                for seat in grant.prefix.seats
+                if seat.class_name in classes.used
+            )
+        taken = {name, *(f"{name}/{seat.class_name}" for seat in seats)}
+        self._granted = (self._granted - _seats_of(name, self._granted)) | taken
+        return replace(grant, prefix=replace(grant.prefix, id=number, seats=seats))
 
     def give_back(self, number: int) -> None:
         """Retire the number of a granted prefix, as no row of the table has it any more."""
         ledger = self._ledgers["prefix"]
         gone = {name for name in self._granted if ledger.given[name] == number}
+        gone = gone.union(*(_seats_of(name, self._granted) for name in gone))
         self._granted -= gone
         self._ledgers["prefix"] = ledger.of(ledger.given, ledger.used - gone)
 
@@ -123,3 +138,8 @@ class Numbering:
             )
             yield draft
         self._ledgers = draft.ledgers
+
+
+def _seats_of(prefix: str, names: Iterable[str]) -> frozenset[str]:
+    """Of these names those of the seats of classes in a prefix."""
+    return frozenset(name for name in names if name.startswith(f"{prefix}/"))

@@ -16,14 +16,25 @@ def offers(engine: Engine) -> dict[Want, IPAddress]:
     """For each want the address that is given first, of those that the kernel held, ready, when it
     was read.
     """
-    held = _held(engine)
-    rows = engine.datapath.prefixes()
+    firsts = _firsts(engine, _held(engine))
     found: dict[Want, IPAddress] = {}
     for want, prefix_ids in engine.datapath.choices().items():
         for prefix_id in prefix_ids:
-            if prefix_id in rows and (first := rows[prefix_id].pool[0]) in held:
-                found.setdefault(want, first)
+            if prefix_id in firsts:
+                found.setdefault(want, firsts[prefix_id])
     return found
+
+
+def _firsts(engine: Engine, held: Set[IPAddress]) -> dict[int, IPAddress]:
+    """By the ids of prefixes the first address that is given and held: of the prefix, or of one of
+    its seats.
+    """
+    rows = engine.datapath.prefixes()
+    firsts = {i: row.pool[0] for i, row in rows.items() if row.pool and row.pool[0] in held}
+    for (prefix_id, _), number in sorted(engine.datapath.seats().items()):
+        if prefix_id in rows and number in firsts:
+            firsts.setdefault(prefix_id, firsts[number])
+    return firsts
 
 
 def offered(
@@ -48,13 +59,14 @@ def offered(
     that is `watched` only if a socket has an address of it.
     """
     held, given = _held(engine), offers(engine)
+    firsts = _firsts(engine, held)
     rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
     used = cache(in_use)
     leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}
     chosen = frozenset(prefix_id for ids in choices.values() for prefix_id in ids)
     return Offered(
         offers=given,
-        ready=frozenset(i for i in chosen if i in rows and rows[i].pool[0] in held),
+        ready=chosen.intersection(firsts),
         usable=settled and engine.all_usable(),
         behind=behind,
         finished=finished,

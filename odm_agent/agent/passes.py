@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.garbage import Garbage
@@ -117,9 +116,8 @@ class Passes:
             self._state.numbering.give_back(record.prefix_id)
 
     def number(self, grant: Grant) -> Grant:
-        """The grant with the number of its prefix."""
-        id_ = self._state.numbering.take(grant)
-        return replace(grant, prefix=replace(grant.prefix, id=id_))
+        """The grant with the numbers of its prefix."""
+        return self._state.numbering.take(grant)
 
     def probe(self, address: Address) -> None:
         """Begin a conflict check."""

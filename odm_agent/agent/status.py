@@ -20,9 +20,10 @@ _Part = Callable[[State], Iterable[str]]
 def offered(state: State) -> dict[int, PrefixRow]:
     """The prefixes of which hooks hand out addresses now."""
     absent = {
-        row.prefix.id
+        number
         for row in state.engine.table
         if row.prefix.lingering or selection.absence(row, state.engine.host)
+        for number in (row.prefix.id, *(seat.number for seat in row.prefix.seats))
     }
     rows = state.engine.datapath.prefixes()
     return {prefix_id: row for prefix_id, row in rows.items() if prefix_id not in absent}
@@ -37,6 +38,8 @@ def prefix_state(state: State, row: Row) -> tuple[PrefixState, str]:
     trouble = row.trouble or ""
     if row.prefix.id in state.engine.datapath.prefixes():
         return "ready", trouble
+    if row.prefix.by_class and not row.prefix.seats:
+        return "withdrawn", "no class may use its type"
     if not row.addresses:
         return "withdrawn", trouble
     return "waiting", "addresses are being checked or configured"

@@ -74,11 +74,12 @@ def _wandering(standing: Standing, at_s: float) -> WanderView:
 def prefixes(state: State) -> list[PrefixView]:
     """`odm-agent prefixes`."""
     handed_out = offered(state)
-    return [_prefix(state, row, handed_out.get(row.prefix.id)) for row in state.engine.table]
+    return [_prefix(state, row, handed_out) for row in state.engine.table]
 
 
-def _prefix(state: State, row: Row, handed_out: PrefixRow | None) -> PrefixView:
+def _prefix(state: State, row: Row, handed_out: Mapping[int, PrefixRow]) -> PrefixView:
     prefix, numbers = row.prefix, state.engine.numbers
+    ids = (prefix.id, *(seat.number for seat in prefix.seats))
     phase, reason = prefix_state(state, row)
     gateway = next_hop(prefix, state.engine.host)
     return PrefixView(
@@ -94,9 +95,10 @@ def _prefix(state: State, row: Row, handed_out: PrefixRow | None) -> PrefixView:
         pool=prefix.pool,
         state=phase,
         reason=reason,
-        addresses=len(handed_out.pool) if handed_out else 0,
+        addresses=sum(len(handed_out[each].pool) for each in ids if each in handed_out),
         table=numbers.table(prefix.id),
-        mark=numbers.mark(prefix.mark_id),
+        mark=0 if prefix.by_class else numbers.mark(prefix.mark_id),
+        by_class=prefix.by_class,
     )
 
 
@@ -112,6 +114,7 @@ def addresses(state: State) -> list[AddressView]:
             interface=row.holder,
             state=stage,
             sockets=live.get(address, 0),
+            class_=row.class_of(address) or None,
         )
         for row, address, stage in address_states(state)
     ]

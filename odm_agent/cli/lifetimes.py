@@ -51,9 +51,21 @@ def lifetimes(
     ]
     print_list(
         found,
-        ("ADDRESS", "PREFIX", "TYPE", "PHASE", "TIME", "LEFT", "BYTES", "SENT", "ENDS", "FIRST"),
+        (
+            "ADDRESS",
+            "PREFIX",
+            "TYPE",
+            "CLASS",
+            "PHASE",
+            "TIME",
+            "LEFT",
+            "BYTES",
+            "SENT",
+            "ENDS",
+            "FIRST",
+        ),
         lambda view: (
-            *(view.address, view.prefix, view.type, view.phase),
+            *(view.address, view.prefix, view.type, view.class_ or "", view.phase),
             *(
                 _time_bar(view),
                 _time_left(view),

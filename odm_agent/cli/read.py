@@ -115,7 +115,8 @@ def prefixes(
         PREFIX_HEADINGS,
         lambda view: (
             *(view.name, view.type, view.prefix, view.placement, view.interface, view.gateway),
-            *(f"{view.addresses}/{view.pool}", view.table, f"{view.mark:#x}"),
+            *(f"{view.addresses}/{view.pool}", view.table),
+            "by class" if view.by_class else f"{view.mark:#x}",
             *(view.state, view.reason),
         ),
         empty="no typed prefixes",
@@ -136,9 +137,9 @@ def addresses(
     found = [view for view in found if wanted is None or view.type == wanted.word]
     print_list(
         found,
-        ("ADDRESS", "TYPE", "PREFIX", "INTERFACE", "STATE", "SOCKETS"),
+        ("ADDRESS", "TYPE", "PREFIX", "CLASS", "INTERFACE", "STATE", "SOCKETS"),
         lambda view: (
-            *(view.address, view.type, view.prefix, view.interface),
+            *(view.address, view.type, view.prefix, view.class_ or "", view.interface),
             *(view.state, view.sockets),
         ),
         empty="no typed addresses",

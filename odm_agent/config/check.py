@@ -13,6 +13,7 @@ from odm_agent.config.check_uplinks import check_uplinks
 from odm_agent.config.delegations import all_as_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import AgentConfig, ClassConfig, Config
+from odm_agent.config.terms import with_room_for_classes
 from odm_agent.policy.globs import is_glob
 
 #: Where the cgroup v2 hierarchy is mounted on Debian, the longest first.
@@ -105,7 +106,10 @@ def _is_endpoint(text: str) -> bool:
 
 def _classes(config: Config) -> Iterator[Problem]:
     owners: dict[str, str] = {}
-    prefixes = {**config.prefixes, **all_as_prefixes(config)}
+    prefixes = {
+        label: with_room_for_classes(config, each)
+        for label, each in {**config.prefixes, **all_as_prefixes(config)}.items()
+    }
     for name, section in config.classes.items():
         yield from check_name("classes", name)
         if name == "unclassified":

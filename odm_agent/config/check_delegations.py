@@ -55,7 +55,7 @@ def _delegation(at: tuple[str, ...], each: DelegationConfig) -> Iterator[Problem
     yield from check_interface(at, general)
     yield from check_gateway(at, general, network)
     shown = {*DelegationConfig.__struct_fields__} - {*TermsConfig.__struct_fields__}
-    for problem in check_pool(at, general, network):
+    for problem in check_pool(at, general, network, 1):
         if problem.where[-1] in shown:
             yield problem
     if each.sharing == "socket" and set(each.types) == {"fixed"}:

@@ -1,13 +1,17 @@
 """Whether the typed prefixes of a configuration are prefixes that can be typed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, TypeVar
 
+import msgspec
+
 from odm_agent.config.check_terms import check_terms
 from odm_agent.config.check_wander import check_wander
+from odm_agent.config.delegations import all_as_prefixes
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, PrefixConfig
+from odm_agent.config.terms import classes_of, is_by_class
 from odm_agent.config.values import edges_of, gateway_of, network_of, range_of, room, spans_of
 from odm_agent.core.model import TYPES, Family, IPAddress, IPNetwork
 
@@ -36,7 +40,7 @@ def check_prefixes(config: Config) -> list[Problem]:
     problems: list[Problem] = []
     for name, prefix in config.prefixes.items():
         problems += check_name("prefixes", name)
-        problems += _prefix(("prefixes", name), prefix)
+        problems += _prefix(("prefixes", name), prefix, classes_of(config, prefix))
     problems += _overlaps(config)
     problems += _gateways_of_our_own(config)
     problems += check_wander(config)
@@ -44,20 +48,25 @@ def check_prefixes(config: Config) -> list[Problem]:
     delegated = sum(len(each.types) for each in config.delegations.values())
     advertised = sum(each.advertised_types is not None for each in config.uplinks.values())
     uplinks = len(Family) * len(config.uplinks) + (len(TYPES) - 1) * advertised
-    marks = len(config.prefixes) + delegated + uplinks
+    seats = sum(
+        len(classes_of(config, each))
+        for each in (*config.prefixes.values(), *all_as_prefixes(config).values())
+        if is_by_class(each)
+    )
+    marks = len(config.prefixes) + delegated + uplinks + seats
     if marks >= 2**bits > 1:
         problems.append(
             Problem(
                 ("agent", "mark_mask"),
                 f"{bits} bits tell {2**bits - 1} prefixes apart, there are {marks} (an uplink has"
-                " one for each IP version, and for each type that its routers name); use a wider"
-                " mask",
+                " one for each IP version, and for each type that its routers name; sharing ="
+                ' "class" takes one for each class); use a wider mask',
             )
         )
     return problems
 
 
-def _prefix(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
+def _prefix(at: tuple[str, ...], prefix: PrefixConfig, classes: Sequence[str]) -> Iterator[Problem]:
     yield from check_interface(at, prefix)
     network, problem = _try(lambda: network_of(prefix))
     if network is None:
@@ -66,7 +75,7 @@ def _prefix(at: tuple[str, ...], prefix: PrefixConfig) -> Iterator[Problem]:
         return
     yield from _network(at, prefix, network)
     yield from check_gateway(at, prefix, network)
-    yield from check_pool(at, prefix, network)
+    yield from check_pool(at, prefix, network, len(classes))
 
 
 def can_be_interface(name: str) -> bool:
@@ -149,8 +158,12 @@ def _holds(prefix: PrefixConfig, address: IPAddress) -> bool:
     return any(each.version == address.version and address in each for each in spans or ())
 
 
-def check_pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) -> Iterator[Problem]:
-    """Whether an entry's prefix has as many addresses as it is to give, and how they end."""
+def check_pool(
+    at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork, classes: int
+) -> Iterator[Problem]:
+    """Whether an entry's prefix has as many addresses as it is to give, and how they end; so many
+    classes may use its type.
+    """
     on_link = prefix.placement == "on-link"
     most = ON_LINK_POOL if on_link else LARGEST_POOL
     if not 1 <= prefix.pool <= most:
@@ -158,6 +171,13 @@ def check_pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) ->
             (*at, "pool"), f"{prefix.pool} is out of range; use 1 to {most} ({prefix.placement})"
         )
         return
+    if is_by_class(prefix):
+        if prefix.pool != 1:
+            yield Problem(
+                (*at, "pool"), 'each class has one address (sharing = "class"); leave the pool out'
+            )
+            return
+        prefix = msgspec.structs.replace(prefix, pool=max(1, classes))
     if isinstance(network, IPv6Network):
         if prefix.range is not None:
             yield Problem(
@@ -179,8 +199,14 @@ def check_pool(at: tuple[str, ...], prefix: PrefixConfig, network: IPNetwork) ->
         if range_ is not None and not (range_[0] in network and range_[1] in network):
             yield Problem((*at, "range"), f"{prefix.range} is not within {network}; correct one")
             return
-    if room(prefix, network) < prefix.pool:
-        what = f"the range {prefix.range}" if prefix.range else str(network)
+    what = f"the range {prefix.range}" if prefix.range else str(network)
+    if is_by_class(prefix) and room(prefix, network) < prefix.pool:
+        yield Problem(
+            (*at, "sharing"),
+            f"{classes} classes may use the type, and {what} has room for {room(prefix, network)}"
+            " addresses; use a larger one, or allow the type to fewer classes",
+        )
+    elif room(prefix, network) < prefix.pool:
         yield Problem(
             (*at, "pool"),
             f"{what} has room for {room(prefix, network)} addresses, not for {prefix.pool}; use a"

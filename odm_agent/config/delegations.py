@@ -25,7 +25,7 @@ def as_prefix(delegation: DelegationConfig, word: str, network: str | None = Non
         pool=delegation.pool,
         preference=delegation.preference,
         linger=delegation.linger,
-        sharing="host" if word == "fixed" else delegation.sharing,
+        sharing="host" if (word, delegation.sharing) == ("fixed", "socket") else delegation.sharing,
         forwarded=delegation.forwarded,
         **{key: getattr(terms, key) for key in TermsConfig.__struct_fields__},
     )

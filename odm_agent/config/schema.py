@@ -116,8 +116,8 @@ class PrefixConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     linger: int = 32
     #: How long an IPv4 address rests before it serves again.
     reuse: str | None = None
-    #: Whether sockets share addresses, or each gets its own.
-    sharing: Literal["host", "socket"] = "host"
+    #: Whether sockets share addresses, or each class has its own, or each socket.
+    sharing: Literal["host", "class", "socket"] = "host"
     #: Packets from the prefix that others made (containers, hosts behind this one).
     forwarded: Literal["refuse", "allow"] = "refuse"
 
@@ -156,7 +156,7 @@ class DelegationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     pool: int = 1
     preference: int = 0
     linger: int = 32
-    sharing: Literal["host", "socket"] = "host"
+    sharing: Literal["host", "class", "socket"] = "host"
     forwarded: Literal["refuse", "allow"] = "refuse"
     terms: dict[TypeWord, TermsConfig] = {}
 

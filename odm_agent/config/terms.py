@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+import msgspec
+
+from odm_agent.config.classes import limits_of
 from odm_agent.config.quantities import number_of_bytes, percent, seconds
-from odm_agent.config.schema import PrefixConfig
+from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import network_of, room
 from odm_agent.core.lifetimes import Terms
-from odm_agent.core.model import Limit, is_one_lease
+from odm_agent.core.model import Limit, Seat, is_one_lease
 
 #: Types that are renewed without being asked (RFC 8653, section 5), and how often: as long as a
 #: temporary address is preferred by default (RFC 8981, section 3.8).
@@ -26,9 +29,51 @@ def is_per_socket(prefix: PrefixConfig) -> bool:
     return prefix.sharing == "socket"
 
 
+def is_by_class(prefix: PrefixConfig) -> bool:
+    """Whether classes are to have addresses of their own."""
+    return prefix.sharing == "class"
+
+
+def classes_of(config: Config, prefix: PrefixConfig) -> list[str]:
+    """The classes that may use the prefix's type, in the order of the file."""
+    return [
+        name
+        for name, section in config.classes.items()
+        if prefix.type in section.allow and section.mode != "off"
+    ]
+
+
+def with_room_for_classes(config: Config, prefix: PrefixConfig) -> PrefixConfig:
+    """An entry whose pool is as large as it has to be: where each class has an address of its own,
+    of as many as there are classes.
+    """
+    if not is_by_class(prefix):
+        return prefix
+    return msgspec.structs.replace(prefix, pool=max(1, len(classes_of(config, prefix))))
+
+
+def seats_of(config: Config, prefix: PrefixConfig) -> tuple[Seat, ...]:
+    """What each class has in a checked entry, without numbers; none where addresses are shared.
+
+    Only its own lifetime holds for a class's own address.
+    """
+    if not is_by_class(prefix):
+        return ()
+    return tuple(
+        Seat(
+            name,
+            terms=terms_of(
+                prefix,
+                (e for e in limits_of(config.classes[name]) if e.type.word == prefix.type),
+            ),
+        )
+        for name in classes_of(config, prefix)
+    )
+
+
 def ends_as_one(prefix: PrefixConfig) -> bool:
     """Whether the addresses of a prefix end together, with no successor."""
-    return is_one_lease(prefix.pool, is_per_socket(prefix))
+    return not is_by_class(prefix) and is_one_lease(prefix.pool, is_per_socket(prefix))
 
 
 def has_successor(prefix: PrefixConfig) -> bool:

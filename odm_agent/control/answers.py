@@ -116,6 +116,8 @@ class PrefixView(msgspec.Struct, frozen=True, kw_only=True):
     addresses: int
     table: int
     mark: int
+    #: Whether each class has addresses of its own, with marks and tables of their own.
+    by_class: bool = False
 
 
 class AddressView(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +136,8 @@ class AddressView(msgspec.Struct, frozen=True, kw_only=True):
     #: Sockets whose local address it is: tracked ones as the programs count them (exact), others as
     #: sock_diag lists them.
     sockets: int = 0
+    #: The class whose own it is; None: it is shared.
+    class_: str | None = msgspec.field(name="class", default=None)
 
 
 class SocketView(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +218,8 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether its prefix stands first of those that wander; None: it does not wander.
     first: bool | None = None
     wanders_in_seconds: float | None = None
+    #: The class whose own it is; None: it is shared.
+    class_: str | None = msgspec.field(name="class", default=None)
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):

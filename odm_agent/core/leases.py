@@ -7,6 +7,7 @@ from typing import Final
 from odm_agent.core.clock import NEVER
 from odm_agent.core.grants import Grant
 from odm_agent.core.lifetimes import OVER, AddressLease, Lifetime, Phase, Terms
+from odm_agent.core.model import TypedPrefix
 
 #: What any date is within (boot-time seconds), so that it can be told in nanoseconds of 63 bits.
 _LATEST_S: Final = 9e9
@@ -101,11 +102,16 @@ def flaw(lease: Lease, then_s: float) -> str | None:
         return "an address was not there yet"
     if not all(map(_is_date, _dates(lease))):
         return "a date is none"
-    if prefix.id < 1 or prefix.pool < 1 or not _can_be(prefix.terms):
+    if prefix.id < 1 or prefix.pool < 1 or not all(map(_can_be, _terms(prefix))):
         return "its prefix can't be"
     if not 0 <= (lease.grant.release_s or 0.0) < _LATEST_S:
         return "the time after which it goes back is none"
     return None
+
+
+def _terms(prefix: TypedPrefix) -> Iterator[Terms]:
+    yield prefix.terms
+    yield from (seat.terms for seat in prefix.seats)
 
 
 def _dates(lease: Lease) -> Iterator[float]:

@@ -104,3 +104,5 @@ class AddressLease:
     spent: bool = False
     #: Whether its successor is there, or is being made.
     succeeded: bool = False
+    #: The class whose own it is; "": it is shared.
+    class_name: str = ""

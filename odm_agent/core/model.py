@@ -120,6 +120,20 @@ def is_one_lease(pool: int, per_socket: bool) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """What a class has in a prefix of which each class has addresses of its own.
+
+    `number` is a prefix id, of which its mark and routing table are made; 0: not given yet. `terms`
+    say how long its addresses serve.
+    """
+
+    class_name: str
+    class_id: int = 0
+    number: int = 0
+    terms: Terms = WITHOUT_END
+
+
+@dataclass(frozen=True, slots=True)
 class TypedPrefix:
     """One row of the typed prefix table.
 
@@ -182,6 +196,23 @@ class TypedPrefix:
     #: The prefix whose mark it has, too, as an IPv6 socket that sends by IPv4 has one mark; 0: its
     #: own.
     marked_as: int = 0
+    #: Whether each class has addresses of its own: `seats`, of all classes that may use the type.
+    by_class: bool = False
+    seats: tuple[Seat, ...] = ()
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it and all its seats have their numbers."""
+        return bool(self.id) and all(seat.number for seat in self.seats)
+
+    def seat_of(self, class_name: str) -> Seat | None:
+        """The seat of a class; None: it has none (any more)."""
+        return next((seat for seat in self.seats if seat.class_name == class_name), None)
+
+    def terms_of(self, class_name: str) -> Terms:
+        """How long addresses serve that are a class's own; "": that are no class's."""
+        seat = self.seat_of(class_name) if class_name else None
+        return self.terms if seat is None else seat.terms
 
     @property
     def mark_id(self) -> int:
@@ -191,12 +222,14 @@ class TypedPrefix:
     @property
     def any_ip(self) -> bool:
         """Whether the prefix is local as a whole, by a route."""
-        return is_any_ip(self.placement, self.pool, self.per_socket or self.opened)
+        return not self.by_class and is_any_ip(
+            self.placement, self.pool, self.per_socket or self.opened
+        )
 
     @property
     def one_lease(self) -> bool:
         """Whether all its addresses end together, with no successor."""
-        return is_one_lease(self.pool, self.per_socket)
+        return not self.by_class and is_one_lease(self.pool, self.per_socket)
 
     @property
     def family(self) -> Family:

@@ -16,7 +16,7 @@ class SourceRow:
 
     `lease` is the id of its lease, 0 if it never ends. `shared`: it is typed to classes that may
     use the type, and to all others as if it were not. `managed`: whoever manages it may renew its
-    lease from there.
+    lease from there. `of_class`: it is one class's own, as the row of `prefix_id` says.
     """
 
     prefix_id: int = 0
@@ -25,6 +25,7 @@ class SourceRow:
     lease: int = 0
     shared: bool = False
     managed: bool = False
+    of_class: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class PrefixRow:
     from them to the prefix's table: only the mark does. `on_net`: the network that the host is
     attached to now serves it. `on_request`: only sockets that ask for a new address have one of
     their own. `new_until_s`: until then (boot-time seconds) its address counts as new.
+
+    `by_class`: each class has a seat in it, a row with addresses of its own, and the prefix has no
+    pool; `class_id` is that of a seat's class.
     """
 
     type: AddressType
@@ -82,6 +86,8 @@ class PrefixRow:
     on_net: bool = False
     on_request: bool = False
     new_until_s: int = 0
+    by_class: bool = False
+    class_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ class CgroupRow:
 class Projection:
     """The whole of what the table means (desired), or of what was found (observed).
 
-    Sets and mappings are compared by value. `choices` maps (type, family) to prefix ids, the best
+    Sets and mappings are compared by value. `seats` maps (prefix id, class id) to the prefix id
+    that is the class's own. `choices` maps (type, family) to prefix ids, the best
     first. `classes` maps class ids; 0 is the row of unclassified sockets. `guards` are the indices
     of interfaces at which packet sockets are held to `refuse`, the keys of `uplinks` of those by
     which only sources of their own prefixes may leave. `labels` are the addresses whose label keeps
@@ -115,6 +122,7 @@ class Projection:
     spans: dict[IPNetwork, SpanRow] = field(default_factory=dict)
     sources: dict[IPAddress, SourceRow] = field(default_factory=dict)
     prefixes: dict[int, PrefixRow] = field(default_factory=dict)
+    seats: dict[tuple[int, int], int] = field(default_factory=dict)
     choices: dict[tuple[AddressType, Family], tuple[int, ...]] = field(default_factory=dict)
     classes: dict[int, ClassPolicy] = field(default_factory=dict)
     cgroups: dict[int, CgroupRow] = field(default_factory=dict)

@@ -4,6 +4,7 @@ New sockets get the current ones. A spare is made ready before one of these is o
 place; the former one lingers for the sockets that have it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -41,20 +42,51 @@ def begun(lease: Lease, now_s: float, ids: Ids) -> Lease:
     """A lease whose prefix has come, or has come again with other terms.
 
     Addresses that it has go on, by the new terms, counted from when they began to serve. A prefix
-    whose addresses once ended goes on with leases, though nothing ends them any more.
+    whose addresses once ended goes on with leases, though nothing ends them any more; so does one
+    of which each class has addresses of its own, whether they end or not.
     """
-    if not (lease.grant.prefix.terms.end or lease.grant.lifetime or lease.addresses):
+    prefix = lease.grant.prefix
+    if not (prefix.terms.end or lease.grant.lifetime or lease.addresses or prefix.by_class):
         return lease
     aged = [_dated(each, lease) for each in lease.addresses]
-    surplus = sum(each.phase is Phase.CURRENT for each in aged) - _size(lease)
-    for at_, each in reversed(list(enumerate(aged))):
-        if surplus > 0 and each.phase is Phase.CURRENT:
-            aged[at_] = replace(each, phase=Phase.LINGERING)
-            surplus -= 1
-    lease = replace(lease, addresses=tuple(aged))
-    for _ in range(-surplus):
-        lease = _with_another(lease, Phase.CURRENT, now_s, ids)
+    missing = _wanted(lease)
+    kept: list[AddressLease] = []
+    former: list[AddressLease] = []
+    for each in aged:
+        if each.phase is not Phase.CURRENT:
+            gone = each.class_name not in missing
+            kept.append(replace(each, phase=Phase.LINGERING) if gone else each)
+        elif missing[each.class_name]:
+            missing[each.class_name] -= 1
+            kept.append(each)
+        else:
+            former.append(replace(each, phase=Phase.LINGERING))
+    lease = replace(lease, addresses=(*kept, *former))
+    for class_name in missing.elements():
+        lease = _with_one_for(lease, class_name, now_s, ids)
     return lease
+
+
+def _wanted(lease: Lease) -> Counter[str]:
+    """How many addresses at a time are given to sockets: of each class, or of all ("")."""
+    prefix = lease.grant.prefix
+    if prefix.by_class:
+        return Counter(seat.class_name for seat in prefix.seats)
+    return Counter({"": 1 if prefix.one_lease else prefix.pool})
+
+
+def _with_one_for(lease: Lease, class_name: str, now_s: float, ids: Ids) -> Lease:
+    """With a current address more. A class that has come back has the one that it had, if that is
+    there yet and not over.
+    """
+    if class_name:
+        addresses = list(lease.addresses)
+        for at_, each in reversed(list(enumerate(addresses))):
+            is_its = each.class_name == class_name and each.phase is Phase.LINGERING
+            if is_its and _due_s(each, lease) > now_s:
+                addresses[at_] = replace(each, phase=Phase.CURRENT, succeeded=False)
+                return replace(lease, addresses=tuple(addresses))
+    return _with_another(lease, Phase.CURRENT, now_s, ids, class_name)
 
 
 def bounded(lease: Lease, bounds: Lifetime) -> Lease:
@@ -116,12 +148,12 @@ def deadline(lease: Lease) -> float:
     Not when an address is over whose successor is not ready yet: an event says that it is.
     """
     due: list[float] = [until_s for _, until_s in lease.resting]
-    has_spare = any(each.phase is Phase.SPARE for each in lease.addresses)
+    ready = {each.class_name for each in lease.addresses if each.phase is Phase.SPARE}
     for each in lease.addresses:
         if Phase.LINGERING in (each.phase, lease.phase):
             due.append(each.lifetime.valid_until_s)
         elif each.phase is Phase.CURRENT and not lease.grant.prefix.one_lease:
-            if has_spare:
+            if each.class_name in ready:
                 due.append(_due_s(each, lease))
             if not each.succeeded:
                 due.append(_spare_s(each, lease))
@@ -129,7 +161,9 @@ def deadline(lease: Lease) -> float:
 
 
 def _promoted(lease: Lease, now_s: float) -> tuple[Lease, dict[int, Cause]]:
-    """Spares in the place of what is over, as many as there are; and why."""
+    """Spares in the place of what is over, as many as there are; and why. A class's own address is
+    followed by one of the same class.
+    """
     addresses = list(lease.addresses)
     over = [
         n for n, e in enumerate(addresses) if e.phase is Phase.CURRENT and _due_s(e, lease) <= now_s
@@ -138,9 +172,12 @@ def _promoted(lease: Lease, now_s: float) -> tuple[Lease, dict[int, Cause]]:
     former: list[AddressLease] = []
     causes: dict[int, Cause] = {}
     taken: set[int] = set()
-    for old, new in zip(
-        sorted(over, key=lambda n: _due_s(addresses[n], lease)), spares, strict=False
-    ):
+    for old in sorted(over, key=lambda n: _due_s(addresses[n], lease)):
+        of_class = addresses[old].class_name
+        new = next((n for n in spares if addresses[n].class_name == of_class), None)
+        if new is None:
+            continue
+        spares.remove(new)
         former.append(replace(addresses[old], phase=Phase.LINGERING))
         causes[addresses[old].id] = _cause(addresses[old], lease)
         promoted = replace(addresses[new], phase=Phase.CURRENT, born_s=now_s)
@@ -158,7 +195,7 @@ def _with_spares(lease: Lease, now_s: float, ids: Ids) -> Lease:
         return lease
     for each in lease.addresses:
         if each.phase is Phase.CURRENT and not each.succeeded and _spare_s(each, lease) <= now_s:
-            lease = _with_another(lease, Phase.PROBING, now_s, ids)
+            lease = _with_another(lease, Phase.PROBING, now_s, ids, each.class_name)
             lease = _each(lease, each.__eq__, lambda e: replace(e, succeeded=True))
     return lease
 
@@ -190,11 +227,13 @@ def _without(lease: Lease, gone: Iterable[AddressLease], now_s: float) -> Lease:
     )
 
 
-def _with_another(lease: Lease, phase: Phase, now_s: float, ids: Ids) -> Lease:
+def _with_another(
+    lease: Lease, phase: Phase, now_s: float, ids: Ids, class_name: str = ""
+) -> Lease:
     """With a new address, of a number that none ever had."""
     if (id_ := ids()) is None:
         return lease
-    new = AddressLease(lease.numbered, id_, now_s, phase)
+    new = AddressLease(lease.numbered, id_, now_s, phase, class_name=class_name)
     return replace(
         lease, addresses=(*lease.addresses, _dated(new, lease)), numbered=lease.numbered + 1
     )
@@ -209,15 +248,10 @@ def _each(
     return lease if addresses == lease.addresses else replace(lease, addresses=addresses)
 
 
-def _size(lease: Lease) -> int:
-    """How many addresses at a time are given to sockets, each with a lease of its own."""
-    return 1 if lease.grant.prefix.one_lease else lease.grant.prefix.pool
-
-
 def _dated(each: AddressLease, lease: Lease) -> AddressLease:
     """The same address, with the dates that the terms give it. None outlives its prefix."""
     prefix = lease.grant.prefix
-    terms = prefix.terms
+    terms = prefix.terms_of(each.class_name)
     own = Lifetime(_after(each, terms.preferred_s), _after(each, terms.valid_s))
     return replace(
         each,

@@ -72,6 +72,8 @@ SOURCES: Final[Table[IPAddress, SourceRow]] = Table(
 )
 #: From which prefixes hooks hand out addresses, once a choice names them.
 PREFIXES: Final[Table[int, PrefixRow]] = Table("prefixes", map="offers")
+#: By prefix and class the class's own prefix id, where each has addresses of its own.
+SEATS: Final[Table[tuple[int, int], int]] = Table("seats")
 #: Which prefixes serve a type and family, the best first; none: there is no row.
 CHOICES: Final[Table[tuple[AddressType, Family], tuple[int, ...]]] = Table("choices")
 #: The classes' policies, without names; 0 is the row of unclassified sockets.
@@ -82,5 +84,5 @@ CGROUPS: Final[Table[int, CgroupRow]] = Table("cgroups", "classifying cgroup num
 UPLINKS: Final[Table[int, None]] = Table("uplinks")
 
 ALL: Final[tuple[Table[Any, Any], ...]] = (
-    *(LEASES, SPANS, SOURCES, PREFIXES, CHOICES, CLASSES, CGROUPS, UPLINKS),
+    *(LEASES, SPANS, SOURCES, PREFIXES, SEATS, CHOICES, CLASSES, CGROUPS, UPLINKS),
 )

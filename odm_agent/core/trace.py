@@ -21,6 +21,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     *get_args(Event),
     *(events.Dirty, events.Failure, demands.Demand, grants.Grant, grants.GrantKey, Moment),
     *(model.AddressType, model.Family, model.Placement, model.TypedPrefix, host.Address),
+    *(model.Seat,),
     *(leases.Lease, lifetimes.Lifetime, lifetimes.Phase, lifetimes.Terms, lifetimes.AddressLease),
     *(IPv4Address, IPv4Network, IPv6Address, IPv6Network, float),
 )

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from odm_agent.core.model import TYPES, AddressType, Family, IPAddress, IPNetwork
 
-ABI_TAG: Final = 10
+ABI_TAG: Final = 11
 STORAGE_TAG: Final = 2
 
 MAX_CLASSES: Final = 256
@@ -26,6 +26,7 @@ MAX_EVENTS: Final = 262144
 MAX_LIFETIME_BYTES: Final = 1_000_000_000_000_000_000
 REQUEST_SIZE: Final = 16
 REFUSED_NS: Final = 100_000_000
+SEAT_CLASS_SHIFT: Final = 16
 NEED_NS: Final = 1_000_000_000
 NEED_CLASS_SHIFT: Final = 56
 NEED_TYPE_SHIFT: Final = 53
@@ -84,9 +85,11 @@ SOURCE_BROADCAST: Final = 0x01
 SOURCE_ANY_IP: Final = 0x02
 SOURCE_MANAGED: Final = 0x08
 SOURCE_SHARED: Final = 0x04
+SOURCE_OF_CLASS: Final = 0x10
 PREFIX_SHARED: Final = 0x01
 PREFIX_ON_REQUEST: Final = 0x02
 PREFIX_ON_NET: Final = 0x04
+PREFIX_BY_CLASS: Final = 0x08
 LEASE_HARD: Final = 0x01
 LEASE_TAKEN: Final = 0x02
 SOCKET_FOREIGN: Final = 0x01
@@ -146,6 +149,7 @@ class Reason(IntEnum):
     UNDECIDED = 22
     ENDED = 23
     LIFETIME = 24
+    OTHER_CLASS = 25
 
 
 class Hook(IntEnum):
@@ -496,7 +500,8 @@ class Prefix(ct.Structure):
         ("spares", ct.c_uint16),
         ("ifindex", ct.c_uint32),
         ("mark", ct.c_uint32),
-        ("configured_spares", ct.c_uint32),
+        ("configured_spares", ct.c_uint16),
+        ("class_id", ct.c_uint16),
         ("pool", ct.c_uint64),
         ("fresh", ct.c_uint64 * 2),
         ("flags", ct.c_uint32),

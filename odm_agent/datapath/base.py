@@ -85,6 +85,9 @@ class Datapath(Protocol):
     def prefixes(self) -> Mapping[int, PrefixRow]:
         """What hooks hand out now, by prefix id."""
 
+    def seats(self) -> Mapping[tuple[int, int], int]:
+        """By prefix and class the prefix id that is the class's own."""
+
     def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
         """The ids of the prefixes that serve each type, the first one first."""
 

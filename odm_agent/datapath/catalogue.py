@@ -120,6 +120,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_origins": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
     "odm_offers": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
+    "odm_seats": Shape(_HASH, _U32, _U32, abi.MAX_PREFIXES, _NO_PREALLOC, "agent"),
     "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
     "odm_slots": Shape(_ARRAY, _U32, abi.Slot, abi.MAX_POOL, 0, "agent"),
     "odm_leases": Shape(_ARRAY, _U32, abi.Lease, abi.MAX_LEASES, 0, "agent"),

@@ -32,6 +32,10 @@ class FakeDatapath:
         """What would be handed out, by prefix id."""
         return self._rows[tables.PREFIXES.name]
 
+    def seats(self) -> Mapping[tuple[int, int], int]:
+        """The prefix ids that are classes' own."""
+        return self._rows[tables.SEATS.name]
+
     def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
         """The ids of the prefixes that serve each type."""
         return self._rows[tables.CHOICES.name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from odm_agent.core.host import ForeignRule, HostState, Route, RouteKind
-from odm_agent.core.model import Family, IPNetwork
+from odm_agent.core.model import Family, IPNetwork, TypedPrefix
 from odm_agent.prefixes.mirror import takes_everything, takes_half
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
@@ -42,11 +42,19 @@ class Typed:
                 prefix.family,
                 prefix.spans,
                 prefix.interface,
-                numbers.mark(prefix.mark_id),
-                numbers.table(prefix.id),
+                numbers.mark(mark_id),
+                numbers.table(number),
             )
             for prefix in (row.prefix for row in table)
+            for mark_id, number in _marks(prefix)
         ]
+
+
+def _marks(prefix: TypedPrefix) -> list[tuple[int, int]]:
+    """The numbers of a prefix's marks, each with that of the table to which it leads."""
+    if not prefix.by_class:
+        return [(prefix.mark_id, prefix.id)]
+    return [(seat.number, seat.number) for seat in prefix.seats]
 
 
 @dataclass(frozen=True, slots=True)

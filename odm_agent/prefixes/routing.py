@@ -1,6 +1,6 @@
 """The routing tables and rules that make packets from a typed prefix leave by its own gateway."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
@@ -19,26 +19,35 @@ _BEFORE_MAIN: Final = 32765
 LAST_METRIC: Final = 0xFFFFFFFF
 
 
-def last_resort(row: Row, numbers: Numbers) -> Route:
-    """What keeps packets from a typed prefix from falling through to somebody else's gateway."""
-    table = numbers.table(row.prefix.id)
-    return Route(table, row.prefix.family, None, RouteKind.UNREACHABLE, metric=LAST_METRIC)
+def last_resort(family: Family, number: int, numbers: Numbers) -> Route:
+    """What keeps packets from a typed prefix, in the table of that number, from falling through to
+    somebody else's gateway.
+    """
+    table = numbers.table(number)
+    return Route(table, family, None, RouteKind.UNREACHABLE, metric=LAST_METRIC)
 
 
 def routes_of(
-    row: Row, source: IPAddress | None, mirror: Mirror, numbers: Numbers
+    row: Row, sources: Mapping[int, IPAddress], mirror: Mirror, numbers: Numbers
 ) -> Iterator[Route]:
-    """All routes that the prefix should have now, given its first ready address (None: not yet).
+    """All routes that the prefix should have now: its table, and one for each seat.
+
+    `sources` has the first ready address of each of these, by their numbers.
 
     The kernel refuses a preferred source that it does not hold, or that is still tentative. Routes
     outlast the carrier, as the kernel's own do: a connection goes on when it is back.
     """
-    prefix, table = row.prefix, numbers.table(row.prefix.id)
-    yield last_resort(row, numbers)
+    prefix = row.prefix
     if row.any_ip:
         yield from any_ip_routes(row)
-    if source is None:
-        return
+    for number in (prefix.id, *(seat.number for seat in prefix.seats)):
+        yield last_resort(prefix.family, number, numbers)
+        if (source := sources.get(number)) is not None:
+            yield from _ways_of(row, source, mirror, numbers.table(number))
+
+
+def _ways_of(row: Row, source: IPAddress, mirror: Mirror, table: int) -> Iterator[Route]:
+    prefix = row.prefix
     yield from mirror.copies(row, source, table)
     link = mirror.links.get(prefix.interface)
     if link is not None and link.enabled and not link.lacks(prefix.family):
@@ -58,21 +67,34 @@ def any_ip_routes(row: Row) -> list[Route]:
 def rules_of(row: Row, numbers: Numbers) -> list[Rule]:
     """The rules that lead a prefix's packets to its table, by mark and by source alike.
 
-    Both ways ask that table alone, so that no route holds for sockets of one way only.
+    Both ways ask that table alone, so that no route holds for sockets of one way only. Where
+    classes have addresses of their own, the mark of each leads to a table in which its own is the
+    source.
 
     Unless the prefix is handed on, that is for packets of our own, and others' packets with such a
     source are refused. What they send *to* us never gets as far: the local table comes first.
     """
     prefix, table = row.prefix, numbers.table(row.prefix.id)
     priority, own = numbers.rule_priority, not prefix.forwarded
-    mark, mask = numbers.mark(prefix.mark_id), numbers.mark_mask
-    rules = [Rule(prefix.family, priority, table, mark=mark, mask=mask)]
+    rules = (
+        [mark_rule(prefix.family, prefix.mark_id, table, numbers)] if not prefix.by_class else []
+    )
+    rules += [
+        mark_rule(prefix.family, seat.number, numbers.table(seat.number), numbers)
+        for seat in prefix.seats
+    ]
     for source in _sources(row):
         # The next priority is left to a rule of earlier versions, which an upgrade removes.
         rules.append(Rule(prefix.family, priority + 2, table, source=source, local_only=own))
         if own:
             rules.append(refusal(source, numbers))
     return rules
+
+
+def mark_rule(family: Family, number: int, table: int, numbers: Numbers) -> Rule:
+    """The rule that leads packets with the mark of a number to a table."""
+    mark, mask = numbers.mark(number), numbers.mark_mask
+    return Rule(family, numbers.rule_priority, table, mark=mark, mask=mask)
 
 
 def exemptions(table: PrefixTable, host: HostState, numbers: Numbers) -> Iterator[Rule]:

@@ -1,7 +1,10 @@
 """What hooks may hand out: prefixes whose addresses, routes and rules are all really there."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from odm_agent.core.host import HostState
-from odm_agent.core.model import AddressType, Family, IPAddress
+from odm_agent.core.model import AddressType, Family, IPAddress, Seat
 from odm_agent.core.projection import PrefixRow
 from odm_agent.core.wandering import groups
 from odm_agent.prefixes import wandering
@@ -50,6 +53,81 @@ def is_local_as_a_whole(row: Row, host: HostState) -> bool:
     return row.any_ip and host.routes.issuperset(any_ip_routes(row))
 
 
+def sources_of(row: Row, host: HostState) -> dict[int, IPAddress]:
+    """The first ready address of the prefix, and of each of its seats, by their numbers."""
+    found: dict[int, IPAddress] = {}
+    for address in ready_addresses(row, host):
+        found.setdefault(row.prefix.id, address)
+        if (seat := row.seat_of(address)) is not None:
+            found.setdefault(seat.number, address)
+    return found
+
+
+def prefix_rows(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> dict[int, PrefixRow]:
+    """The prefix as hooks see it, by its id; and where each class has addresses of its own, those
+    of the seats that can be used, by their numbers.
+    """
+    if not row.prefix.by_class:
+        one = prefix_row(row, host, numbers, secret)
+        return {} if one is None else {row.prefix.id: one}
+    link = host.links.get(row.prefix.interface)
+    if link is None or not _is_led(row, row.prefix.id, host, numbers):
+        return {}
+    of_seat: dict[int, list[IPAddress]] = {}
+    for address in ready_addresses(row, host):
+        if (seat := row.seat_of(address)) is not None:
+            of_seat.setdefault(seat.number, []).append(address)
+    bare = PrefixRow(
+        *(row.prefix.type, row.prefix.family, link.index),
+        mark=0,
+        pool=(),
+        configured=0,
+        on_net=True,
+        by_class=True,
+    )
+    rows = {
+        seat.number: _seat_row(row, seat, of_seat[seat.number], bare, numbers)
+        for seat in row.prefix.seats
+        if seat.number in of_seat and _is_led(row, seat.number, host, numbers)
+    }
+    return {row.prefix.id: bare, **rows} if rows else {}
+
+
+def _seat_row(
+    row: Row, seat: Seat, ready: Sequence[IPAddress], bare: PrefixRow, numbers: Numbers
+) -> PrefixRow:
+    current, spares = _parted(row, ready)
+    pool = (*current, *spares)
+    return replace(
+        bare,
+        mark=numbers.mark(seat.number),
+        pool=pool,
+        configured=len(current),
+        spares=len(spares),
+        configured_spares=len(spares),
+        leases=tuple(map(row.lease_id, pool)),
+        by_class=False,
+        class_id=seat.class_id,
+    )
+
+
+def seats(table: PrefixTable, usable: Mapping[int, PrefixRow]) -> dict[tuple[int, int], int]:
+    """By prefix and class the number of each seat that can be used."""
+    return {
+        (row.prefix.id, seat.class_id): seat.number
+        for row in table
+        for seat in row.prefix.seats
+        if seat.number in usable
+    }
+
+
+def _is_led(row: Row, number: int, host: HostState, numbers: Numbers) -> bool:
+    """Whether nothing can leave by another gateway: the rules and the last resort are there."""
+    if last_resort(row.prefix.family, number, numbers) not in host.routes:
+        return False
+    return host.rules.issuperset(rules_of(row, numbers))
+
+
 def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> PrefixRow | None:
     """The prefix as hooks see it, or None while it must not be used.
 
@@ -60,9 +138,7 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
     ready = ready_addresses(row, host)
     if link is None or not ready:
         return None
-    if last_resort(row, numbers) not in host.routes:
-        return None
-    if not host.rules.issuperset(rules_of(row, numbers)):
+    if not _is_led(row, row.prefix.id, host, numbers):
         return None
     if row.prefix.managed:  # one is the best: a mark leads to one source alone
         ready = ready[:1]
@@ -97,7 +173,7 @@ def _has_key(row: Row) -> bool:
 
 
 def _parted(
-    row: Row, addresses: tuple[IPAddress, ...]
+    row: Row, addresses: Sequence[IPAddress]
 ) -> tuple[tuple[IPAddress, ...], tuple[IPAddress, ...]]:
     """Those that sockets are given now, and the spares."""
     current = tuple(each for each in addresses if not row.is_spare(each))

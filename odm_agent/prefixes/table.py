@@ -13,6 +13,7 @@ from odm_agent.core.model import (
     Family,
     IPAddress,
     Placement,
+    Seat,
     TypedPrefix,
 )
 from odm_agent.prefixes.addresses import addresses, bounds, numbers_of
@@ -67,6 +68,16 @@ class Row:
             return self.span_lease
         return self.leases[address].id if address in self.leases else 0
 
+    def seat_of(self, address: IPAddress) -> Seat | None:
+        """The seat whose own an address is; None: it is shared, or its class has none any more."""
+        lease = self.leases.get(address)
+        return self.prefix.seat_of(lease.class_name) if lease is not None else None
+
+    def class_of(self, address: IPAddress) -> str:
+        """The class whose own an address is, or was; "": it is shared."""
+        lease = self.leases.get(address)
+        return lease.class_name if lease is not None else ""
+
     @property
     def makes_own(self) -> bool:
         """Whether hooks can make an address of its own for each socket that asks for a new one.
@@ -88,6 +99,8 @@ class Row:
 
         Where the hooks end these, nothing else may be sent from: that would go round their ends.
         """
+        if self.prefix.by_class:  # an address that is no class's own serves none
+            return OVER
         if not self.prefix.addresses:
             return 0
         if self.prefix.one_lease:
@@ -128,11 +141,12 @@ class Row:
         if self.prefix.managed:  # it has what others give it
             return None
         current = [each for each in self.addresses if self.serves(each) and not self.is_spare(each)]
-        missing = self.prefix.pool - len(current)
+        wanted = len(self.prefix.seats) if self.prefix.by_class else self.prefix.pool
+        missing = wanted - len(current)
         if missing <= 0:
             return None
         used = ", ".join(str(a) for a in sorted(self.conflicts, key=int)) or "none"
-        what = "no address" if not current else f"{missing} of {self.prefix.pool} missing"
+        what = "no address" if not current else f"{missing} of {wanted} missing"
         return f"{what}: addresses found in use by another host: {used}"
 
 

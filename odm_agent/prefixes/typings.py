@@ -50,12 +50,14 @@ def sources(
         by_route = frozenset(() if row.prefix.one_lease else row.unconfigured)
         for address in (*row.configured, *by_route):
             if address in known or address in by_route:
+                seat = row.seat_of(address)
                 rows[address] = SourceRow(
-                    row.prefix.id,
+                    row.prefix.id if seat is None else seat.number,
                     row.prefix.type,
                     lease=row.lease_id(address),
                     shared=row.prefix.shared,
                     managed=row.prefix.managed,
+                    of_class=bool(row.class_of(address)),
                 )
     return rows
 
@@ -63,7 +65,7 @@ def sources(
 def leases(table: PrefixTable) -> dict[int, LeaseRow]:
     """Until when, and for how many bytes, addresses serve, by the ids of their leases."""
     rows = {
-        lease.id: _lease_row(lease, row.prefix.terms)
+        lease.id: _lease_row(lease, row.prefix.terms_of(lease.class_name))
         for row in table
         for lease in row.prefix.addresses
     }

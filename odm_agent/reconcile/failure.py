@@ -130,6 +130,8 @@ def _without(rest: Sequence[Action], lacks: Callable[[IPAddress], bool]) -> list
                 return not lacks(address.address)
             case Put(tables.PREFIXES, prefix_id):
                 return prefix_id not in stopped
+            case Put(tables.SEATS, _, number):
+                return number not in stopped
             case Put(tables.CHOICES, _, prefix_ids):
                 return stopped.isdisjoint(prefix_ids)
             case _:

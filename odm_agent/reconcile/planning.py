@@ -79,6 +79,9 @@ def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iter
     for key, chosen in observed.choices.items():
         if (narrowed := _narrowed(chosen, kept)) != chosen:
             yield _choose(key, narrowed)
+    for seat, number in observed.seats.items():
+        if number not in kept or desired.seats.get(seat) != number:
+            yield tables.SEATS.drop(seat)
     for prefix_id, row in observed.prefixes.items():
         if prefix_id not in kept:
             yield tables.PREFIXES.drop(prefix_id)
@@ -147,10 +150,13 @@ def _unconfigure(desired: Projection, observed: Projection) -> Iterator[Action]:
 
 
 def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:
-    """Prefix rows, then the choices that name them."""
+    """Prefix rows, then the seats and choices that name them."""
     for prefix_id, row in desired.prefixes.items():
         if prefix_id not in kept or not _same_first(observed.prefixes[prefix_id], row):
             yield tables.PREFIXES.put(prefix_id, row)
+    for seat, number in desired.seats.items():
+        if number not in kept or observed.seats.get(seat) != number:
+            yield tables.SEATS.put(seat, number)
     for key in desired.choices.keys() | observed.choices.keys():
         chosen = desired.choices.get(key, ())
         if _narrowed(observed.choices.get(key, ()), kept) != chosen:

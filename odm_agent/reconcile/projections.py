@@ -35,11 +35,10 @@ def desired(
     usable: dict[int, PrefixRow] = {}
     mirror = Mirror.of(table, host)
     for row in table:
-        ready = selection.ready_addresses(row, host)
-        routes.update(routing.routes_of(row, ready[0] if ready else None, mirror, numbers))
+        sources = selection.sources_of(row, host)
+        routes.update(routing.routes_of(row, sources, mirror, numbers))
         rules.update(routing.rules_of(row, numbers))
-        if seen := selection.prefix_row(row, host, numbers, table.secret):
-            usable[row.prefix.id] = seen
+        usable |= selection.prefix_rows(row, host, numbers, table.secret)
     rules.update(routing.exemptions(table, host, numbers))
     for each in routing.elsewhere(table, host, numbers):
         if isinstance(each, Rule):
@@ -55,6 +54,7 @@ def desired(
         spans=typings.spans(table),
         sources=typings.sources(table, addresses, host),
         prefixes=usable,
+        seats=selection.seats(table, usable),
         choices=selection.choices(table, usable, host),
         uplinks=dict.fromkeys(
             sorted(host.links[name].index for name in mirror.uplinks if name in host.links)

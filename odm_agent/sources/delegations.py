@@ -6,7 +6,13 @@ from zlib import crc32
 from odm_agent.config.classes import limits_of
 from odm_agent.config.delegations import as_prefix, release_after
 from odm_agent.config.schema import Config, DelegationConfig
-from odm_agent.config.terms import is_per_socket, terms_of
+from odm_agent.config.terms import (
+    is_by_class,
+    is_per_socket,
+    seats_of,
+    terms_of,
+    with_room_for_classes,
+)
 from odm_agent.core.model import AddressType, Limit
 from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS
 from odm_agent.sources.dhcpv6.settings import Settings
@@ -23,12 +29,16 @@ def delegation_settings(config: Config) -> dict[str, Settings]:
         if section.mode != "off"
         for limit in limits_of(section)
     ]
-    return {name: _settings(name, each, limits) for name, each in config.delegations.items()}
+    return {
+        name: _settings(name, each, config, limits) for name, each in config.delegations.items()
+    }
 
 
-def _settings(name: str, each: DelegationConfig, limits: list[Limit]) -> Settings:
+def _settings(name: str, each: DelegationConfig, config: Config, limits: list[Limit]) -> Settings:
     types = {word: AddressType.from_word(word) for word in each.types}
-    prefixes = {type_: as_prefix(each, word) for word, type_ in types.items()}
+    prefixes = {
+        type_: with_room_for_classes(config, as_prefix(each, word)) for word, type_ in types.items()
+    }
     return Settings(
         name=name,
         interface=each.interface,
@@ -43,10 +53,17 @@ def _settings(name: str, each: DelegationConfig, limits: list[Limit]) -> Setting
         first_instance=first_instance(name),
         release_s=release_after(each),
         terms={
-            type_: terms_of(prefix, (limit for limit in limits if limit.type is type_))
+            type_: terms_of(
+                prefix, (e for e in limits if e.type is type_ and not is_by_class(prefix))
+            )
             for type_, prefix in prefixes.items()
         },
         per_socket=frozenset(type_ for type_, prefix in prefixes.items() if is_per_socket(prefix)),
+        seats={
+            type_: seats_of(config, prefix)
+            for type_, prefix in prefixes.items()
+            if is_by_class(prefix)
+        },
         forwarded=each.forwarded == "allow",
         gateway=None if each.gateway is None else IPv6Address(each.gateway),
     )

@@ -1,17 +1,34 @@
 """Typed prefixes that stand in the configuration: grants that never end."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from odm_agent.config.classes import limits_of
 from odm_agent.config.schema import Config, PrefixConfig, UplinkConfig
-from odm_agent.config.terms import is_per_socket, terms_of, wander_of
+from odm_agent.config.terms import (
+    is_by_class,
+    is_per_socket,
+    seats_of,
+    terms_of,
+    wander_of,
+    with_room_for_classes,
+)
 from odm_agent.config.values import gateway_of, network_of, range_of, spans_of
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Request
 from odm_agent.core.events import Failed, Failure, Granted, Withdrawn
 from odm_agent.core.grants import Grant, GrantKey, Want
-from odm_agent.core.model import ANY, TYPES, AddressType, Family, Limit, Placement, TypedPrefix
+from odm_agent.core.model import (
+    ANY,
+    TYPES,
+    AddressType,
+    Family,
+    Limit,
+    Placement,
+    Seat,
+    TypedPrefix,
+)
 from odm_agent.sources.base import Configured, Input, Output, Resumed
 
 
@@ -56,11 +73,15 @@ def _key(name: str) -> GrantKey:
 
 
 def typed_prefixes(
-    config: Config, id_of: Callable[[str], int], by_interface: Collection[str] = ()
+    config: Config,
+    id_of: Callable[[str], int],
+    by_interface: Collection[str] = (),
+    class_ids: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[TypedPrefix, ...]:
     """The prefixes of a checked configuration, in its order; `id_of` gives each name its number.
 
-    `by_interface` are the names of prefixes whose first addresses were made with the interface's.
+    `class_ids` are those of the classes, by name. `by_interface` are the names of prefixes whose
+    first addresses were made with the interface's.
     """
     limits = [
         limit
@@ -69,7 +90,17 @@ def typed_prefixes(
         for limit in limits_of(section)
     ]
     prefixes = [
-        _typed(name, prefix, id_of(name), order, name in by_interface, limits)
+        replace(
+            _typed(
+                name,
+                with_room_for_classes(config, prefix),
+                id_of(name),
+                order,
+                name in by_interface,
+                () if is_by_class(prefix) else limits,
+            ),
+            seats=_seats(name, prefix, config, id_of, class_ids),
+        )
         for order, (name, prefix) in enumerate(config.prefixes.items())
     ]
     uplinks = [
@@ -78,6 +109,24 @@ def typed_prefixes(
         for typed in _managed(name, uplink, id_of, order)
     ]
     return (*prefixes, *uplinks)
+
+
+def _seats(
+    name: str,
+    prefix: PrefixConfig,
+    config: Config,
+    id_of: Callable[[str], int],
+    class_ids: Mapping[str, int],
+) -> tuple[Seat, ...]:
+    """With their numbers. No prefix of the configuration can be called so."""
+    return tuple(
+        replace(
+            seat,
+            class_id=class_ids[seat.class_name],
+            number=id_of(f"{name}/{seat.class_name}"),
+        )
+        for seat in seats_of(config, with_room_for_classes(config, prefix))
+    )
 
 
 def _managed(
@@ -148,4 +197,5 @@ def _typed(
         terms=terms_of(prefix, (limit for limit in limits if limit.type is type_)),
         per_socket=is_per_socket(prefix),
         wander_s=wander_of(prefix),
+        by_class=is_by_class(prefix),
     )

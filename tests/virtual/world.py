@@ -298,8 +298,9 @@ class World:
         self.leases.note(record, self.now())
 
     def number(self, grant: Grant) -> Grant:
-        id_ = 100 + self.numbering.take(grant)
-        return replace(grant, prefix=replace(grant.prefix, id=id_))
+        prefix = self.numbering.take(grant).prefix
+        seats = tuple(replace(each, number=100 + each.number) for each in prefix.seats)
+        return replace(grant, prefix=replace(prefix, id=100 + prefix.id, seats=seats))
 
     def probe(self, address: Address) -> None:
         assert address not in self.probing, "one check of an address at a time"

@@ -30,6 +30,7 @@ def unpack_source(row: abi.Source) -> SourceRow:
         row.lease,
         bool(row.flags & abi.SOURCE_SHARED),
         bool(row.flags & abi.SOURCE_MANAGED),
+        bool(row.flags & abi.SOURCE_OF_CLASS),
     )
 
 
@@ -38,6 +39,7 @@ def pack_source(row: SourceRow) -> abi.Source:
     flags = abi.SOURCE_BROADCAST if row.broadcast else 0
     flags |= abi.SOURCE_SHARED if row.shared else 0
     flags |= abi.SOURCE_MANAGED if row.managed else 0
+    flags |= abi.SOURCE_OF_CLASS if row.of_class else 0
     return abi.Source(prefix_id=row.prefix_id, type=row.type, flags=flags, lease=row.lease)
 
 
@@ -76,6 +78,8 @@ def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
         bool(row.flags & abi.PREFIX_ON_NET),
         bool(row.flags & abi.PREFIX_ON_REQUEST),
         row.new_until_s,
+        bool(row.flags & abi.PREFIX_BY_CLASS),
+        row.class_id,
     )
 
 
@@ -84,6 +88,7 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
     flags = abi.PREFIX_SHARED if row.shared else 0
     flags |= abi.PREFIX_ON_NET if row.on_net else 0
     flags |= abi.PREFIX_ON_REQUEST if row.on_request else 0
+    flags |= abi.PREFIX_BY_CLASS if row.by_class else 0
     return abi.Prefix(
         type=row.type,
         family=abi.family_index(row.family),
@@ -95,6 +100,7 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
         fresh=abi.pack_key(row.fresh),
         flags=flags,
         new_until_s=row.new_until_s,
+        class_id=row.class_id,
     )
 
 
@@ -132,6 +138,17 @@ def unpack_meter(row: abi.Meter) -> Sent:
 def pack_meter(sent: Sent) -> abi.Meter:
     """The row of odm_meters of a lease that begins with this."""
     return abi.Meter(bytes=sent.bytes, packets=sent.packets)
+
+
+def unpack_seat_key(key: int) -> tuple[int, int]:
+    """The prefix and the class of a row of odm_seats."""
+    return key % (1 << abi.SEAT_CLASS_SHIFT), key >> abi.SEAT_CLASS_SHIFT
+
+
+def pack_seat_key(key: tuple[int, int]) -> int:
+    """The key of odm_seats for a prefix and a class."""
+    prefix_id, class_id = key
+    return prefix_id | class_id << abi.SEAT_CLASS_SHIFT
 
 
 def unpack_choice(row: abi.Choice) -> tuple[int, ...]:

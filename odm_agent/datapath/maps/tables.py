@@ -41,6 +41,7 @@ PACKINGS: Final[list[Packing[Any, Any]]] = [
         *(tables.SOURCES, "odm_origins", abi.pack_addr, abi.unpack_addr),
         *(rows.pack_source, rows.unpack_source),
     ),
+    Packing(tables.SEATS, "odm_seats", rows.pack_seat_key, rows.unpack_seat_key, int, int),
     Packing(
         *(tables.CHOICES, "odm_choices", abi.pack_choice_key, abi.unpack_choice_key),
         *(rows.pack_choice, rows.unpack_choice),
@@ -113,8 +114,9 @@ class Prefixes(Written[int, PrefixRow]):
     def _found(self) -> Iterator[tuple[int, PrefixRow]]:
         for key, row in self._map.items():
             first, size, _ = abi.unpack_pool(row.pool)
-            if size:
-                self._slots.mark_used(key, first, size)
+            if size or row.flags & abi.PREFIX_BY_CLASS:
+                if size:
+                    self._slots.mark_used(key, first, size)
                 found = (self._maps["odm_slots"].get(first + offset) for offset in range(size))
                 yield key, rows.unpack_prefix(row, [slot for slot in found if slot is not None])
 
@@ -122,17 +124,22 @@ class Prefixes(Written[int, PrefixRow]):
         """The pool first, in slots that nobody reads, then the one word that points to it."""
         if not 0 < key < abi.MAX_PREFIXES:
             raise DatapathError(f"the maps have no room for a prefix with the number {key}")
-        first = self._slots.take(len(row.pool))
+        first = self._slots.take(len(row.pool)) if row.pool else 0
         for offset, slot in enumerate(rows.pack_slots(row)):
             self._maps["odm_slots"].put(first + offset, slot)
         self._map.put(key, rows.pack_prefix(row, first))
-        self._slots.assign(key, first, len(row.pool))
+        if row.pool:
+            self._slots.assign(key, first, len(row.pool))
+        else:
+            self._slots.release(key)
 
     def _erase(self, key: int) -> None:
-        """Nothing to hand out; where connections from its addresses leave, they still do."""
+        """Nothing to hand out; where connections from its addresses leave, and whose these are,
+        stays.
+        """
         known = self._map.get(key)
         assert isinstance(known, abi.Prefix)  # an array has all its rows
-        self._map.put(key, abi.Prefix(ifindex=known.ifindex))
+        self._map.put(key, abi.Prefix(ifindex=known.ifindex, class_id=known.class_id))
         self._slots.release(key)
 
 

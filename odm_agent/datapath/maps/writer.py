@@ -134,6 +134,10 @@ class MapWriter(MapReader):
         """What hooks hand out now, by prefix id; a copy, since other threads ask as well."""
         return self._tables[tables.PREFIXES].rows.copy()
 
+    def seats(self) -> Mapping[tuple[int, int], int]:
+        """By prefix and class the prefix id that is the class's own; a copy, as `prefixes`."""
+        return self._tables[tables.SEATS].rows.copy()
+
     def choices(self) -> Mapping[tuple[AddressType, Family], tuple[int, ...]]:
         """The ids of the prefixes that serve each type, the first one first."""
         return MappingProxyType(self._tables[tables.CHOICES].rows)

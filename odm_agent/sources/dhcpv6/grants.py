@@ -19,6 +19,7 @@ def key_of(source: str, binding: Binding) -> GrantKey:
 
 def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> Grant:
     """What is held, as the agent holds it."""
+    seats = settings.seats.get(binding.type, ())
     prefix = TypedPrefix(
         id=0,
         name=f"{settings.name}/{binding.type.word}",
@@ -29,10 +30,12 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         learned_gateway=settings.gateway is None,
         placement=Placement.DELEGATED,
         spans=(held.network,),
-        pool=settings.pool,
+        pool=max(settings.pool, len(seats)),
         preference=settings.preference,
         forwarded=settings.forwarded,
         per_socket=binding.type in settings.per_socket,
+        by_class=binding.type in settings.seats,
+        seats=seats,
         order=binding.iaid,
         terms=settings.terms_of(binding.type),
         unconfirmed=not binding.confirmed,

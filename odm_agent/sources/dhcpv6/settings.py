@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from odm_agent.core.lifetimes import WITHOUT_END, Terms
-from odm_agent.core.model import AddressType
+from odm_agent.core.model import AddressType, Seat
 
 #: The code that stands for the option of draft-moses-dmm-dhcp-ondemand-mobility-11, which never
 #: was assigned one: the first of those for private use (RFC 8415, section 24, leaves 65001 free).
@@ -26,7 +26,8 @@ class Settings:
     `release_s`: a prefix goes back when no socket has used it for so long; None: never. One that
     is held from the start on never does.
     `gateway` None: that of the interface's default route, or whoever gave the prefix. `per_socket`:
-    of which types each socket has an address of its own.
+    of which types each socket has an address of its own; `seats`: of which each class has, and what
+    it has then, without numbers.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Settings:
     gateway: IPv6Address | None = None
     forwarded: bool = False
     per_socket: frozenset[AddressType] = frozenset()
+    seats: Mapping[AddressType, tuple[Seat, ...]] = field(default_factory=dict)
 
     def terms_of(self, type_: AddressType) -> Terms:
         """How long addresses of a type serve."""

@@ -43,6 +43,7 @@ _ROWS: Final[dict[Table[Any, Any], tuple[Any, Any, Any]]] = {
         PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL, 2),
         PrefixRow(_FIXED, Family.IPV6, 7, 0x9000000, _POOL[1:], 1, 1, 1, (8, 9), b"k" * 16),
     ),
+    tables.SEATS: ((900, 200), 901, 902),
     tables.CHOICES: ((AddressType.UNSPECIFIED, Family.IPV4), (900, 3), (900,)),
     tables.CLASSES: (
         200,

@@ -91,8 +91,8 @@ def test_a_grant_has_a_number_whatever_is_configured(journal: Journal) -> None:
     numbering = Numbering(journal, LAST)
     grant, name = granted("first"), "dhcp/eth0/2001:db8::/64"
     assert _configure(numbering, "p", kind="prefix") == [1]
-    assert numbering.take(grant) == 2
-    assert numbering.take(grant) == 2
+    assert numbering.take(grant).prefix.id == 2
+    assert numbering.take(grant).prefix.id == 2
     assert journal.numbers("prefix") == {"p": 1, name: 2}
     _configure(numbering, "q", kind="prefix")
     _pass_quarantine(numbering)

@@ -82,7 +82,7 @@ def default(
     table = PrefixTable(b"secret").with_prefix(typed)
     host = HostState(links={link.name: link}, main_routes=main, foreign_routes=others)
     (row,) = table
-    made = routes_of(row, row.addresses[0], Mirror.of(table, host), NUMBERS)
+    made = routes_of(row, {row.prefix.id: row.addresses[0]}, Mirror.of(table, host), NUMBERS)
     found = [r for r in made if r.destination is None and r.kind is RouteKind.UNICAST]
     assert len(found) <= 1
     assert (absence(row, host) is None) == bool(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ import pytest
 from odm_agent.agent.numbering import Numbering
 from odm_agent.core.errors import DatapathError
 from odm_agent.core.grants import Grant, GrantKey
-from odm_agent.core.model import AddressType, Placement, TypedPrefix
+from odm_agent.core.model import AddressType, Placement, Seat, TypedPrefix
 from odm_agent.core.numbering import QUARANTINE_S, Kind, NoNumberError
 from odm_agent.journal import Journal, JournalError, Owner
 from tests.unit.journal.doubles import Refusing
@@ -100,6 +101,29 @@ def test_a_grant_has_a_number_whatever_is_configured(journal: Journal) -> None:
     numbering.give_back(2)
     _pass_quarantine(numbering)
     assert journal.numbers("prefix") == {"q": 3}
+
+
+def test_the_seats_of_a_grant_have_numbers_as_long_as_their_classes_have_them(
+    journal: Journal,
+) -> None:
+    numbering = Numbering(journal, LAST)
+    grant, name = granted("first"), "dhcp/eth0/2001:db8::/64"
+
+    def shared_by(*classes: str) -> list[tuple[str, int, int]]:
+        seats = tuple(Seat(each) for each in classes)
+        taken = numbering.take(replace(grant, prefix=replace(grant.prefix, seats=seats)))
+        assert taken.prefix.id == 1 and taken.prefix.is_numbered
+        return [(each.class_name, each.class_id, each.number) for each in taken.prefix.seats]
+
+    _configure(numbering, "a", "b")
+    assert shared_by("a", "b", "gone") == [("a", 1, 2), ("b", 2, 3)]
+    assert shared_by("b") == [("b", 2, 3)]
+    _pass_quarantine(numbering)
+    assert journal.numbers("prefix") == {name: 1, f"{name}/b": 3}
+    assert shared_by("a", "b") == [("a", 1, 2), ("b", 2, 3)]
+    numbering.give_back(1)
+    _pass_quarantine(numbering)
+    assert journal.numbers("prefix") == {}
 
 
 def test_a_journal_that_cannot_be_written_changes_nothing(journal: Journal) -> None:

@@ -48,16 +48,18 @@ def can_open(lease: Lease) -> bool:
         and prefix.network.prefixlen <= OWN_AT_MOST
         and prefix.type is not AddressType.FIXED
         and not prefix.terms.end_in_kernel
+        and not prefix.by_class
     )
 
 
 def replaceable(lease: Lease) -> frozenset[int]:
     """The current addresses (the ids of their leases) of which others can take the place.
 
-    None, if former ones that sockets may have would have to go for that.
+    None, if former ones that sockets may have would have to go for that; nor where each class has
+    an address of its own, since who asks is one of them.
     """
     prefix = lease.grant.prefix
-    if prefix.one_lease or prefix.type is AddressType.FIXED:
+    if prefix.one_lease or prefix.by_class or prefix.type is AddressType.FIXED:
         return frozenset()
     current = frozenset(each.id for each in lease.addresses if each.phase is Phase.CURRENT)
     lingering = sum(each.phase is Phase.LINGERING for each in lease.addresses)

@@ -82,7 +82,7 @@ def prefix_rows(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> d
         mark=0,
         pool=(),
         configured=0,
-        on_net=True,
+        on_net=not row.prefix.unconfirmed,
         by_class=True,
     )
     rows = {

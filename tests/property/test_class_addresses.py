@@ -176,3 +176,16 @@ def test_sharing_that_changes_lets_the_former_ones_linger() -> None:
     assert {a for a, phase in phases.items() if phase is Phase.LINGERING} == of_classes
     [shared] = [a for a, phase in phases.items() if phase is Phase.CURRENT]
     assert row.class_of(shared) == "" and shared not in of_classes
+
+
+def test_a_spare_serves_its_own_class_alone() -> None:
+    """Whichever was made first: here the other one's."""
+    for name in "ab":
+        host = _host(_NET6, Terms(rotate_s=3600), frozenset("ab"))
+        while host.spares().keys() != {"a", "b"}:
+            host.run(10, lambda: None)
+        before, spares = host.current(), host.spares()
+        [row] = host.table
+        host.put(Rotated(frozenset({row.leases[before[name]].id})))
+        host.settle()
+        assert host.current() == {**before, name: spares[name]}

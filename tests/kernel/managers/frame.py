@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.lab.cgroup import Cgroup
 from tests.lab.host import Site
 from tests.lab.netns import NetNs
 
@@ -40,10 +41,15 @@ _OURS: Final = "proto 86"
 
 
 class Manager:
-    """A manager that is started by `script` in the host's namespace."""
+    """A manager that is started by `script` in the host's namespace.
 
-    def __init__(self, host: NetNs, folder: Path, script: str) -> None:
-        self._host, self._script = host, script
+    On a host with an agent it is in a cgroup of no class, where our programs are attached.
+    """
+
+    def __init__(
+        self, host: NetNs, folder: Path, script: str, cgroup: Cgroup | None = None
+    ) -> None:
+        self._host, self._script, self._cgroup = host, script, cgroup
         self.log = folder / "manager.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,7 +63,12 @@ class Manager:
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._host.command(command), stdout=log, stderr=log, start_new_session=True
+                self._cgroup.command(command, self._host)
+                if self._cgroup is not None
+                else self._host.command(command),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def stop(self) -> None:

@@ -111,7 +111,7 @@ def _managed(
         by_kernel = script is not _NETWORK_MANAGER
         link.sysctl("net/ipv6/conf/w1/accept_ra", "2" if by_kernel else "0")
         stack.enter_context(gateway(world.site, folder, renew_s=renew_s))
-        manager = Manager(link, folder, script)
+        manager = Manager(link, folder, script, world.place(PLAIN).cgroup)
         stack.callback(manager.kill)
         yield world, manager
 

@@ -41,7 +41,7 @@ def _tunnel(folder: Path, allowed: str) -> Iterator[tuple[World, Manager, Manage
             "wgs", "10.200.0.1/24", there, public[0], f"{_INNER}/32", "", "ListenPort = 51821"
         )
         server = Manager(world.site.c, folder, far)
-        client = Manager(world.site.host, folder, near)
+        client = Manager(world.site.host, folder, near, world.place(PLAIN).cgroup)
         stack.callback(server.kill)
         stack.callback(client.kill)
         server.start()

@@ -204,7 +204,14 @@ def test_s6_a_manager_renews_its_lease_on_an_exclusive_uplink(tmp_path: Path, na
 
 
 def _lease(folder: Path) -> tuple[int, str]:
-    """Until when the server's one lease is, and of which address."""
-    (line,) = [x for x in (folder / "leases").read_text().splitlines() if "198.51.100." in x]
-    until, _, address, *_ = line.split()
+    """Until when the server's one lease is, and of which address. Each time the file is new."""
+    found: list[str] = []
+
+    def written() -> bool:
+        lines = (folder / "leases").read_text().splitlines()
+        found[:] = [each for each in lines if "198.51.100." in each]
+        return len(found) == 1
+
+    eventually(written, "the server has written its lease down")
+    until, _, address, *_ = found[0].split()
     return int(until), address

@@ -70,6 +70,20 @@ def test_the_vendor_option_is_sent_where_one_is_configured() -> None:
     assert 17 not in solicit.requested and solicit.vendor_service is None
 
 
+def test_every_message_has_the_vendor_option_where_one_is_configured() -> None:
+    server = Server(t1_s=100, t2_s=200, rapid=False, preference=255)
+    link = Link(replace(SETTINGS, enterprise=32473), servers=[server], enterprise=32473)
+    link.ask()
+    link.advance(105)  # Renew
+    server.twist = lambda said: None
+    link.advance(300)  # Rebind
+    server.twist = None
+    link.give_back()
+    link.advance(5)
+    assert set(link.kinds) == {*Kind} - {Kind.ADVERTISE, Kind.REPLY}
+    assert {message.vendor_service for _, message in link.sent} == {2}
+
+
 # --- four messages where two do not do ---
 
 

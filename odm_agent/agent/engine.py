@@ -66,8 +66,9 @@ class Engine:
     failures: list[str] = field(default_factory=list)
     probed: set[IPAddress] = field(default_factory=set)
     to_probe: set[Address] = field(default_factory=set)
-    #: Called before each look at the kernel: what has happened until then will be seen.
-    before_look: Callable[[], object] = lambda: None
+    #: Called before each look at the kernel, which will see what has happened until then: whether
+    #: anything has since the last time. What it does not hear of is found by passes `anew`.
+    has_news: Callable[[], bool] = lambda: True
     #: Adds what the kernel doesn't tell to what it has told.
     hinted: Callable[[HostState], HostState] = lambda host: host
     #: What was found when nothing was left to do; None: not yet.
@@ -86,27 +87,34 @@ class Engine:
         """Whether nothing was left to do when it was last looked."""
         return self._rest is not None
 
-    def converge(self, serving: Callable[[], object] = lambda: None) -> bool:
+    def converge(self, serving: Callable[[], object] = lambda: None, *, anew: bool = True) -> bool:
         """Read, plan and apply until nothing is left to do now; whether anything was done.
 
+        What was found when nothing was left to do still holds if there are no news since, and is
+        not read again, unless that is to be done `anew`.
         What could not be done is in `failures`, and is tried again the next time. `serving` is
         called when hooks hand out something else, and nothing has failed: of what follows, to see
         that nothing is left to do is the most, and nobody has to wait for it.
         """
-        changed = self._converged(serving)
+        changed = self._converged(serving, anew=anew)
         self._look_for_alarms()
         return changed
 
-    def _converged(self, serving: Callable[[], object]) -> bool:
+    def _converged(self, serving: Callable[[], object], *, anew: bool) -> bool:
         known, self._failing = set(self.failures), []
         try:
-            return self._until_done(known, serving)
+            return self._until_done(known, serving, anew=anew)
         finally:  # who asks for alarms meanwhile hears those of the pass before
             self.failures = self._failing
 
-    def _until_done(self, known: Collection[str], serving: Callable[[], object]) -> bool:
+    def _until_done(
+        self, known: Collection[str], serving: Callable[[], object], *, anew: bool
+    ) -> bool:
         rest, self._rest = self._rest, None
-        changed, look, added = False, True, list[KernelAction]()
+        changed, added = False, list[KernelAction]()
+        look = anew or rest is None or self.has_news()
+        if not look:
+            self._take(self.host)
         for _ in range(_MOST_ROUNDS):
             if look:
                 self._look(added)
@@ -144,9 +152,17 @@ class Engine:
         if added:
             read = self.kernel.read_addresses(self.host.links)
             self.host = with_added(self.host, added, read)
+            self._follow()
         else:
-            self.before_look()
-            self.host = self.hinted(self.kernel.read())
+            self.has_news()
+            self._take(self.kernel.read())
+
+    def _take(self, host: HostState) -> None:
+        """All that the kernel tells, with what it doesn't."""
+        self.host = self.hinted(host)
+        self._follow()
+
+    def _follow(self) -> None:
         self.table = followed(self.table, self.host)
         self._note_conflicts()
 

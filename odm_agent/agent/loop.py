@@ -77,6 +77,9 @@ _SAID: Final = {
     Failure.REFUSED: Said.FAILED,
     Failure.TIMED_OUT: Said.FAILED,
 }
+#: So long one thread runs Python while another one could (seconds): who waits for an address is
+#: answered by one of them while another looks at the kernel, which takes longer.
+_TURN_S: Final = 0.0005
 #: While somebody follows events, the ring is read so often for those that wake nobody, refusals.
 _HEAR_S: Final = 0.2
 
@@ -87,6 +90,7 @@ def run_agent(path: Path) -> int:
     _log_to_stderr(config.agent.log_level)
     for warning in warnings:
         log.warning(warning)
+    sys.setswitchinterval(_TURN_S)
     try:
         asyncio.run(_serve(path, config))
     except (BaseExceptionGroup, OdmError) as error:
@@ -154,7 +158,7 @@ class Service:
         self._listeners = 0
         self._hearing: asyncio.TimerHandle | None = None
         # Among what has happened until it looks are the changes that it has made itself.
-        state.engine.before_look = watch.drain
+        state.engine.has_news = watch.take_news
         self._advertisements = Advertisements(
             lambda: state.config, lambda: self._look_at(Dirty.KERNEL)
         )

@@ -173,7 +173,7 @@ class State:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
             self.host_settings.change(self.engine.table, self.engine.host)
-            changed = self._project(serving)
+            changed = self._project(serving, anew=dirty == Dirty.ALL)
             self.host_settings.change(self.engine.table, self.engine.host)
             # The programs count on it only while it is there.
             self.datapath.count_on_nonlocal_bind(self.host_settings.nonlocal_bind)
@@ -225,10 +225,10 @@ class State:
         self.datapath.let_go(changes.released)
         return changed
 
-    def _project(self, serving: Callable[[], object]) -> bool:
+    def _project(self, serving: Callable[[], object], *, anew: bool) -> bool:
         """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
         self.addresses.write(self.engine.table)  # before anybody uses the new ones
-        changed = self.engine.converge(serving)
+        changed = self.engine.converge(serving, anew=anew)
         self.addresses.write(self.engine.table)  # what duplicate address detection found
         self.carried_out = self.engine.table
         self.bell.ring()

@@ -87,6 +87,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._renewals = Renewals()
+        self._news = True
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK,
@@ -123,6 +124,12 @@ class Watch:
         """Readable when there is something to drain."""
         return self._socket.fileno()
 
+    def take_news(self) -> bool:
+        """Whether there was any news since this was asked last, whoever has drained it."""
+        self.drain()
+        news, self._news = self._news, False
+        return news
+
     def drain(self) -> bool:
         """Take away what has arrived, without waiting; whether there was any news.
 
@@ -133,7 +140,7 @@ class Watch:
         changed = False
         for _ in range(_MOST_AT_ONCE):
             try:
-                changed |= not self._renewals.are_all(self._socket.recv(_LARGEST))
+                news = not self._renewals.are_all(self._socket.recv(_LARGEST))
             except BlockingIOError:
                 return changed
             except OSError as error:
@@ -144,5 +151,7 @@ class Watch:
                         "It is tried again."
                     ) from error
                 self._renewals.forget()
-                changed = True
+                news = True
+            changed |= news
+            self._news |= news
         return changed

@@ -45,6 +45,19 @@ def test_a_change_is_noticed_at_once(host: NetNs, watch: Watch, change: str) -> 
     assert watch.drain() is False
 
 
+def test_news_are_there_until_they_are_taken_whoever_has_drained_them(
+    host: NetNs, watch: Watch
+) -> None:
+    assert watch.take_news() is True, "nobody has looked yet"
+    assert watch.take_news() is False
+    host.ip("address", "add", "10.0.0.1/32", "dev", "lo")
+    watch.drain()
+    assert watch.take_news() is True
+    quiet(watch)
+    watch.take_news()
+    assert watch.take_news() is False
+
+
 def test_other_lifetimes_of_an_address_are_no_news_but_their_end_is(
     host: NetNs, watch: Watch
 ) -> None:

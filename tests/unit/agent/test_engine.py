@@ -62,7 +62,7 @@ def test_converges_until_the_prefix_is_offered() -> None:
 def test_alarm_of_what_fails_again_is_there_while_it_is_tried() -> None:
     made, _, maps = engine(HOME6)
     seen: list[list[str]] = []
-    made.before_look = lambda: seen.append(list(made.failures))
+    made.has_news = lambda: not seen.append(list(made.failures))  # type: ignore[func-returns-value]
 
     def full(action: object) -> None:
         if isinstance(action, Put) and action.table is tables.SOURCES:
@@ -176,7 +176,7 @@ def looks(made: Engine, kernel: FakeKernel) -> list[str]:
 
     kernel.read = reading  # type: ignore[method-assign]
     kernel.read_addresses = reading_addresses  # type: ignore[method-assign]
-    made.before_look = lambda: seen.append("drain")
+    made.has_news = lambda: not seen.append("drain")  # type: ignore[func-returns-value]
     return seen
 
 
@@ -186,6 +186,23 @@ def test_what_is_at_rest_is_read_once_after_its_events_were_taken() -> None:
     seen = looks(made, kernel)
     assert not made.converge()
     assert seen == ["drain", "read"]
+
+
+def test_what_was_at_rest_is_not_read_again_without_news() -> None:
+    made, kernel, maps = engine(HOME6)
+    made.converge()
+    seen = looks(made, kernel)
+    made.has_news = lambda: False
+    maps.apply(tables.PREFIXES.drop(1))
+    assert made.converge(anew=False) and seen == [] and maps.read().prefixes
+    kernel.rules.clear()
+    assert not made.converge(anew=False) and seen == [], "nobody has told of it"
+    made.has_news = lambda: True
+    assert made.converge(anew=False) and seen[0] == "read" and kernel.rules
+    made.has_news = lambda: False
+    seen.clear()
+    kernel.rules.clear()
+    assert made.converge() and seen[0] == "read" and kernel.rules
 
 
 def test_rows_of_maps_alone_ask_for_no_other_look() -> None:

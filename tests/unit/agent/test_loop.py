@@ -44,6 +44,9 @@ class Source:
     def fileno(self) -> int:
         return self.reading
 
+    def take_news(self) -> bool:
+        return True
+
     def drain(self) -> bool:
         self.drained += 1
         if self.error is not None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from odm_agent import client
+from odm_agent import client, waiting
 from odm_agent.core.model import Family
 from tests.lab.asking import AskingWorld, granted
 from tests.lab.client import Kind, exchange, outcome
@@ -127,7 +127,29 @@ def test_D2_S4_what_the_present_network_gives_is_used_and_told(
             moved.agent.sigkill()
 
 
-def test_D3_setsc_tells_that_the_present_network_gives_none(moved: Moved) -> None:
+def test_D3_the_agent_says_of_no_other_address_that_it_has_come(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held of the type would end the wait of who asks for the type alone."""
+
+    def waits() -> waiting.Said:
+        with Kind.TCP6.open() as sock:
+            client.set_type(sock, SESSION, on_net=True)
+            prospect = waiting.prospect(sock, client.SOCKOPT)
+            assert prospect is not None and prospect.ticket
+            return waiting.wait(prospect.ticket, 1.0)[0]
+
+    monkeypatch.setenv("ODM_WAIT_SOCKET", str(moved.agent.wait_socket))
+    assert moved.place("asking").do(waits) is waiting.Said.LATE
+
+
+@pytest.mark.parametrize("reachable", [True, False], ids=["agent", "no agent"])
+def test_D3_setsc_tells_that_the_present_network_gives_none(
+    moved: Moved, monkeypatch: pytest.MonkeyPatch, reachable: bool
+) -> None:
+    if reachable:
+        monkeypatch.setenv("ODM_WAIT_SOCKET", str(moved.agent.wait_socket))
+
     def waits() -> str:
         with Kind.TCP6.open() as sock:
             begun_s = time.monotonic()

@@ -6,6 +6,7 @@ the host's as long as it was told before.
 
 from collections.abc import Iterator
 from ipaddress import IPv6Address
+from itertools import dropwhile
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.lab.agent import LabClass
 from tests.lab.host import SESSION
 from tests.lab.process import wait_until
 from tests.lab.root import needs_root
-from tests.netlab.dissect import Wire, wire
+from tests.netlab.dissect import Seen, Wire, wire
 from tests.netlab.kea import Rules, Terms
 from tests.netlab.plan import WireType
 from tests.netlab.probe_client import Message, Status
@@ -25,6 +26,7 @@ pytestmark = needs_root
 #: Renewed soon; what is told in a Reply is long enough for the whole test. Nothing but a Renew
 #: shall tell Kea that its database is lost.
 _TERMS = Rules(terms={WireType.SESSION_LASTING: Terms(300, 600, 4, 200)}, reclaim_s=3600)
+_ASKING = (Message.SOLICIT, Message.REQUEST, Message.RENEW, Message.REBIND)
 _DELEGATION = {"interface": "w0", "types": [SESSION.word], "at_start": [SESSION.word]}
 
 
@@ -49,16 +51,23 @@ def test_N1_a_prefix_outlives_an_outage_of_the_server_s_database(
 ) -> None:
     network, source = roamer.prefix("isp", SESSION), roamer.source("isp", SESSION)
 
-    def taken_away() -> bool:
-        return any(
-            each.ia.status == Status.NO_PREFIX_AVAIL
+    def takes_away(each: Seen) -> bool:
+        return (
+            each.message is Message.REPLY
+            and each.ia.status == Status.NO_PREFIX_AVAIL
             and [(one.prefix, one.valid) for one in each.ia.prefixes] == [(network, 0)]
-            for each in link.messages(Message.REPLY)
         )
+
+    def asked_then() -> list[Message]:
+        """What the host has sent since Kea has first taken it away."""
+        since = list(dropwhile(lambda each: not takes_away(each), link.messages()))
+        return [each.message for each in since if each.message in _ASKING]
 
     roamer.lab.postgres.stop()
     try:
-        wait_until(taken_away, "Kea takes it away", 40)
+        wait_until(lambda: any(map(takes_away, link.messages())), "Kea takes it away", 40)
+        wait_until(lambda: bool(asked_then()), "any server is asked", 60)
+        assert asked_then()[0] is Message.REBIND, "after a refusal, no other message comes first"
         assert roamer.fetch("session", "in-the-outage", source) == "hello"
         assert roamer.lab.nginx.logged("in-the-outage") == {str(source)}
         assert not roamer.events("withdrawn")

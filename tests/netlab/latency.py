@@ -14,12 +14,12 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Final
+from typing import Any, Final
 
 from odm_agent import client
 from odm_agent.core.model import AddressType
@@ -65,7 +65,7 @@ def _kinds(stack: ExitStack, folder: Path) -> dict[str, Callable[[], list[float]
     hosts = {}
     for name, more in (("shared", {}), ("own", {"sharing": "socket"})):
         (folder / name).mkdir()
-        host = stack.enter_context(MobileHost(folder / name, Told({**keys, **more})))
+        host = stack.enter_context(MobileHost(folder / name, _told({**keys, **more})))
         host.await_prefix(SESSION)
         hosts[name] = host
     alone = stack.enter_context(OneSite(STANDARD))
@@ -78,6 +78,11 @@ def _kinds(stack: ExitStack, folder: Path) -> dict[str, Callable[[], list[float]
         "Kea is asked, by the agent": partial(_through, hosts["shared"], keys, _Pace()),
         "Kea is asked, without an agent": partial(_without, probe),
     }
+
+
+def _told(keys: Mapping[str, Any]) -> Told:
+    """That logs as agents do, unlike those of the tests."""
+    return Told(keys, agent={"log_level": "info"})
 
 
 def _asked(place: Place, type: AddressType) -> list[float]:
@@ -107,9 +112,9 @@ def _through(host: MobileHost, keys: dict[str, list[str]], pace: "_Pace") -> lis
             return time.perf_counter() - began_s
 
     took_s = host.places["every"].do(application, timeout_s=2 * _TIMEOUT_S)
-    host.reload(Told({**keys, "types": [SESSION.word]}))
+    host.reload(_told({**keys, "types": [SESSION.word]}))
     wait_until(lambda: not host.prefixes(_ASKED), "it is given back", _TIMEOUT_S)
-    host.reload(Told(keys))
+    host.reload(_told(keys))
     return [took_s]
 
 

@@ -112,7 +112,7 @@ static __always_inline int odm_sendmsg(struct odm_call *call, const struct odm_a
 			odm_unmark(call);
 			return 1; /* nothing is wanted, or types are not for this peer */
 		}
-		d = odm_decide_sendmsg(call, source, &led);
+		d = odm_blur(odm_decide_sendmsg(call, source, &led), call->settings->zero);
 		if (may_answer && d.verdict == ODM_ASSIGN)
 			odm_note_dialogue(call->settings, &key, known, source, 1);
 	}

@@ -41,6 +41,7 @@ _FIXED_PART: Final = struct.Struct("=4BI")
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 6, 8, 11
 #: struct ifa_cacheinfo: preferred and valid lifetime, and two times that the kernel writes.
 _CACHEINFO: Final = struct.Struct("=4I")
+_LOOPBACK: Final = "lo"
 #: linux/if_addr.h; since Linux 5.18.
 _IFAPROT_KERNEL_RA: Final = 2
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -147,11 +148,20 @@ def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: 
         message["scope"] = RT_SCOPE_HOST
     preferred = 0 if wanted.deprecated else _FOREVER
     message["attrs"] += [
-        _said(_IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | (0 if wanted.dad else IFA_F_NODAD))),
+        _said(_IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | _without_detection(wanted))),
         _said(_IFA_PROTO, bytes([protocol])),
         _said(_IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
     ]
     return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
+
+
+def _without_detection(wanted: Address) -> int:
+    """The flag for an address that nobody is asked about.
+
+    On `lo` nobody ever is, and without the flag the kernel says that the address is tentative until
+    it has the route by which packets to it arrive; it makes that in a moment of its own.
+    """
+    return 0 if wanted.dad or wanted.interface == _LOOPBACK else IFA_F_NODAD
 
 
 def _removal(unwanted: Address, index: int) -> nlmsg:

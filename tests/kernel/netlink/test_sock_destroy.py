@@ -13,6 +13,7 @@ import pytest
 from odm_agent.core.model import IPAddress
 from odm_agent.kernel.sock_destroy import end_sockets
 from tests.lab.netns import NetNs, address
+from tests.lab.process import wait_until
 
 ENDED6, OTHER6 = ip_address("2001:db8:7::1"), ip_address("2001:db8:7::2")
 ENDED4, OTHER4 = ip_address("192.0.2.71"), ip_address("192.0.2.72")
@@ -24,7 +25,13 @@ def lone() -> Iterator[NetNs]:
     """A namespace whose addresses all stand on lo."""
     with NetNs("lone") as lone:
         address(lone, "lo", *(f"{a}/{a.max_prefixlen}" for a in (ENDED6, OTHER6, ENDED4, OTHER4)))
+        wait_until(lambda: _has_routes(lone), "the kernel has made their routes")
         yield lone
+
+
+def _has_routes(lone: NetNs) -> bool:
+    local = lone.ip("-6", "route", "show", "table", "local")
+    return all(f"local {each} " in local for each in (ENDED6, OTHER6))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,31 +4,16 @@ In the code each reference to a map is the map's number here, since descriptors 
 time.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-#: struct bpf_insn: code, registers, offset, immediate value.
-_INSTRUCTION: Final = struct.Struct("=BBhi")
+from odm_agent.datapath.libbpf import INSTRUCTION, MapInfo
+
 #: A load of 64 bits; in its registers the source says that the value is a map (BPF_PSEUDO_MAP_FD).
 _LOAD: Final = 0x18
 _OF_MAP: Final = 1
 _SOURCE_SHIFT: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledMap:
-    """A map as BPF_MAP_CREATE takes it; the types are numbers in `Compiled.types`."""
-
-    name: str
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-    key_type: int
-    value_type: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +31,13 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Programs by name, the maps that they work on, and the type information (BTF) of these."""
+    """Programs by name, the maps that they work on, and the type information (BTF) of these.
+
+    The maps have their whole names, and none has an id yet.
+    """
 
     programs: Mapping[str, Linked]
-    maps: tuple[CompiledMap, ...]
+    maps: tuple[MapInfo, ...]
     types: bytes
 
 
@@ -59,8 +47,8 @@ def with_maps(instructions: bytes, numbers: Mapping[int, int]) -> bytes:
     KeyError if there is none for it.
     """
     code = bytearray(instructions)
-    for at in range(0, len(code), _INSTRUCTION.size):
-        operation, registers, offset, number = _INSTRUCTION.unpack_from(code, at)
+    for at in range(0, len(code), INSTRUCTION.size):
+        operation, registers, offset, number = INSTRUCTION.unpack_from(code, at)
         if operation == _LOAD and registers >> _SOURCE_SHIFT == _OF_MAP:
-            _INSTRUCTION.pack_into(code, at, operation, registers, offset, numbers[number])
+            INSTRUCTION.pack_into(code, at, operation, registers, offset, numbers[number])
     return bytes(code)

@@ -6,12 +6,13 @@ at all: they go with that process.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath import catalogue, libbpf
 from odm_agent.datapath.install import c_text, functions
-from odm_agent.datapath.install.compiled import Compiled, CompiledMap, Linked, with_maps
+from odm_agent.datapath.install.compiled import Compiled, Linked, with_maps
 
 _FLAGS: Final = ("-O2", "-Wall", "-Werror")
 
@@ -38,7 +39,7 @@ def compiled(flags: Sequence[str], programs: Sequence[str]) -> Compiled:
     numbers = {fd: number for number, fd in enumerate(descriptors.values())}
     return Compiled(
         {name: _linked(module, name, numbers) for name in programs},
-        tuple(_described(name, fd) for name, fd in descriptors.items()),
+        tuple(replace(libbpf.map_info(fd), id=0, name=name) for name, fd in descriptors.items()),
         libbpf.types_of(descriptors[catalogue.IDENTITY]),
     )
 
@@ -46,17 +47,3 @@ def compiled(flags: Sequence[str], programs: Sequence[str]) -> Compiled:
 def _linked(module: Any, name: str, numbers: dict[int, int]) -> Linked:
     linked = functions.link(name, module.dump_func, functions.declared(c_text.amalgamated()))
     return Linked(with_maps(linked.instructions, numbers), linked.types, linked.functions)
-
-
-def _described(name: str, fd: int) -> CompiledMap:
-    info = libbpf.map_info(fd)
-    return CompiledMap(
-        name,
-        info.type,
-        info.key_size,
-        info.value_size,
-        info.max_entries,
-        info.flags,
-        info.key_type,
-        info.value_type,
-    )

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from odm_agent.datapath.install.compiled import Linked
+from odm_agent.datapath.libbpf import INSTRUCTION
 
-#: struct bpf_insn: code, registers, offset, immediate value.
-_INSTRUCTION: Final = struct.Struct("=BBhi")
 _CALL: Final = 0x85
 #: In the registers of a call: of a function of the program's own (BPF_PSEUDO_CALL).
 _OWN: Final = 0x10
@@ -51,10 +50,10 @@ def link(name: str, code_of: Callable[[str], bytes], names: dict[int, str]) -> L
     starts: dict[int, int] = {}  # number in the call -> first instruction
     for at, immediate in _calls(code):
         if immediate not in starts:
-            starts[immediate] = len(code) // _INSTRUCTION.size
+            starts[immediate] = len(code) // INSTRUCTION.size
             code += code_of(names[(immediate & ~_MARK_MASK) >> _NUMBER_SHIFT])
-        _INSTRUCTION.pack_into(
-            code, at * _INSTRUCTION.size, _CALL, _OWN, 0, starts[immediate] - at - 1
+        INSTRUCTION.pack_into(
+            code, at * INSTRUCTION.size, _CALL, _OWN, 0, starts[immediate] - at - 1
         )
     if not starts:
         return Linked(bytes(code))
@@ -70,8 +69,8 @@ def link(name: str, code_of: Callable[[str], bytes], names: dict[int, str]) -> L
 def _calls(code: bytearray) -> Iterator[tuple[int, int]]:
     """(index, immediate value) of each call of a function of ours; `code` may grow meanwhile."""
     at = 0
-    while at * _INSTRUCTION.size < len(code):
-        operation, registers, _, immediate = _INSTRUCTION.unpack_from(code, at * _INSTRUCTION.size)
+    while at * INSTRUCTION.size < len(code):
+        operation, registers, _, immediate = INSTRUCTION.unpack_from(code, at * INSTRUCTION.size)
         if (operation, registers) == (_CALL, 0) and immediate & _MARK_MASK == _MARK:
             yield at, immediate
         at += 1

@@ -8,8 +8,7 @@ import argparse
 import ctypes as ct
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,11 +18,10 @@ from odm_agent.datapath import catalogue, libbpf
 from odm_agent.datapath.catalogue import IDENTITY
 from odm_agent.datapath.guards import creation
 from odm_agent.datapath.install import compiler, kept, tracepoints
-from odm_agent.datapath.install.compiled import Compiled, CompiledMap, Linked, with_maps
+from odm_agent.datapath.install.compiled import Compiled, Linked, with_maps
 
 _PR_SET_PDEATHSIG: Final = 1
-#: A program of this type iterates over what the rest of its name says.
-_ITERATOR: Final = 28
+#: A program that is called so iterates over what the rest of its name says.
 _ITERATES: Final = "bpf_iter__"
 
 
@@ -37,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     _die_with_parent()
     try:
         if options.check:
-            with _loaded({}, _compiled):
-                pass
+            _loaded({}, _compiled)
         else:
             load(options.folder, options.kept)
     except OdmError as error:
@@ -61,15 +58,15 @@ def load(folder: Path, keep: Path | None = None) -> None:
     """
     pinned = {name: path for name in catalogue.MAPS if (path := folder / name).exists()}
     compiled = _compiled if keep is None else partial(_kept_or_compiled, keep)
-    with _loaded(pinned, compiled) as (maps, programs):
-        for name in maps.keys() - pinned.keys():
-            libbpf.pin(maps[name], folder / name)
-        target = folder / "programs"
-        target.mkdir(mode=0o700)
-        for name, fd in programs.items():
-            for held in (IDENTITY, "odm_settings"):
-                libbpf.hold_map(fd, maps[held])
-            libbpf.pin(fd, target / name)
+    maps, programs = _loaded(pinned, compiled)
+    for name in maps.keys() - pinned.keys():
+        libbpf.pin(maps[name], folder / name)
+    target = folder / "programs"
+    target.mkdir(mode=0o700)
+    for name, fd in programs.items():
+        for held in (IDENTITY, "odm_settings"):
+            libbpf.hold_map(fd, maps[held])
+        libbpf.pin(fd, target / name)
 
 
 Descriptors = dict[str, int]
@@ -103,24 +100,20 @@ def _wanted() -> tuple[str, ...]:
     return tuple(wanted)
 
 
-@contextmanager
-def _loaded(
-    pinned: Mapping[str, Path], compile: _Compile
-) -> Iterator[tuple[Descriptors, Descriptors]]:
+def _loaded(pinned: Mapping[str, Path], compile: _Compile) -> tuple[Descriptors, Descriptors]:
     """Descriptors of maps and programs, by name; MPTCP is left out where the kernel refuses it."""
     flags = _flags()
     if not libbpf.struct_offsets({"mptcp_sock": ("token",)}):
         print(f"{catalogue.NO_MPTCP}: the kernel has none, or no type information about them (BTF)")
-        yield _load(pinned, compile(flags))
-        return
+        return _load(pinned, compile(flags))
     try:
-        found = _load(pinned, compile((*flags, "-DODM_WITH_MPTCP")))
+        return _load(pinned, compile((*flags, "-DODM_WITH_MPTCP")))
     except DatapathError as error:
         # A failure that is not about MPTCP is raised by this.
         found = _load(pinned, compile(flags))
         said = str(error).replace("\n", " ")
         print(f"{catalogue.NO_MPTCP}: the kernel has them, but refused what serves them: {said}")
-    yield found
+        return found
 
 
 def _flags() -> tuple[str, ...]:
@@ -136,7 +129,7 @@ def _load(pinned: Mapping[str, Path], compiled: Compiled) -> tuple[Descriptors, 
     maps = {
         each.name: libbpf.get_pinned(pinned[each.name])
         if each.name in pinned
-        else _create(each, types)
+        else libbpf.create_map(each, types)
         for each in compiled.maps
     }
     numbers = dict(enumerate(maps.values()))
@@ -149,31 +142,21 @@ def _load(pinned: Mapping[str, Path], compiled: Compiled) -> tuple[Descriptors, 
     return maps, programs
 
 
-def _create(wanted: CompiledMap, types: int) -> int:
-    return libbpf.create_map(
-        wanted.name,
-        wanted.type,
-        (wanted.key_size, wanted.value_size),
-        wanted.max_entries,
-        wanted.flags,
-        (types, wanted.key_type, wanted.value_type),
-    )
-
-
 def _bound(compiled: Compiled, name: str, numbers: dict[int, int]) -> Linked:
     linked = compiled.programs[name]
     return Linked(with_maps(linked.instructions, numbers), linked.types, linked.functions)
 
 
 def _load_program(name: str, program: catalogue.Program, linked: Linked) -> int:
+    iterated = name.removeprefix(_ITERATES)
     return libbpf.load(
-        name.removeprefix(_ITERATES),
+        iterated,
         program.type,
         program.attach_type,
         linked.instructions,
         types=linked.types,
         functions=linked.functions,
-        at_function=name.removeprefix(_ITERATES) if program.attach_type == _ITERATOR else "",
+        at_function=iterated if iterated != name else "",
     )
 
 

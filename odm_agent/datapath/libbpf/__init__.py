@@ -41,9 +41,10 @@ from odm_agent.datapath.libbpf.objects import (
     prog_info,
     programs,
 )
-from odm_agent.datapath.libbpf.program import instruction, load
+from odm_agent.datapath.libbpf.program import INSTRUCTION, instruction, load
 
 __all__ = [
+    "INSTRUCTION",
     "LINK_CGROUP",
     "LINK_ITERATOR",
     "LINK_TCX",

@@ -1,13 +1,15 @@
 """Maps that are made, with type information about their rows."""
 
 import ctypes as ct
-from typing import Final
 
 from odm_agent.datapath.libbpf.library import check, library
-from odm_agent.datapath.libbpf.objects import map_info_of, object_info, opened
-
-#: What the kernel keeps of a name.
-_NAME_SIZE: Final = 15
+from odm_agent.datapath.libbpf.objects import (
+    NAME_SIZE,
+    MapInfo,
+    map_info_of,
+    object_info,
+    opened,
+)
 
 
 class _MapOptions(ct.Structure):
@@ -58,25 +60,19 @@ def types_of(map_fd: int) -> bytes:
         return data.raw
 
 
-def create_map(
-    name: str,
-    map_type: int,
-    sizes: tuple[int, int],
-    max_entries: int,
-    flags: int,
-    types: tuple[int, int, int],
-) -> int:
-    """A descriptor of a new map.
-
-    `sizes` are those of key and value (bytes), `types` a descriptor of type information and their
-    numbers in it.
-    """
+def create_map(like: MapInfo, types: int) -> int:
+    """A descriptor of a new map of this shape and name; `types` is one of its type information."""
     options = _MapOptions(
-        ct.sizeof(_MapOptions), types[0] if any(types[1:]) else 0, *types[1:], map_flags=flags
+        sz=ct.sizeof(_MapOptions),
+        btf_fd=types if like.key_type or like.value_type else 0,
+        btf_key_type_id=like.key_type,
+        btf_value_type_id=like.value_type,
+        map_flags=like.flags,
     )
     return check(
         library().bpf_map_create(
-            map_type, name.encode()[:_NAME_SIZE], *sizes, max_entries, ct.byref(options)
+            *(like.type, like.name.encode()[:NAME_SIZE]),
+            *(like.key_size, like.value_size, like.max_entries, ct.byref(options)),
         ),
-        f"making the map {name}",
+        f"making the map {like.name}",
     )

@@ -12,6 +12,8 @@ from typing import Final
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.libbpf.library import check, error_code, library
 
+#: What the kernel keeps of a name.
+NAME_SIZE: Final = 15
 _MOST_MAPS: Final = 64
 
 

@@ -7,14 +7,12 @@ from typing import Final
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.libbpf.create import load_types
 from odm_agent.datapath.libbpf.library import check, library
-from odm_agent.datapath.libbpf.objects import opened
+from odm_agent.datapath.libbpf.objects import NAME_SIZE, opened
 
-#: struct bpf_insn.
-_INSTRUCTION: Final = struct.Struct("=BBhi")
+#: struct bpf_insn: code, registers, offset, immediate value.
+INSTRUCTION: Final = struct.Struct("=BBhi")
 #: struct bpf_func_info.
 _FUNCTION_SIZE: Final = 8
-#: What the kernel keeps of a name.
-_NAME_SIZE: Final = 15
 _LOG_SIZE: Final = 1 << 24
 _LOG_LINES: Final = 20
 
@@ -49,7 +47,7 @@ def instruction(
     code: int, *, to: int = 0, of: int = 0, offset: int = 0, immediate: int = 0
 ) -> bytes:
     """One instruction: its code, the registers, offset and immediate value."""
-    return _INSTRUCTION.pack(code, of << 4 | to, offset, immediate)
+    return INSTRUCTION.pack(code, of << 4 | to, offset, immediate)
 
 
 def load(
@@ -76,10 +74,10 @@ def load(
         )
     code = (
         prog_type,
-        name.encode()[:_NAME_SIZE],
+        name.encode()[:NAME_SIZE],
         b"GPL",
         instructions,
-        ct.c_size_t(len(instructions) // _INSTRUCTION.size),
+        ct.c_size_t(len(instructions) // INSTRUCTION.size),
     )
     doing = f"loading the program {name}"
     if at_function:

@@ -7,11 +7,12 @@ import pytest
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath.install import c_text, kept
-from odm_agent.datapath.install.compiled import Compiled, CompiledMap, Linked
+from odm_agent.datapath.install.compiled import Compiled, Linked
+from odm_agent.datapath.libbpf import MapInfo
 
 MADE = Compiled(
     {"one": Linked(b"\x95" + bytes(7)), "two": Linked(bytes(8), b"types", b"functions")},
-    (CompiledMap("rows", 2, 4, 8, 16, 0, 1, 2),),
+    (MapInfo(0, "rows", 2, 4, 8, 16, 0, 1, 2),),
     b"\x9f\xeb",
 )
 

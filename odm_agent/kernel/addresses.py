@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 _FOREVER: Final = 0xFFFFFFFF
 #: linux/if_addr.h: struct ifaddrmsg (family, prefix length, flags, scope, interface), attributes.
-_FIXED_PART: Final = struct.Struct("=4BI")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 4, 6, 8, 11
+MESSAGE: Final = struct.Struct("=4BI")
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 2, 4, 6, 8, 11
 #: struct ifa_cacheinfo: preferred and valid lifetime, and two times that the kernel writes.
 _CACHEINFO: Final = struct.Struct("=4I")
 _LOOPBACK: Final = "lo"
@@ -54,7 +54,7 @@ class _Message(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
 
     prefix = "IFA_"
     fields = ifaddrmsg.fields
-    nla_map = tuple((number, f"IFA_{number}", "cdata") for number in range(_IFA_PROTO + 1))
+    nla_map = tuple((number, f"IFA_{number}", "cdata") for number in range(IFA_PROTO + 1))
 
 
 async def read(
@@ -148,9 +148,9 @@ def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: 
         message["scope"] = RT_SCOPE_HOST
     preferred = 0 if wanted.deprecated else _FOREVER
     message["attrs"] += [
-        _said(_IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | _without_detection(wanted))),
-        _said(_IFA_PROTO, bytes([protocol])),
-        _said(_IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
+        _said(IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | _without_detection(wanted))),
+        _said(IFA_PROTO, bytes([protocol])),
+        _said(IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
     ]
     return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
 
@@ -174,7 +174,7 @@ def _named(address: Address, index: int) -> nlmsg:
     message["prefixlen"] = address.prefix_length
     message["index"] = index
     packed = address.address.packed
-    message["attrs"] = [_said(_IFA_LOCAL, packed), _said(_IFA_ADDRESS, packed)]
+    message["attrs"] = [_said(IFA_LOCAL, packed), _said(IFA_ADDRESS, packed)]
     return message
 
 
@@ -183,14 +183,14 @@ def _said(kind: int, value: bytes) -> tuple[str, bytes]:
 
 
 def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddress | None:
-    family, length, short_flags, _, index = _FIXED_PART.unpack_from(packed)
+    family, length, short_flags, _, index = MESSAGE.unpack_from(packed)
     if index not in names or family not in _AF.values():
         return None
-    found = attributes(packed, _FIXED_PART.size)
+    found = attributes(packed, MESSAGE.size)
     # Of a point-to-point address IFA_ADDRESS is the peer's.
-    address = ip_address(found.get(_IFA_LOCAL) or found[_IFA_ADDRESS])
-    flags = number(found.get(_IFA_FLAGS), short_flags)
-    origin = number(found.get(_IFA_PROTO))
+    address = ip_address(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
+    flags = number(found.get(IFA_FLAGS), short_flags)
+    origin = number(found.get(IFA_PROTO))
     failed = bool(flags & IFA_F_DADFAILED)
     tentative = bool(flags & IFA_F_TENTATIVE) and not flags & IFA_F_OPTIMISTIC
     return LocalAddress(
@@ -215,11 +215,11 @@ def _is_from_network(origin: int, flags: int) -> bool:
 def _broadcasts(found: Mapping[int, bytes], length: int) -> tuple[IPv4Address, ...]:
     """The broadcast address that is set, and the last one of the subnet, which the kernel takes for
     one whatever is set (fib_add_ifaddr); of a point-to-point address that is the peer's subnet."""
-    subnet = ip_address(found.get(_IFA_ADDRESS) or found[_IFA_LOCAL])
+    subnet = ip_address(found.get(IFA_ADDRESS) or found[IFA_LOCAL])
     if not isinstance(subnet, IPv4Address):
         return ()
     last = [IPv4Interface((subnet, length)).network.broadcast_address] if length < 31 else []
-    configured = [IPv4Address(found[_IFA_BROADCAST])] if _IFA_BROADCAST in found else []
+    configured = [IPv4Address(found[IFA_BROADCAST])] if IFA_BROADCAST in found else []
     return tuple(dict.fromkeys([*configured, *last]))
 
 

@@ -2,14 +2,14 @@
 
 import errno
 import socket
-import struct
 from types import TracebackType
 from typing import Final, Self
 
 from pyroute2.netlink import NETLINK_ROUTE, rtnl
 
 from odm_agent.core.errors import KernelError
-from odm_agent.kernel.wire import attributes
+from odm_agent.kernel.addresses import IFA_ADDRESS, IFA_CACHEINFO, IFA_LOCAL, MESSAGE
+from odm_agent.kernel.wire import attributes, messages
 
 _GROUPS: Final = {
     "link": rtnl.RTMGRP_LINK,
@@ -23,11 +23,6 @@ _GROUPS: Final = {
 }
 _MOST_AT_ONCE: Final = 10_000
 _LARGEST: Final = 1 << 16
-#: struct nlmsghdr, of which length and type count.
-_HEADER: Final = struct.Struct("=IHHII")
-#: struct ifaddrmsg: family, prefix length, flags, scope, interface.
-_ADDRESS: Final = struct.Struct("=BBBBI")
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO = 1, 2, 6
 #: So many addresses are known by what was last told of them.
 _MOST_KNOWN: Final = 4096
 
@@ -43,31 +38,24 @@ class Renewals:
     def __init__(self) -> None:
         self._told: dict[tuple[int, bytes, bytes], object] = {}
 
-    def are_all(self, messages: bytes) -> bool:
+    def are_all(self, data: bytes) -> bool:
         """Whether all these messages tell of addresses what was told before, but for lifetimes."""
-        at, known = 0, True
-        while at + _HEADER.size <= len(messages):
-            length, kind, *_ = _HEADER.unpack_from(messages, at)
-            if length < _HEADER.size:
-                return False
-            known &= self._is_one(kind, messages[at + _HEADER.size : at + length])
-            at += (length + 3) & ~3
-        return known
+        return all([self._is_one(kind, body) for kind, _, _, body in messages(data)])
 
     def forget(self) -> None:
         """Messages were lost: all is news."""
         self._told.clear()
 
     def _is_one(self, kind: int, message: bytes) -> bool:
-        if kind not in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR) or len(message) < _ADDRESS.size:
+        if kind not in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR) or len(message) < MESSAGE.size:
             return False
-        *head, index = _ADDRESS.unpack_from(message)
-        said = attributes(message, _ADDRESS.size)
-        key = index, said.get(_IFA_ADDRESS, b""), said.get(_IFA_LOCAL, b"")
+        *head, index = MESSAGE.unpack_from(message)
+        said = attributes(message, MESSAGE.size)
+        key = index, said.get(IFA_ADDRESS, b""), said.get(IFA_LOCAL, b"")
         if kind == rtnl.RTM_DELADDR:
             self._told.pop(key, None)
             return False
-        said.pop(_IFA_CACHEINFO, None)
+        said.pop(IFA_CACHEINFO, None)
         news = head, said
         if self._told.get(key) == news:
             return True

@@ -1,8 +1,8 @@
 """Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sock_diag`).
 
-All else goes through pyroute2, but for what is unpacked of addresses and routes. Its sock_diag
-request holds no attributes, by which alone the kernel is asked for socket storages and for
-protocols above 255 (MPTCP); and its sock_diag socket does not see the kernel's refusals.
+All else goes through pyroute2, but for what is unpacked of addresses, routes and news. Its
+sock_diag request holds no attributes, by which alone the kernel is asked for socket storages and
+for protocols above 255 (MPTCP); and its sock_diag socket does not see the kernel's refusals.
 """
 
 import os
@@ -72,6 +72,17 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Kind, flags, sequence number and body of each; one whose length can't be is the last."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
+        if length < _HEADER.size:
+            return
+        at += (length + 3) & ~3
+
+
 class Wire:
     """A sock_diag socket of the network namespace in which it was opened; not for two threads."""
 
@@ -124,7 +135,7 @@ class Wire:
         """
         with _explained(doing, otherwise):
             self._send(kind, NLM_F_REQUEST | NLM_F_ACK, request)
-            for answered_kind, answered, _, body in self._answers():
+            for answered_kind, _, answered, body in self._answers():
                 if answered == self._sequence and answered_kind == NLMSG_ERROR:
                     (code,) = struct.unpack_from("=i", body)
                     if code < 0:
@@ -145,7 +156,7 @@ class Wire:
         self._send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request)
         parts: list[bytes] = []
         interrupted = False
-        for kind, answered, flags, body in self._answers():
+        for kind, flags, answered, body in self._answers():
             if answered != self._sequence:
                 continue  # the rest of an earlier dump that was given up
             interrupted |= bool(flags & NLM_F_DUMP_INTR)
@@ -158,14 +169,9 @@ class Wire:
         return None if interrupted else parts
 
     def _answers(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Kind, sequence number, flags and body of all that arrives, without end."""
+        """All `messages` that arrive, without end."""
         while True:
-            data = self._socket.recv(1 << 18)
-            offset = 0
-            while offset + 16 <= len(data):
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-                yield kind, sequence, flags, data[offset + 16 : offset + length]
-                offset += (length + 3) & ~3
+            yield from messages(self._socket.recv(1 << 18))
 
 
 @contextmanager

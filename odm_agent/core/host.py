@@ -141,6 +141,18 @@ class Route:
         found = {hop.interface for hop in self.hops} | {self.interface}
         return frozenset(each for each in found if each is not None)
 
+    def takes_place_of(self, other: "Route") -> bool:
+        """Whether the kernel has it instead of the other one, once it is added (`kernel.routes`):
+        those straight to an interface stand beside others, but IPv6 has one of each interface.
+        """
+        same = (self.family, self.table, self.destination, self.metric, self.tos) == (
+            *(other.family, other.table, other.destination, other.metric, other.tos),
+        )
+        if self.kind is RouteKind.UNICAST and self.gateway is None and not self.hops:
+            beside = self.family is not Family.IPV6 or self.interfaces != other.interfaces
+            return same and not beside
+        return same
+
 
 class RuleAction(Enum):
     """What our rules do with a packet (names as in `ip rule`)."""

@@ -16,8 +16,8 @@ from odm_agent.core.actions import (
     RemoveRule,
 )
 from odm_agent.core.errors import KernelError
-from odm_agent.core.host import HostState, Link, LocalAddress, Route, RouteKind, Rule
-from odm_agent.core.model import Family, IPAddress
+from odm_agent.core.host import HostState, Link, LocalAddress, Route, Rule
+from odm_agent.core.model import IPAddress
 
 _Key = tuple[IPAddress, str]
 
@@ -157,24 +157,9 @@ class FakeKernel:
             held == route.source and local.ready for (held, _), local in self.addresses.items()
         ):
             raise KernelError(f"adding {route}: the source is no ready local address; add it first")
-        self.routes = {r for r in self.routes if not _replaces(route, r)}
+        self.routes = {r for r in self.routes if not route.takes_place_of(r)}
         self.routes.add(route)
 
     def _require_link(self, name: str) -> None:
         if name not in self.links:
             raise KernelError(f"there is no interface {name}; make it first")
-
-
-def _replaces(new: Route, old: Route) -> bool:
-    """Routes straight to an interface stand beside others; IPv6 keeps one of each interface."""
-    if (new.table, new.family, new.destination, new.metric, new.tos) != (
-        old.table,
-        old.family,
-        old.destination,
-        old.metric,
-        old.tos,
-    ):
-        return False
-    if new.kind is RouteKind.UNICAST and new.gateway is None and not new.hops:
-        return new.family is Family.IPV6 and new.interface == old.interface
-    return True

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from odm_agent.core.actions import AddLabel, AddRoute, AddRule, KernelAction
-from odm_agent.core.host import HostState, LocalAddress, Route, RouteKind
-from odm_agent.core.model import Family
+from odm_agent.core.host import HostState, LocalAddress
 
 
 def with_added(
@@ -16,7 +15,7 @@ def with_added(
     for action in added:
         match action:
             case AddRoute(route):
-                for old in [each for each in routes if _gives_way(each, route)]:
+                for old in [each for each in routes if route.takes_place_of(each)]:
                     del routes[old]
                 routes[route] = None
             case AddRule(rule):
@@ -30,15 +29,3 @@ def with_added(
         rules=frozenset(rules),
         labels=frozenset(labels),
     )
-
-
-def _gives_way(old: Route, new: Route) -> bool:
-    """Whether a route takes the other one's place, as `kernel.routes` adds it: those straight to an
-    interface stand beside others, but IPv6 has one of each interface.
-    """
-    same = (old.family, old.table, old.destination, old.metric, old.tos) == (
-        *(new.family, new.table, new.destination, new.metric, new.tos),
-    )
-    if new.kind is RouteKind.UNICAST and new.gateway is None and not new.hops:
-        return same and new.family is Family.IPV6 and old.interfaces == new.interfaces
-    return same

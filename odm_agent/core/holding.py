@@ -1,6 +1,6 @@
 """The part of the machine that holds leases, by the ids of their prefixes."""
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from odm_agent.core import releasing, renewing, rotation, wandering
@@ -90,10 +90,8 @@ class Holding:
         """
         serving = [
             each
-            for each in renewing.in_order(self.leases.values())
+            for each in renewing.in_order(self._serving(on_net=on_net))
             if each.grant.want == want
-            and each.grant.prefix.id not in self.stalled
-            and not (on_net and each.grant.prefix.unconfirmed)
         ]
         leases, renewals = dict(self.leases), dict(self.renewals)
         if can_open := [each for each in serving if renewing.can_open(each)]:
@@ -235,37 +233,26 @@ class Holding:
             for id_, lease in self.leases.items()
         )
 
-    def wants(self) -> frozenset[Want]:
+    def wants(self, *, on_net: bool = False) -> frozenset[Want]:
         """What sockets are given now, or will be when its addresses are ready.
 
         What is held by an uplink that is down is not among these: others may be asked for it.
+        `on_net`: of what the network serves to which the host is attached now.
         """
-        return frozenset(
-            lease.grant.want
-            for id_, lease in self.leases.items()
-            if lease.phase is not Phase.LINGERING and id_ not in self.stalled
-        )
+        return frozenset(each.grant.want for each in self._serving(on_net=on_net))
 
     def stalled_wants(self) -> frozenset[Want]:
         """What is held, but serves no socket before an uplink comes back."""
-        return (
-            frozenset(
-                lease.grant.want
-                for id_, lease in self.leases.items()
-                if lease.phase is not Phase.LINGERING and id_ in self.stalled
-            )
-            - self.wants()
-        )
+        return frozenset(each.grant.want for each in self._current()) - self.wants()
 
-    def wants_on_net(self) -> frozenset[Want]:
-        """The same of what the network serves to which the host is attached now."""
-        return frozenset(
-            lease.grant.want
-            for id_, lease in self.leases.items()
-            if lease.phase is not Phase.LINGERING
-            and id_ not in self.stalled
-            and not lease.grant.prefix.unconfirmed
-        )
+    def _current(self) -> Iterator[Lease]:
+        return (each for each in self.leases.values() if each.phase is not Phase.LINGERING)
+
+    def _serving(self, *, on_net: bool) -> Iterator[Lease]:
+        for each in self._current():
+            prefix = each.grant.prefix
+            if prefix.id not in self.stalled and not (on_net and prefix.unconfirmed):
+                yield each
 
     def deadline(self) -> float:
         """When time changes something, or the table is to be told (boot-time seconds)."""

@@ -119,6 +119,5 @@ def new_until_s(lease: Lease, renewal: Renewal | None) -> float:
 
 
 def in_order(leases: Iterable[Lease]) -> list[Lease]:
-    """Those that serve sockets, the best first."""
-    serving = [each for each in leases if each.phase is not Phase.LINGERING]
-    return sorted(serving, key=lambda e: (-e.grant.prefix.preference, e.grant.prefix.order))
+    """The best first."""
+    return sorted(leases, key=lambda e: (-e.grant.prefix.preference, e.grant.prefix.order))

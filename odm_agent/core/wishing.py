@@ -31,7 +31,7 @@ class Wishing:
 
     def needed(self, want: Want, holding: Holding, now: Moment) -> tuple["Wishing", list[Effect]]:
         """A socket found nothing that the present network serves."""
-        on_net, effects = self.on_net.needed(want, holding.wants_on_net(), now)
+        on_net, effects = self.on_net.needed(want, holding.wants(on_net=True), now)
         return replace(self, on_net=on_net), _of_the_network(effects)
 
     def asked(
@@ -42,7 +42,7 @@ class Wishing:
         What was made since his socket found nothing may be new to it: hooks tell if it is not.
         """
         if not demand.fresh:
-            held, stalled = holding.wants_on_net(), holding.stalled_wants()
+            held, stalled = holding.wants(on_net=True), holding.stalled_wants()
             on_net, effects = self.on_net.with_demand(demand, held, stalled, now)
             return replace(self, on_net=on_net), holding, effects
         holding, effects, cause = holding.renewed(want, now, on_net=demand.on_net, again=False)
@@ -69,7 +69,7 @@ class Wishing:
         """No source can give it."""
         if failed.want not in self.on_net.requested:
             return self, []
-        if failed.want in holding.wants_on_net():  # it is there soon
+        if failed.want in holding.wants(on_net=True):  # it is there soon
             return replace(self, on_net=self.on_net.granted(failed.want)), []
         on_net, answers = self.on_net.failed(failed, holding.stalled_wants(), now)
         return replace(self, on_net=on_net), answers
@@ -82,14 +82,14 @@ class Wishing:
         there = {want: each for want, each in offered.offers.items() if want in offered.on_net}
         made = {want: each for want, each in offered.offers.items() if want not in renewing}
         on_net, effects = self.on_net.offered(
-            replace(offered, offers=there), holding.wants_on_net(), now
+            replace(offered, offers=there), holding.wants(on_net=True), now
         )
         fresh, answers = self.fresh.offered(replace(offered, offers=made), _ALL, now)
         return Wishing(on_net, fresh), [*_of_the_network(effects), *answers]
 
     def at(self, holding: Holding, now: Moment) -> tuple["Wishing", list[Effect]]:
         """What time has made of it."""
-        on_net, effects = self.on_net.at(holding.wants_on_net(), now)
+        on_net, effects = self.on_net.at(holding.wants(on_net=True), now)
         fresh, late = self.fresh.at(_ALL, now)
         return Wishing(on_net, fresh), [*_of_the_network(effects), *late]
 

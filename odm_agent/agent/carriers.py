@@ -23,8 +23,9 @@ def carried(datapath: MapWriter, host: HostState, numbers: Numbers) -> dict[Kind
 
 
 def _classes(datapath: MapWriter) -> Iterator[int]:
-    yield from datapath.read().classes
-    yield from (row.class_id for row in datapath.read().prefixes.values())
+    rows = datapath.read()
+    yield from rows.classes
+    yield from (each.class_id for each in rows.prefixes.values())
     for row in datapath.classified().values():
         yield row.class_id
     for socket in datapath.census():

@@ -306,11 +306,13 @@ class Service:
 
     def _has_come(self, wish: Wish) -> bool:
         """Whether sockets are given it meanwhile. Of a new address the machine alone knows that."""
-        ids = self.state.datapath.choices().get(wish.want, ())
+        ids = self.state.datapath.choices().get(wish.want)
+        if wish.fresh or not ids:
+            return False
+        if not wish.on_net:
+            return True
         rows = self.state.datapath.prefixes()
-        if wish.on_net:
-            ids = tuple(id_ for id_ in ids if id_ in rows and rows[id_].on_net)
-        return bool(ids) and not wish.fresh
+        return any(id_ in rows and rows[id_].on_net for id_ in ids)
 
     @asynccontextmanager
     async def _waited_for(self) -> AsyncIterator[None]:

@@ -16,7 +16,10 @@ def offers(engine: Engine) -> dict[Want, IPAddress]:
     """For each want the address that is given first, of those that the kernel held, ready, when it
     was read.
     """
-    firsts = _firsts(engine, _held(engine))
+    return _offers(engine, _firsts(engine, _held(engine)))
+
+
+def _offers(engine: Engine, firsts: Mapping[int, IPAddress]) -> dict[Want, IPAddress]:
     found: dict[Want, IPAddress] = {}
     for want, prefix_ids in engine.datapath.choices().items():
         for prefix_id in prefix_ids:
@@ -58,8 +61,9 @@ def offered(
     failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out, one
     that is `watched` only if a socket has an address of it.
     """
-    held, given = _held(engine), offers(engine)
+    held = _held(engine)
     firsts = _firsts(engine, held)
+    given = _offers(engine, firsts)
     rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
     used = cache(in_use)
     leased = {lease.id: address for row in engine.table for address, lease in row.leases.items()}

@@ -65,18 +65,15 @@ class Database:
         self._unflushed = False
         try:
             log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fdatasync(log)
+            finally:
+                os.close(log)
         except FileNotFoundError:
             return  # all is in the database, which was flushed then
         except OSError as error:
             self._unflushed = True
             raise unwritable(self.path, error) from error
-        try:
-            os.fdatasync(log)
-        except OSError as error:
-            self._unflushed = True
-            raise unwritable(self.path, error) from error
-        finally:
-            os.close(log)
 
     @property
     def boot(self) -> str:

@@ -16,6 +16,9 @@ _IPV4: Final = 0x0800
 _IPV6: Final = 0x86DD
 _PACKET_OUTGOING: Final = 4
 _SO_RCVBUFFORCE: Final = 33
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("qq")
+_ROOM: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -27,7 +30,8 @@ _ACK: Final = 0x10
 class Packet:
     """One IP packet; `outgoing` as seen from the capturing interface.
 
-    Ports are 0 if it has none, the ICMP type is -1.
+    Ports are 0 if it has none, the ICMP type is -1. `payload` is how many bytes TCP carries,
+    `time_s` the wall clock when the kernel had it.
     """
 
     source: IPAddress
@@ -38,6 +42,8 @@ class Packet:
     tcp_flags: int
     outgoing: bool
     icmp_type: int = -1
+    payload: int = 0
+    time_s: float = 0.0
 
     @property
     def syn_ack(self) -> bool:
@@ -52,6 +58,7 @@ class Capture:
         # Protocol 0 captures nothing until the socket is bound to its interface.
         self._socket = netns.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((interface, _ETH_P_ALL))
         self._socket.setblocking(False)
 
@@ -75,7 +82,7 @@ class Capture:
         found: list[Packet] = []
         while True:
             try:
-                data, (_, kind, direction, _, _) = self._socket.recvfrom(65536)
+                data, told, _, where = self._socket.recvmsg(65536, _ROOM)
             except BlockingIOError:
                 self._refuse_loss()
                 return found
@@ -84,7 +91,8 @@ class Capture:
                 if error.errno != errno.ENETDOWN:
                     raise
                 continue
-            packet = _parse(data, kind, direction == _PACKET_OUTGOING)
+            _, kind, direction, _, _ = where
+            packet = _parse(data, kind, direction == _PACKET_OUTGOING, _time_s(told))
             if packet is not None and packet.outgoing is outgoing:
                 found.append(packet)
 
@@ -95,7 +103,15 @@ class Capture:
         assert not dropped, f"the capture lost {dropped} packets: it proves nothing"
 
 
-def _parse(data: bytes, kind: int, outgoing: bool) -> Packet | None:
+def _time_s(told: list[tuple[int, int, bytes]]) -> float:
+    for level, kind, data in told:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            return float(seconds + nanoseconds / 1e9)
+    return 0.0
+
+
+def _parse(data: bytes, kind: int, outgoing: bool, time_s: float) -> Packet | None:
     source: IPAddress
     destination: IPAddress
     if kind == _IPV4:
@@ -109,9 +125,15 @@ def _parse(data: bytes, kind: int, outgoing: bool) -> Packet | None:
     else:
         return None
     protocol = _PROTOCOLS.get(number, str(number))
-    ports, flags = (0, 0), 0
+    ports, flags, payload = (0, 0), 0, 0
     if protocol in ("tcp", "udp"):
         ports = struct.unpack_from("!HH", data, start)
-        flags = data[start + 13] if protocol == "tcp" else 0
+    if protocol == "tcp":
+        flags = data[start + 13]
+        payload = len(data) - start - (data[start + 12] >> 4) * 4
     icmp_type = data[start] if protocol in ("icmp", "icmpv6") else -1
-    return Packet(source, destination, protocol, *ports, flags, outgoing, icmp_type)
+    return Packet(
+        *(source, destination, protocol, *ports, flags, outgoing, icmp_type),
+        payload=payload,
+        time_s=time_s,
+    )

@@ -37,7 +37,8 @@ class Roamer:
             settings = Settings(classes=classes, delegations=delegations)
             self.agent = Agent(lab.mobile, self.cgroup, folder, settings)
             stack.callback(self.agent.close)
-            self._hear_routers()
+            for site in lab.sites.values():
+                site.await_router()
             self.agent.start()
             self._stack = stack.pop_all()
 
@@ -108,17 +109,6 @@ class Roamer:
             ]
         )
         return (done.stdout or done.stderr).strip()
-
-    def _hear_routers(self) -> None:
-        for site in self.lab.sites.values():
-            wait_until(
-                lambda site=site: (
-                    f"dev {site.interface} proto ra"  # type: ignore[misc]
-                    in self.netns.ip("-6", "route", "show", "default")
-                ),
-                f"the router of site {site.plan.letter} is heard",
-                20,
-            )
 
     def _place(self, name: str) -> Place:
         return Place(Cgroup(path=self.cgroup.path / name), self.lab.mobile)

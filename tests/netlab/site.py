@@ -1,6 +1,7 @@
 """An access site: a gateway in a namespace, with its servers, and a link to a host."""
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from ipaddress import IPv6Address, IPv6Network
@@ -19,6 +20,7 @@ from tests.netlab.radvd import Radvd
 ACCESS: Final = "access"
 #: Of routes that Kea's hook writes.
 _PROTOCOL: Final = "186"
+_HEARD_S: Final = 20.0
 
 
 class AccessSite:
@@ -77,15 +79,20 @@ class AccessSite:
             IPv6Network(each["dst"]): IPv6Address(each["gateway"]) for each in json.loads(listed)
         }
 
-    def unplug(self) -> None:
-        """Take the host's carrier away; the gateway keeps its routes, as routers do."""
+    def unplug(self) -> float:
+        """Take the host's carrier away; the gateway keeps its routes, as routers do.
+
+        Returns when that was, by the monotonic clock (at most as early as some milliseconds).
+        """
         self._kept = [
             f"{line.replace('sec ', ' ')} dev {ACCESS} proto {_PROTOCOL}"
             for line in self.netns.ip(
                 *("-6", "route", "show", "dev", ACCESS, "proto", _PROTOCOL)
             ).splitlines()
         ]
+        began_s = time.monotonic()
         self.netns.ip("link", "set", ACCESS, "down")
+        return began_s
 
     def plug(self) -> None:
         """Give the carrier back; returns when both ends can send."""
@@ -100,6 +107,16 @@ class AccessSite:
                 ),
                 f"{interface} has a link-local address",
             )
+
+    def await_router(self) -> None:
+        """Wait until the host has heard the gateway's advertisements."""
+        wait_until(
+            lambda: (
+                f"dev {self.interface} proto ra" in self.host.ip("-6", "route", "show", "default")
+            ),
+            f"the router of site {self.plan.letter} is heard",
+            _HEARD_S,
+        )
 
     def _number(self) -> None:
         address(self.netns, ACCESS, f"{self.plan.router}/{self.plan.link.prefixlen}")

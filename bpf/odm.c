@@ -21,6 +21,7 @@
 #include "odm_counting.h"
 #include "odm_need.h"
 #include "odm_outlook.h"
+#include "odm_notice.h"
 #include "odm_reserve.h"
 #include "odm_given.h"
 #include "odm_request.h"

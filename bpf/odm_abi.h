@@ -564,6 +564,30 @@ struct odm_outlook {
 };
 _Static_assert(sizeof(struct odm_outlook) == 64, "odm_outlook");
 
+enum odm_notice_state {
+	ODM_NOTICE_NONE = 0,    /* none of ours: neither its address nor what it wants has a type */
+	ODM_NOTICE_UNBOUND = 1, /* it has no address yet */
+	ODM_NOTICE_PREFERRED = 2,  /* sockets are given its address */
+	ODM_NOTICE_DEPRECATED = 3, /* packets leave from it, but sockets are not given it */
+	ODM_NOTICE_OVER = 4,       /* no packet leaves from it any more */
+	ODM_NOTICES = 5,
+};
+
+/* What is read by who has room for just this: what becomes of the address that the socket has. */
+struct odm_notice {
+	__u32 value; /* as in odm_request */
+	__u8 state;  /* enum odm_notice_state */
+	__u8 type;   /* of the address, or else that the socket wants */
+	__u16 pad;
+	__u64 preferred_ns;   /* boot time; 0: no end is known */
+	__u64 valid_ns;       /* boot time; 0: no end is known */
+	struct odm_addr addr; /* that it has; the wildcard: none */
+	struct odm_addr
+		successor; /* if it is not PREFERRED, what it would be given now; the wildcard: none, or untold */
+	__u64 room[3];
+};
+_Static_assert(sizeof(struct odm_notice) == 80, "odm_notice");
+
 /*
  * odm_lifetimes: for how long, and for how many bytes, a socket that asked for this is given the same address. Only
  * such a socket has one, and one that asked for a new address: to that the lifetime of the one it has is over. When

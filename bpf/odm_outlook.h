@@ -9,7 +9,7 @@
 /* Where IPv4 sockets take addresses in turn, the turn is taken now, and stays the socket's. */
 static __always_inline bool odm_draws(const struct odm_call *call, const struct odm_offer *offer)
 {
-	return call->family == ODM_IPV4 && offer->prefix->fresh[0] &&
+	return call->asked && call->family == ODM_IPV4 && offer->prefix->fresh[0] &&
 	       !(call->sock->flags & ODM_SOCKET_DRAWN);
 }
 
@@ -33,6 +33,8 @@ static __always_inline enum odm_outlook_state odm_foresee(const struct odm_call 
 	}
 	if (!offer.prefix)
 		return ODM_OUTLOOK_NONE;
+	if (!call->asked && call->family == ODM_IPV4 && offer.prefix->fresh[0])
+		return ODM_OUTLOOK_UNTOLD; /* it takes its turn when it connects */
 	*addr = offer.slot->addr;
 	if (!odm_has_own(call, offer.prefix, any_ip))
 		return ODM_OUTLOOK_OFFERED;

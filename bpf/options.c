@@ -225,12 +225,13 @@ int odm_setsockopt(struct bpf_sockopt *ctx)
 }
 
 /* Is the type of a socket acted upon when this caller uses it? Not where its class is off, or none. */
-static __always_inline bool odm_holds_for_caller(struct odm_call *call)
+static __always_inline bool odm_holds_for_caller(struct odm_call *call, struct odm_cgroup *cgroup)
 {
 	call->settings = odm_settings_get();
 	if (!call->settings)
 		return false;
-	call->class_id = odm_class_of_caller(call->settings).class_id;
+	*cgroup = odm_class_of_caller(call->settings);
+	call->class_id = cgroup->class_id;
 	call->class = odm_class_row(call->class_id);
 	return call->class_id && call->class && call->class->mode != ODM_MODE_OFF;
 }
@@ -258,11 +259,25 @@ static __always_inline u32 odm_answer_in_full(const struct bpf_sockopt *ctx, str
 	return odm_write_outlook(ctx, call) ? sizeof(struct odm_outlook) : 4;
 }
 
+/* What becomes of the socket's address, whether or not it has asked for a type; how many bytes that is. */
+static __always_inline u32 odm_answer_notice(const struct bpf_sockopt *ctx, struct odm_call *call,
+					     struct odm_cgroup cgroup)
+{
+	if (call->sock)
+		call->asked = call->sock->type;
+	call->type = call->asked ? call->asked : odm_default_of(call->class, cgroup);
+	if (call->asked && call->sock->flags & ODM_SOCKET_ENDING)
+		call->lifetime = odm_lifetimes.sk_storage_get(call->sk, 0, 0);
+	return odm_write_notice(ctx, call) ? sizeof(struct odm_notice) : 4;
+}
+
 /* cgroup/getsockopt: adds the type to what the kernel says, or answers where the kernel has none. */
 int odm_getsockopt(struct bpf_sockopt *ctx)
 {
 	struct odm_call call = { .ctx = ctx, .sk = ctx->sk };
 	u32 *optval = ctx->optval, flags = 0;
+	struct odm_cgroup cgroup = {};
+	bool notice;
 
 	if (ctx->level != IPPROTO_IPV6 || ctx->optname != IPV6_ADDR_PREFERENCES) {
 		if (ctx->optlen > 4096)
@@ -271,14 +286,20 @@ int odm_getsockopt(struct bpf_sockopt *ctx)
 	}
 	if (!call.sk || (void *)(optval + 1) > ctx->optval_end)
 		return 1; /* no room for a type: as without us */
+	notice = odm_reads(ctx, sizeof(struct odm_notice)) && odm_serves(call.sk);
 	call.sock = odm_sockets.sk_storage_get(call.sk, 0, 0);
-	if (!call.sock || !call.sock->type || !odm_holds_for_caller(&call))
+	if (!(call.sock && call.sock->type) && !notice)
 		return 1; /* no type holds: as without us */
+	if (!odm_holds_for_caller(&call, &cgroup) || (notice && !odm_is_home(&call)))
+		return 1; /* the same, for this caller */
 	if (odm_kernel_has_option(call.sk))
 		flags = *optval & ODM_FLAGS_MASK;
 	else
 		ctx->retval = 0;
-	*optval = flags | ((u32)call.sock->type << ODM_FIELD_SHIFT) | odm_bits_of(call.sock);
-	ctx->optlen = odm_answer_in_full(ctx, &call);
+	if (call.sock && call.sock->type)
+		flags |= (u32)call.sock->type << ODM_FIELD_SHIFT | odm_bits_of(call.sock);
+	*optval = flags;
+	ctx->optlen =
+		notice ? odm_answer_notice(ctx, &call, cgroup) : odm_answer_in_full(ctx, &call);
 	return 1;
 }

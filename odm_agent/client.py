@@ -23,6 +23,11 @@ An application that can wait for the network asks and is told its address:
     address = client.setsc(sock, AddressType.SESSION_LASTING, timeout_s=10)
     sock.bind((str(address), 0))
 
+What becomes of a socket's address, and which one follows:
+
+    notice = client.notice(sock)
+    if notice and notice.state is not AddressState.PREFERRED: ...  # go on from notice.successor
+
 Errors are OSErrors, as from any socket call: `NotSupported` where no agent enforces types,
 PermissionError (EACCES) where the application's class may not use the type, EDQUOT where its
 addresses do not live as long as was asked; later, at `connect`,
@@ -40,19 +45,24 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
+from odm_agent import notices as _notices
 from odm_agent import waiting
 from odm_agent.core.model import AddressType
+from odm_agent.notices import AddressState, Notice
 from odm_agent.waiting import Said, State
 
 __all__ = [
+    "AddressState",
     "AddressType",
     "Lifetime",
     "NotSupported",
+    "Notice",
     "RequestFailed",
     "connect",
     "get_lifetime",
     "get_type",
     "lifetime_left",
+    "notice",
     "set_type",
     "setsc",
     "setsc_async",
@@ -137,6 +147,15 @@ def get_lifetime(sock: socket.socket) -> Lifetime | None:
 def lifetime_left(sock: socket.socket) -> Lifetime | None:
     """What is left of it, of the address that the socket has now; None as `get_lifetime`."""
     return (_read_lifetime(sock) or _NONE)[1]
+
+
+def notice(sock: socket.socket) -> Notice | None:
+    """What becomes of the address that the socket has, as the kernel tells it.
+
+    None: it is none of ours, since neither its address nor what it wants has a type, the
+    application has no class, or nobody enforces types here.
+    """
+    return _notices.read(sock, SOCKOPT)
 
 
 def _read_lifetime(sock: socket.socket) -> tuple[Lifetime | None, Lifetime | None] | None:

@@ -252,6 +252,8 @@ static inline int odm_supported(int fd)
 }
 #endif
 
+#include "odm_notice.h"
+
 /* setsc() needs POSIX: compilers that are told -std=c99 hide that, unless _POSIX_C_SOURCE is 200112L or more. */
 #if defined(CLOCK_MONOTONIC) && defined(EAI_SYSTEM)
 #include "odm_setsc.h"

@@ -184,6 +184,16 @@ class OutlookState(IntEnum):
     UNTOLD = 3
 
 
+class NoticeState(IntEnum):
+    """enum odm_notice_state."""
+
+    NONE = 0
+    UNBOUND = 1
+    PREFERRED = 2
+    DEPRECATED = 3
+    OVER = 4
+
+
 class EventKind(IntEnum):
     """enum odm_event_kind."""
 
@@ -628,6 +638,22 @@ class Outlook(ct.Structure):
     )
 
 
+class Notice(ct.Structure):
+    """struct odm_notice."""
+
+    _fields_ = (
+        ("value", ct.c_uint32),
+        ("state", ct.c_uint8),
+        ("type", ct.c_uint8),
+        ("pad", ct.c_uint16),
+        ("preferred_ns", ct.c_uint64),
+        ("valid_ns", ct.c_uint64),
+        ("addr", Addr),
+        ("successor", Addr),
+        ("room", ct.c_uint64 * 3),
+    )
+
+
 #: Each struct's name in C.
 STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_addr": Addr,
@@ -666,6 +692,7 @@ STRUCTS: Final[dict[str, type[ct.Structure]]] = {
     "odm_event": Event,
     "odm_need_turn": NeedTurn,
     "odm_outlook": Outlook,
+    "odm_notice": Notice,
     "odm_slot": Slot,
 }
 

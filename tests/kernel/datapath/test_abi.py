@@ -26,6 +26,7 @@ _ENUMS: dict[str, tuple[type[IntEnum], str]] = {
     "odm_loss": (abi.Loss, "ODM_LOST_"),
     "odm_event_kind": (abi.EventKind, "ODM_E_"),
     "odm_outlook_state": (abi.OutlookState, "ODM_OUTLOOK_"),
+    "odm_notice_state": (abi.NoticeState, "ODM_NOTICE_"),
     "odm_byte": (abi.ByteKind, "ODM_BYTE_"),
 }
 
@@ -122,6 +123,21 @@ _PUBLIC = {
     "offsetof(struct odm_prospect, ticket)": "offsetof(struct odm_outlook, ticket)",
     "offsetof(struct odm_prospect, state)": "offsetof(struct odm_outlook, state)",
     **{f"ODM_SOURCE_{state.name}": f"ODM_OUTLOOK_{state.name}" for state in abi.OutlookState},
+    "sizeof(struct odm_address_notice)": "sizeof(struct odm_notice)",
+    **{
+        f"offsetof(struct odm_address_notice, {public})": f"offsetof(struct odm_notice, {inner})"
+        for public, inner in {
+            **{each: each for each in ("value", "state", "type", "successor", "room")},
+            "preferred_until_ns": "preferred_ns",
+            "valid_until_ns": "valid_ns",
+            "address": "addr",
+        }.items()
+    },
+    **{
+        f"ODM_ADDRESS_{state.name}": f"ODM_NOTICE_{state.name}"
+        for state in abi.NoticeState
+        if state is not abi.NoticeState.NONE
+    },
     "sizeof(struct odm_wait_request_)": str(wait_server.REQUEST.size),
     "sizeof(struct odm_wait_answer_)": str(wait_server.ANSWER.size),
     **{

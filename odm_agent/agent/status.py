@@ -56,7 +56,7 @@ def address_states(state: State) -> Iterator[tuple[Row, IPAddress, AddressState]
             held = host.at(address, row.holder)
             if address in conflicts or any(local.failed for local in held):
                 yield row, address, "failed"
-            elif absent:
+            elif absent or address in row.forgotten:
                 yield row, address, "withdrawn"
             elif address not in configured:
                 yield row, address, "anyip"

@@ -61,7 +61,9 @@ class LocalAddress:
     `failed` marks an address that duplicate address detection found in use elsewhere.
     `broadcasts` are the addresses by which all hosts of its subnet are reached. `from_network`: a
     router or a DHCP server gave it to this host, nobody wrote it down here. `secondary`: of IPv6 a
-    temporary one (RFC 8981), of IPv4 one that is not the first of its subnet.
+    temporary one (RFC 8981), of IPv4 one that is not the first of its subnet. `born` and `renewed`:
+    since when it is there, and since when its lifetime counts, as in `renumbering.Announced`; an
+    address is the same one with other dates.
     """
 
     address: IPAddress
@@ -74,6 +76,8 @@ class LocalAddress:
     broadcasts: tuple[IPv4Address, ...] = ()
     from_network: bool = False
     secondary: bool = False
+    born: int = field(default=0, compare=False)
+    renewed: int = field(default=0, compare=False)
 
 
 class RouteKind(Enum):

@@ -193,6 +193,7 @@ def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddre
     origin = number(found.get(IFA_PROTO))
     failed = bool(flags & IFA_F_DADFAILED)
     tentative = bool(flags & IFA_F_TENTATIVE) and not flags & IFA_F_OPTIMISTIC
+    born, renewed = dates(found)
     return LocalAddress(
         address=address,
         prefix_length=length,
@@ -204,7 +205,20 @@ def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddre
         from_network=_is_from_network(origin, flags),
         broadcasts=_broadcasts(found, length),
         secondary=bool(flags & IFA_F_SECONDARY),
+        born=born,
+        renewed=renewed,
     )
+
+
+def dates(found: Mapping[int, bytes]) -> tuple[int, int]:
+    """Since when an address is there, and since when its lifetime counts (1/100 s since the boot),
+    by the attributes of its message; zeros: it does not say.
+    """
+    told = found.get(IFA_CACHEINFO, b"")
+    if len(told) != _CACHEINFO.size:
+        return 0, 0
+    _, _, born, renewed = _CACHEINFO.unpack(told)
+    return born, renewed
 
 
 def _is_from_network(origin: int, flags: int) -> bool:

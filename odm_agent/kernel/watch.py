@@ -2,14 +2,26 @@
 
 import errno
 import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address
 from types import TracebackType
 from typing import Final, Self
 
 from pyroute2.netlink import NETLINK_ROUTE, rtnl
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_DEPRECATED, IFA_F_PERMANENT
 
 from odm_agent.core.errors import KernelError
-from odm_agent.kernel.addresses import IFA_ADDRESS, IFA_CACHEINFO, IFA_LOCAL, MESSAGE
-from odm_agent.kernel.wire import attributes, messages
+from odm_agent.core.renumbering import LONGEST, Announced, forgotten, network_of
+from odm_agent.kernel.addresses import (
+    IFA_ADDRESS,
+    IFA_CACHEINFO,
+    IFA_FLAGS,
+    IFA_LOCAL,
+    MESSAGE,
+    dates,
+)
+from odm_agent.kernel.wire import attributes, messages, number
 
 _GROUPS: Final = {
     "link": rtnl.RTMGRP_LINK,
@@ -32,11 +44,14 @@ class Renewals:
 
     A router that advertises its prefix has the kernel tell each address anew, with other lifetimes,
     every few seconds where hosts move (RFC 6275, section 7.5). What matters to us of a lifetime,
-    that there is one and that it is over, is in the flags.
+    that there is one and that it is over, is in the flags; and it is news when a router turns out
+    to have forgotten a prefix, or to know it again.
     """
 
     def __init__(self) -> None:
-        self._told: dict[tuple[int, bytes, bytes], object] = {}
+        #: By interface and address what was told.
+        self._told: dict[int, dict[tuple[bytes, bytes], _Told]] = {}
+        self._known = 0
 
     def are_all(self, data: bytes) -> bool:
         """Whether all these messages tell of addresses what was told before, but for lifetimes."""
@@ -45,24 +60,61 @@ class Renewals:
     def forget(self) -> None:
         """Messages were lost: all is news."""
         self._told.clear()
+        self._known = 0
 
     def _is_one(self, kind: int, message: bytes) -> bool:
         if kind not in (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR) or len(message) < MESSAGE.size:
             return False
         *head, index = MESSAGE.unpack_from(message)
         said = attributes(message, MESSAGE.size)
-        key = index, said.get(IFA_ADDRESS, b""), said.get(IFA_LOCAL, b"")
+        link = self._told.setdefault(index, {})
+        key = said.get(IFA_ADDRESS, b""), said.get(IFA_LOCAL, b"")
+        before = link.pop(key, None)
+        self._known -= before is not None
         if kind == rtnl.RTM_DELADDR:
-            self._told.pop(key, None)
             return False
+        announced = _announced(head, said)
         said.pop(IFA_CACHEINFO, None)
-        news = head, said
-        if self._told.get(key) == news:
+        told = _Told((head, said), announced)
+        if self._known >= _MOST_KNOWN:
+            self.forget()
+            link = self._told.setdefault(index, {})
+        link[key] = told
+        self._known += 1
+        if before is None or before.news != told.news:
+            return False
+        if before.announced is None or announced is None:
             return True
-        if len(self._told) >= _MOST_KNOWN:
-            self._told.clear()
-        self._told[key] = news
-        return False
+        others = [
+            each.announced
+            for each in link.values()
+            if each is not told and each.announced is not None
+        ]
+        return forgotten([*others, before.announced]) == forgotten([*others, announced])
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What was told of an address: all but its lifetimes, and of an announced prefix its dates."""
+
+    news: object
+    announced: Announced | None
+
+
+def _announced(head: Sequence[int], said: Mapping[int, bytes]) -> Announced | None:
+    """The dates of an address that a router may have announced; None: it is no such."""
+    family, length, flags, _ = head
+    packed = said.get(IFA_ADDRESS, b"")
+    flags = number(said.get(IFA_FLAGS), flags)
+    if family != socket.AF_INET6 or len(packed) != 16 or length > LONGEST:
+        return None
+    address = IPv6Address(packed)
+    if flags & IFA_F_PERMANENT or address.is_link_local:
+        return None
+    born, renewed = dates(said)
+    return Announced(
+        network_of(address, length), born, renewed, deprecated=bool(flags & IFA_F_DEPRECATED)
+    )
 
 
 class Watch:

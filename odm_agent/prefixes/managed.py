@@ -12,6 +12,7 @@ from typing import Final
 
 from odm_agent.core.host import HostState, Link, LocalAddress
 from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork, TypedPrefix
+from odm_agent.prefixes.renumbered import renumbered
 from odm_agent.prefixes.table import PrefixTable, Row
 
 #: For these a temporary address is the right one, where there is one (RFC 8981); others are to be
@@ -61,7 +62,11 @@ def _of_one_type(rows: list[Row], before: PrefixTable, host: HostState) -> list[
 
 def _only(row: Row, owners: Mapping[IPAddress, Row], before: PrefixTable) -> Row:
     addresses = tuple(each for each in row.addresses if owners[each] is row)
-    found = Row(replace(row.prefix, spans=_spans(row.prefix, addresses)), addresses)
+    found = Row(
+        replace(row.prefix, spans=_spans(row.prefix, addresses)),
+        addresses,
+        forgotten=row.forgotten.intersection(addresses),
+    )
     known = before.by_id(row.prefix.id)
     return known if known == found else found
 
@@ -84,13 +89,17 @@ def _followed(row: Row, table: PrefixTable, host: HostState, taken: set[str]) ->
         if fits(prefix.pattern, name) and name not in taken
     ]
     if not links:
-        found = replace(prefix, interface=prefix.pattern, spans=())
-        return row if (row.prefix, row.addresses) == (found, ()) else Row(found, ())
+        return _unless_same(row, Row(replace(prefix, interface=prefix.pattern, spans=()), ()))
     held = {link.name: _held(prefix, link.name, table, host) for link in links}
     best = min(links, key=lambda link: _rank(link, prefix, held[link.name], host))
     addresses = tuple(local.address for local in held[best.name])
     found = replace(prefix, interface=best.name, spans=_spans(prefix, addresses))
-    return row if (row.prefix, row.addresses) == (found, addresses) else Row(found, addresses)
+    forgotten = renumbered(best.name, host)
+    return _unless_same(row, Row(found, addresses, forgotten=forgotten.intersection(addresses)))
+
+
+def _unless_same(row: Row, found: Row) -> Row:
+    return row if row == found else found
 
 
 def _rank(

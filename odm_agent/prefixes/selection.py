@@ -41,6 +41,8 @@ def absence(row: Row, host: HostState) -> str | None:
         twice = any(a.address in here for a in host.addresses if a.interface != interface)
         other = " that no other uplink has" if twice else ""
         return f"{interface} has no IPv{family} address{other}"
+    if row.addresses and row.forgotten.issuperset(row.addresses):
+        return f"the router of {interface} announces the prefix of its addresses no more"
     follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
     if follows and (family, interface) not in host.ways:
         return f"no IPv{family} default route leads by {interface}"

@@ -22,11 +22,15 @@ from odm_agent.prefixes.memory import Given, Known, Memory
 
 @dataclass(frozen=True)
 class Row:
-    """A prefix and its addresses, in the order of their numbers; `known` outlives the agent."""
+    """A prefix and its addresses, in the order of their numbers; `known` outlives the agent.
+
+    `forgotten` are those of a managed one whose own prefix its router announces no more.
+    """
 
     prefix: TypedPrefix
     addresses: tuple[IPAddress, ...]
     known: Known = field(default_factory=Known)
+    forgotten: frozenset[IPAddress] = frozenset()
 
     @property
     def conflicts(self) -> frozenset[IPAddress]:
@@ -55,7 +59,9 @@ class Row:
     def serves(self, address: IPAddress) -> bool:
         """Whether sockets are given an address, or will be when another one is over."""
         lease = self.leases.get(address)
-        return lease is None or lease.phase is not Phase.LINGERING
+        if lease is not None and lease.phase is Phase.LINGERING:
+            return False
+        return address not in self.forgotten
 
     def is_spare(self, address: IPAddress) -> bool:
         """Whether sockets are given an address only when all current ones are over."""
@@ -193,7 +199,8 @@ class PrefixTable:
         if known is None or not known.prefix.managed or known.prefix.pattern != prefix.pattern:
             return Row(prefix, ())
         spans = known.prefix.spans if prefix.exclusive else ()
-        return Row(replace(prefix, interface=known.prefix.interface, spans=spans), known.addresses)
+        found = replace(prefix, interface=known.prefix.interface, spans=spans)
+        return Row(found, known.addresses, forgotten=known.forgotten)
 
     def without(self, prefix_id: int) -> "PrefixTable":
         """Take a prefix out; one that is not there counts as taken out."""

@@ -65,4 +65,33 @@ def test_what_is_known_is_bounded() -> None:
     for number in range(5000):
         body = struct.pack("=BBBBI", 2, 32, 0, 0, number) + attribute(_ADDRESS, bytes(4))
         renewals.are_all(message(_NEW, body))
-    assert len(renewals._told) <= 4096
+    assert sum(map(len, renewals._told.values())) <= 4096
+
+
+def announced(last: int, born: int, renewed: int) -> bytes:
+    """An address out of a prefix of its own."""
+    return message(
+        _NEW,
+        struct.pack("=BBBBI", 10, 64, 0, 0, 2)
+        + attribute(_ADDRESS, bytes([0x20, 1, 13, 0xB8, 0, last]) + bytes(9) + b"\1")
+        + attribute(_CACHEINFO, struct.pack("=4I", 100, 100, born, renewed))
+        + u32(_FLAGS, 0),
+    )
+
+
+def test_a_renewal_that_leaves_another_prefix_out_is_news_once() -> None:
+    renewals = Renewals()
+    renewals.are_all(announced(1, 1_000, 5_000) + announced(2, 5_005, 5_005))
+    assert not renewals.are_all(announced(2, 5_005, 5_500)), "the first is forgotten"
+    assert renewals.are_all(announced(2, 5_005, 6_000))
+    assert not renewals.are_all(announced(1, 1_000, 6_100)), "and known again"
+    assert renewals.are_all(announced(2, 5_005, 6_500))
+    assert renewals.are_all(announced(1, 1_000, 6_600))
+
+
+def test_two_prefixes_that_are_renewed_in_turn_are_no_news() -> None:
+    renewals = Renewals()
+    renewals.are_all(announced(1, 1_000, 1_000) + announced(2, 1_001, 1_001))
+    for at in range(1_300, 9_000, 300):
+        assert renewals.are_all(announced(1, 1_000, at)) or at == 1_300
+        assert renewals.are_all(announced(2, 1_001, at + 1)) or at == 1_300

@@ -164,3 +164,45 @@ def test_an_address_of_two_uplinks_is_of_one_type_alone() -> None:
     assert not wifi_row.addresses and len(lan_row.prefix.spans) == 2
     why = absence(wifi_row, HostState(links=LINKS, addresses=both))
     assert why == "wl0 has no IPv4 address that no other uplink has"
+
+
+def _announced(address: str, born: int, renewed: int, **more: Any) -> LocalAddress:
+    return local(address, from_network=True, born=born, renewed=renewed, **more)
+
+
+#: The router has announced another prefix since it last announced the first.
+_RENUMBERED = (
+    _announced("2001:db8:1::5", 1_000, 5_000),
+    _announced("2001:db8:1::9", 4_000, 5_000, secondary=True),
+    _announced("2001:db8:2::5", 5_500, 5_500),
+)
+
+
+def test_what_its_router_has_forgotten_serves_no_more() -> None:
+    row = found(*_RENUMBERED, main_routes=(default("wl0", 600),))
+    assert {str(each) for each in row.forgotten} == {"2001:db8:1::5", "2001:db8:1::9"}
+    assert [str(each) for each in row.addresses if row.serves(each)] == ["2001:db8:2::5"]
+
+
+def test_nothing_is_said_of_a_link_with_several_routers() -> None:
+    other = replace(default("wl0", 700), gateway=ip_address("fe80::2"))
+    assert not found(*_RENUMBERED, main_routes=(default("wl0", 600), other)).forgotten
+    assert not found(*_RENUMBERED).forgotten, "nor of one without"
+
+
+def test_what_was_written_down_here_or_leased_is_not_forgotten() -> None:
+    routes = (default("wl0", 600),)
+    written = replace(_RENUMBERED[0], from_network=False)
+    leased = replace(_RENUMBERED[1], prefix_length=128)
+    assert not found(written, leased, _RENUMBERED[2], main_routes=routes).forgotten
+
+
+def test_where_all_is_forgotten_the_row_is_absent_and_says_why() -> None:
+    hinted = {"wl0": {IPv6Network("2001:db8:1::/64"): AddressType.FIXED}}
+    table = PrefixTable(b"secret").with_only([SIX, FIXED_BY_HINT])
+    host = HostState(
+        links=LINKS, addresses=_RENUMBERED, hints=hinted, main_routes=(default("wl0", 600),)
+    )
+    plain, fixed = followed(table, host)
+    assert absence(plain, host) is None
+    assert absence(fixed, host) == "the router of wl0 announces the prefix of its addresses no more"

@@ -1,0 +1,180 @@
+"""T3, T4, N3: uplinks that others manage change under sockets that are open; each type as it says.
+
+Main's best default route is by w0, towards gateway A; the uplink is w1, towards B.
+"""
+
+import errno
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import IPv6Network, ip_address
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.kernel.agent.conftest import eventually
+from tests.lab.agent import LabClass
+from tests.lab.client import Kind, call
+from tests.lab.host import GRACEFUL, NONPERSISTENT
+from tests.lab.icmp6 import send_on
+from tests.lab.netns import address
+from tests.lab.uplinked import WIFI, states, uplinked
+from tests.lab.world import World
+from tests.unit.sources.ra.test_codec import message, option
+
+#: What gateway B announces first, and after it has lost its memory; it is the router of both.
+BEFORE: Final = IPv6Network("2001:db8:b::/64")
+AFTER: Final = IPv6Network("2001:db8:b4::/64")
+#: Prefix Information option: on link, and for autoconfiguration (RFC 4861, section 4.6.2).
+_PIO: Final = 3
+_FLAGS: Final = 0xC0
+CLASSES: Final = {
+    "brief": LabClass(allow=(NONPERSISTENT,), default=NONPERSISTENT, on_failure="closed"),
+    "graceful": LabClass(allow=(GRACEFUL,), default=GRACEFUL, on_failure="closed"),
+}
+
+
+class Router:
+    """Gateway B as a router that announces one prefix: a real radvd, which can lose its memory."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self._world, self._folder = world, folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def announce(self, *prefixes: IPv6Network) -> None:
+        """Begin to, every three seconds or so, and at once."""
+        for each in prefixes:
+            address(self._world.site.b, "to-host", f"{each[1]}/64")
+        config = self._folder / "radvd.conf"
+        told = "".join(
+            f"prefix {each} {{ AdvOnLink on; AdvAutonomous on; AdvPreferredLifetime 3600;"
+            " AdvValidLifetime 7200; };\n"
+            for each in prefixes
+        )
+        config.write_text(
+            "interface to-host { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4;\n"
+            f"{told} }};\n"
+        )
+        pid = self._folder / "radvd.pid"
+        pid.unlink(missing_ok=True)
+        command = ["radvd", "-n", "-C", str(config), "-p", str(pid), "-m", "stderr"]
+        self._process = subprocess.Popen(
+            self._world.site.b.command(command), stderr=subprocess.DEVNULL
+        )
+
+    def lose_memory(self) -> None:
+        """The power fails for a second: nothing is said any more, not even that."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+            time.sleep(1.0)
+
+
+def _hears(world: World) -> None:
+    """The host makes addresses on w1 of what it hears alone."""
+    link = world.site.host
+    link.sysctl("net/ipv6/conf/w1/accept_ra", "2")
+    link.sysctl("net/ipv6/conf/w1/autoconf", "1")
+    link.ip("-6", "address", "flush", "dev", "w1", "scope", "global")
+    link.ip("-6", "route", "flush", "default", "dev", "w1")
+    eventually(lambda: states(world)["wifi/ipv6"] == "withdrawn", "it has heard nothing yet")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """w1 is an uplink of type nonpersistent, and hears router advertisements."""
+    with uplinked(tmp_path, {"wifi": WIFI}, CLASSES) as made:
+        _hears(made)
+        yield made
+
+
+@pytest.fixture
+def router(world: World, tmp_path: Path) -> Iterator[Router]:
+    made = Router(world, tmp_path)
+    yield made
+    made.lose_memory()
+
+
+def _given(world: World, place: str = "brief", kind: Kind = Kind.TCP6) -> str:
+    """From where a new socket is seen; the errno's word, if it is refused."""
+
+    def application() -> str:
+        try:
+            return call(kind).seen
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, "timeout")
+
+    return world.place(place).do(application)
+
+
+def _is_out_of(prefix: IPv6Network, source: str) -> bool:
+    return ":" in source and ip_address(source) in prefix
+
+
+def _await_source(world: World, prefix: IPv6Network, timeout_s: float = 20.0) -> None:
+    eventually(lambda: _is_out_of(prefix, _given(world)), f"{prefix} serves", timeout_s)
+
+
+def _held(world: World, prefix: IPv6Network) -> list[str]:
+    """The addresses of w1 out of a prefix that are in order."""
+    listed = world.site.host.ip("-o", "-6", "address", "show", "dev", "w1", "-deprecated")
+    found = [line.split()[3].partition("/")[0] for line in listed.splitlines()]
+    return [each for each in found if ip_address(each) in prefix]
+
+
+def test_N3_a_prefix_that_its_router_has_forgotten_is_given_to_nobody_any_more(
+    world: World, router: Router
+) -> None:
+    """RFC 8978: the old address is preferred for an hour yet, as the kernel has it."""
+    router.announce(BEFORE)
+    _await_source(world, BEFORE)
+    router.lose_memory()
+    router.announce(AFTER)
+    eventually(lambda: bool(_held(world, AFTER)), "another one is announced", 20)
+    eventually(lambda: not _is_out_of(BEFORE, _given(world)), "the old one is given to nobody", 1)
+    _await_source(world, AFTER)
+    assert _held(world, BEFORE), "whose it is still says that it is in order"
+    for _ in range(20):
+        assert _is_out_of(AFTER, _given(world))
+    shown = {each["address"]: each["state"] for each in world.agent.read("addresses")}
+    assert {shown[each] for each in _held(world, BEFORE)} == {"withdrawn"}
+    assert {shown[each] for each in _held(world, AFTER)} == {"ready"}
+
+
+def test_N3_a_forgotten_prefix_is_told_from_one_that_another_router_announces(
+    world: World, router: Router
+) -> None:
+    """Two routers of a link have prefixes of their own: the second one takes nothing's place."""
+    router.announce(BEFORE)
+    _await_source(world, BEFORE)
+    link = world.site.host
+    link.ip("-6", "route", "add", "default", "via", "fe80::2", "dev", "w1", "metric", "9000")
+    address(world.site.b, "to-host", f"{AFTER[1]}/64")
+    _advertise(world, AFTER)
+    eventually(lambda: len(world.agent.addresses("wifi/ipv6")) == 2, "both are there", 10)
+    time.sleep(5.0)  # the first one announces anew meanwhile
+    assert len(world.agent.addresses("wifi/ipv6")) == 2
+
+
+def test_N3_a_forgotten_prefix_that_is_announced_again_serves_again(
+    world: World, router: Router
+) -> None:
+    router.announce(BEFORE)
+    _await_source(world, BEFORE)
+    router.lose_memory()
+    router.announce(AFTER)
+    _await_source(world, AFTER)
+    router.lose_memory()
+    router.announce(BEFORE, AFTER)
+    eventually(lambda: len(world.agent.addresses("wifi/ipv6")) == 2, "both serve", 10)
+
+
+def _advertise(world: World, *prefixes: IPv6Network, lifetime: int = 1800) -> None:
+    """Gateway B says so once."""
+    options = (
+        option(str(each[0]), _FLAGS, code=_PIO, valid=7200, preferred=3600) for each in prefixes
+    )
+    data = message(*options, lifetime=lifetime)
+    world.site.b.call(send_on, "to-host", data)

@@ -4,25 +4,32 @@ Main's best default route is by w0, towards gateway A; the uplink is w1, towards
 """
 
 import errno
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import pytest
 
+from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, call
-from tests.lab.host import GRACEFUL, NONPERSISTENT
+from tests.lab.host import GRACEFUL, LINKS, NONPERSISTENT
 from tests.lab.icmp6 import send_on
 from tests.lab.netns import address
-from tests.lab.uplinked import WIFI, states, uplinked
+from tests.lab.uplinked import WIFI, host, states, uplinked, way
 from tests.lab.world import World
 from tests.unit.sources.ra.test_codec import message, option
 
+#: Within this time of the kernel's news a change is followed, on a machine that is busy.
+_AT_ONCE_S: Final = 0.05
 #: What gateway B announces first, and after it has lost its memory; it is the router of both.
 BEFORE: Final = IPv6Network("2001:db8:b::/64")
 AFTER: Final = IPv6Network("2001:db8:b4::/64")
@@ -169,6 +176,49 @@ def test_N3_a_forgotten_prefix_that_is_announced_again_serves_again(
     router.lose_memory()
     router.announce(BEFORE, AFTER)
     eventually(lambda: len(world.agent.addresses("wifi/ipv6")) == 2, "both serve", 10)
+
+
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+def test_N3_a_gateway_that_changes_is_followed_at_once(
+    world: World, family: Family, tmp_path: Path
+) -> None:
+    """Measured from the kernel's news of main's route to its news of ours."""
+    link, first = world.site.host, LINKS["B", family][1]
+    address(link, "w1", f"{host('B', family)}/{LINKS['B', family][0].prefixlen}")
+    way(world, family)
+    eventually(lambda: states(world)[f"wifi/ipv{family}"] == "ready", "it serves", 10)
+    time.sleep(1.0)
+    took_s: list[float] = []
+    with _monitor(world, family, tmp_path / "monitor") as lines:
+        for each in range(30, 40):
+            gateway = str(first + each)
+            way(world, family, via=gateway)
+            eventually(lambda g=gateway: len(_told(lines(), g)) >= 2, "both are told", 5)  # type: ignore[misc]
+            theirs, ours = _told(lines(), gateway)[:2]
+            took_s.append(ours - theirs)
+    print(f"IPv{family}: median {median(took_s) * 1e3:.1f} ms, most {max(took_s) * 1e3:.1f} ms")
+    assert median(took_s) < _AT_ONCE_S, took_s
+
+
+@contextmanager
+def _monitor(world: World, family: Family, told: Path) -> Iterator[Callable[[], list[str]]]:
+    """What the kernel tells of routes, each line with the time at which it was read."""
+    command = ["ip", "-ts", f"-{family}", "monitor", "route"]
+    with told.open("w") as file:
+        process = subprocess.Popen(world.site.host.command(command), stdout=file)
+    time.sleep(0.3)
+    try:
+        yield lambda: told.read_text().splitlines()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _told(lines: list[str], gateway: str) -> list[float]:
+    """When default routes by a gateway were told of: main's, then that of the uplink's table."""
+    line = re.compile(rf"\[(\S+)\] default via {re.escape(gateway)} dev w1 ")
+    found = map(line.match, lines)
+    return [datetime.fromisoformat(each[1]).timestamp() for each in found if each]
 
 
 def _advertise(world: World, *prefixes: IPv6Network, lifetime: int = 1800) -> None:

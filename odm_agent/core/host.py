@@ -79,6 +79,14 @@ class LocalAddress:
     born: int = field(default=0, compare=False)
     renewed: int = field(default=0, compare=False)
 
+    @property
+    def usable(self) -> bool:
+        """Whether sockets may be given it. One of ours with another length is yet to be made anew:
+        on the way it is not there.
+        """
+        whole = not self.ours or self.prefix_length == self.address.max_prefixlen
+        return self.ready and not self.failed and whole
+
 
 class RouteKind(Enum):
     """The route types that we know (names as in `ip route`)."""
@@ -290,6 +298,11 @@ class HostState:
     def at(self, address: IPAddress, interface: str) -> Sequence[LocalAddress]:
         """What is known of an address on an interface (IPv4 may have it there twice)."""
         return self._places.get((address, interface), ())
+
+    @cached_property
+    def ready(self) -> frozenset[IPAddress]:
+        """The addresses from which the kernel sends, on whichever interface."""
+        return frozenset(each.address for each in self.addresses if each.usable)
 
     @cached_property
     def ways(self) -> dict[tuple[Family, str], Route]:

@@ -22,8 +22,7 @@ def ready_addresses(row: Row, host: HostState) -> tuple[IPAddress, ...]:
     return tuple(
         address
         for address in row.configured
-        if row.serves(address)
-        and any(each.ready and not each.failed for each in host.at(address, row.holder))
+        if row.serves(address) and any(each.usable for each in host.at(address, row.holder))
     )
 
 

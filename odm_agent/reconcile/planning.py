@@ -1,7 +1,7 @@
 """The ordered way from what is there to what should be there."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     what it is about exists, and forgotten in a later plan, when `host` shows that it is gone; new
     routes and rules stand before old ones go.
     """
-    kept = _kept_rows(desired, observed)
+    kept = _kept_rows(desired, observed, host)
     return [
         *_withdraw(desired, observed, kept),
         *classify(desired, observed),
@@ -48,14 +48,22 @@ def plan(desired: Projection, observed: Projection, host: HostState) -> list[Act
     ]
 
 
-def _kept_rows(desired: Projection, observed: Projection) -> set[int]:
+def _kept_rows(desired: Projection, observed: Projection, host: HostState) -> set[int]:
     """Prefix rows that may stay while the rest is done: still true, or made so by one write."""
+    local = [r.destination for r in desired.routes & observed.routes if r.kind is RouteKind.LOCAL]
     return {
         prefix_id
         for prefix_id, old in observed.prefixes.items()
         if (new := desired.prefixes.get(prefix_id)) is not None
         and _without_pool(old) == _without_pool(new)
-        and (_same_first(old, new) or _is_held(prefix_id, old, desired))
+        and (
+            _same_first(old, new)
+            or (
+                _stays_typed(prefix_id, old, desired)
+                and _is_held(old, host, local)
+                and old.fresh == new.fresh
+            )
+        )
     }
 
 
@@ -68,10 +76,31 @@ def _same_first(old: PrefixRow, new: PrefixRow) -> bool:
     return old.pool[:1] == new.pool[:1]
 
 
-def _is_held(prefix_id: int, old: PrefixRow, desired: Projection) -> bool:
-    """Whether all that a row hands out stays with the prefix: it does no harm until it changes."""
+def _stays_typed(prefix_id: int, old: PrefixRow, desired: Projection) -> bool:
+    """Whether all that a row hands out stays with the prefix."""
     sources = (desired.sources.get(address) for address in old.pool)
     return all(source is not None and source.prefix_id == prefix_id for source in sources)
+
+
+def _is_held(old: PrefixRow, host: HostState, local: Sequence[IPNetwork | None]) -> bool:
+    """Whether the host holds all that a row hands out. `local`: the networks that stay local as a
+    whole.
+    """
+    configured, by_route = _slots(old)
+    return host.ready.issuperset(configured) and all(
+        any(net is not None and net.version == each.version and each in net for net in local)
+        for each in by_route
+    )
+
+
+def _slots(row: PrefixRow) -> tuple[tuple[IPAddress, ...], tuple[IPAddress, ...]]:
+    """The addresses of a pool that exist on an interface, and those that are local by a route."""
+    spares = len(row.pool) - row.spares
+    others = spares + row.configured_spares
+    return (
+        row.pool[: row.configured] + row.pool[spares:others],
+        row.pool[row.configured : spares] + row.pool[others:],
+    )
 
 
 def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:

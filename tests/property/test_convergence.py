@@ -387,8 +387,11 @@ class World(RuleBasedStateMachine):
         Withdrawals come first in a plan, so it holds from its first kernel action on.
         """
         held = self._ready()
+        local = [r.destination for r in self.kernel.routes if r.kind is RouteKind.LOCAL]
         for row in self.datapath.read().prefixes.values():
             assert held.issuperset(row.pool[: row.configured])
+            for address in row.pool[row.configured :]:
+                assert any(address in n for n in local if n and n.version == address.version)
 
     def _dead_ends(self) -> set[int]:
         """The tables from which no packet falls through to another gateway."""

@@ -234,6 +234,67 @@ def test_of_several_addresses_only_the_flushed_one_is_withdrawn() -> None:
     assert action.row.pool == (first, third)
 
 
+@pytest.mark.parametrize("pool", [1, 3])
+def test_a_flushed_address_is_not_handed_out_while_another_prefix_is_made(pool: int) -> None:
+    host = Host(replace(HOME, pool=pool)).settle()
+    other = replace(HOME, id=2, network=OTHER, spans=(OTHER,), placement=Placement.ON_LINK)
+    host.table = host.table.with_prefix(other)
+    host.kernel.vanish(host.address(), "lo")
+    for action in host.plan():
+        host.apply(action)
+        if isinstance(action, KernelAction):
+            row = host.maps.read().prefixes.get(1)
+            assert row is None or host.kernel.read().ready.issuperset(row.pool)
+
+
+@pytest.mark.parametrize("lost", ["slot", "own", "spare"])
+def test_a_row_of_which_anything_is_not_held_is_withdrawn_before_its_first_address_changes(
+    lost: str,
+) -> None:
+    """An any-IP slot, addresses of sockets' own, a spare. While all is held, the row may stay."""
+    pool = {"slot": 20, "own": 1, "spare": 3}[lost]
+    host = Host(replace(HOME, pool=pool, per_socket=lost == "own")).settle()
+    row = host.maps.read().prefixes[1]
+    if lost == "own":
+        former = NET[-2]
+        host.kernel.add_foreign(LocalAddress(former, 128, "lo", ours=False))
+        old = replace(row, pool=(former,))
+    else:
+        first, second, *others = row.pool
+        spares = int(lost == "spare")
+        old = replace(
+            row,
+            pool=(second, first, *others),
+            configured=row.configured - spares,
+            spares=spares,
+            configured_spares=spares,
+        )
+    assert not withdraws(host, old)
+    if lost == "spare":
+        host.kernel.vanish(old.pool[-1], "lo")
+    else:
+        host.kernel.routes = {r for r in host.kernel.routes if r.kind is not RouteKind.LOCAL}
+    assert withdraws(host, old)
+
+
+def withdraws(host: Host, old: PrefixRow) -> bool:
+    """Whether the plan begins with taking the row away, if it is this one now."""
+    state = host.kernel.read()
+    want = desired(host.table, host.classes, host.cgroups, state, NUMBERS)
+    want = replace(want, sources={**want.sources, old.pool[0]: SourceRow(1, AddressType.FIXED)})
+    have = replace(observe(state, host.maps.read()), prefixes={1: old})
+    return any(isinstance(a, Drop) and a.table == PREFIXES for a in plan(want, have, state))
+
+
+def test_an_address_of_another_length_is_withdrawn_before_it_is_made_anew() -> None:
+    host = Host(HOME).settle()
+    key = host.address(), "lo"
+    host.kernel.addresses[key] = replace(host.kernel.addresses[key], prefix_length=64)
+    assert kinds(host.step())[:2] == ["Drop choices", "Drop prefixes"]
+    host.settle()
+    assert host.maps.read().choices == {FIXED6: (1,)}
+
+
 def test_an_on_link_address_is_deprecated_and_waits_for_detection() -> None:
     host = Host(replace(HOME, placement=Placement.ON_LINK))
     host.step()

@@ -1,5 +1,6 @@
 """The reference network: two sites with one lease database, a core, and what each lets through."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,6 +37,13 @@ def probes(lab: NetLab) -> Iterator[tuple[Probe, Probe]]:
 def routed(site: AccessSite, prefix: IPv6Network) -> None:
     """Wait until a site has a route for a prefix."""
     wait_until(lambda: prefix in site.routed(), f"site {site.plan.letter} routes {prefix}", 10)
+
+
+def core_leads(lab: NetLab, prefix: IPv6Network) -> AccessSite | None:
+    """To which site the core sends what goes to a prefix."""
+    (route,) = json.loads(lab.core.ip("-6", "-j", "route", "show", str(prefix))) or [{}]
+    at = {str(each.plan.backbone[1]): each for each in lab.sites.values()}
+    return at.get(route.get("gateway", ""))
 
 
 def use(lab: NetLab, stack: ExitStack, prefix: IPv6Network, interface: str) -> str:
@@ -126,6 +134,7 @@ def test_a_host_that_moves_keeps_what_its_types_promise(
         with ExitStack() as stack:
             for type in (SESSION, FIXED, GRACEFUL):
                 routed(lab.b, held[type])
+                wait_until(lambda type=type: core_leads(lab, held[type]) is lab.b, "the core")  # type: ignore[misc]
                 own = use(lab, stack, held[type], "w1")
                 assert fetch(lab, own, f"moved-{type.name}")
     finally:

@@ -68,6 +68,8 @@ class Settings:
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The keys of uplinks, by name.
     uplinks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The keys of prefixes that are not of the standard laboratory, by name.
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
@@ -109,6 +111,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             f"[prefixes.{prefix.name}]",
             *_keys({**keys, **settings.extra.get(prefix.name, {})}),
         ]
+    for name, other in settings.others.items():
+        lines += [f"[prefixes.{name}]", *_keys(other)]
     for name, uplink in settings.uplinks.items():
         lines += [f"[uplinks.{name}]", *_keys(uplink)]
     for name, section in settings.delegations.items():

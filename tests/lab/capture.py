@@ -18,6 +18,8 @@ _PACKET_OUTGOING: Final = 4
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("qq")
+#: The name of no interface: all are captured.
+EVERYWHERE: Final = ""
 _ROOM: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
@@ -56,10 +58,12 @@ class Capture:
 
     def __init__(self, netns: NetNs, interface: str) -> None:
         # Protocol 0 captures nothing until the socket is bound to its interface.
-        self._socket = netns.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        protocol = 0 if interface else socket.htons(_ETH_P_ALL)
+        self._socket = netns.call(socket.socket, socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._socket.bind((interface, _ETH_P_ALL))
+        if interface:
+            self._socket.bind((interface, _ETH_P_ALL))
         self._socket.setblocking(False)
 
     def __enter__(self) -> Self:

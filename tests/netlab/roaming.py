@@ -29,12 +29,21 @@ class Roamer:
         folder: Path,
         classes: Mapping[str, LabClass],
         delegations: Mapping[str, Mapping[str, Any]],
+        *,
+        uplinks: Mapping[str, Mapping[str, Any]] | None = None,
+        others: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        """`uplinks` and `others` are as in `Settings`."""
         self.lab = lab
         with ExitStack() as stack:
             self.cgroup = stack.enter_context(Cgroup("roamer"))
             self.places = {name: self._place(name) for name in classes}
-            settings = Settings(classes=classes, delegations=delegations)
+            settings = Settings(
+                classes=classes,
+                delegations=delegations,
+                uplinks=uplinks or {},
+                others=others or {},
+            )
             self.agent = Agent(lab.mobile, self.cgroup, folder, settings)
             stack.callback(self.agent.close)
             for site in lab.sites.values():
@@ -72,6 +81,10 @@ class Roamer:
 
         wait_until(ready, f"{name} is ready", _GRANTED_S)
         return found[0]
+
+    def await_ready(self, name: str) -> None:
+        """Wait until sockets are given addresses of a prefix, by its name."""
+        wait_until(lambda: bool(self.agent.addresses(name)), f"{name} is ready", _GRANTED_S)
 
     def source(self, delegation: str, type: AddressType) -> IPv6Address:
         """The address that sockets are given of such a prefix."""

@@ -108,6 +108,10 @@ class AccessSite:
                 f"{interface} has a link-local address",
             )
 
+    def serves(self, source: str) -> bool:
+        """Whether an address is the site's: of its link, or of a prefix that it routes."""
+        return any(IPv6Address(source) in each for each in (self.plan.link, *self.routed()))
+
     def await_router(self) -> None:
         """Wait until the host has heard the gateway's advertisements."""
         wait_until(

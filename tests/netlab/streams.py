@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.lab.capture import Capture
+from tests.lab.capture import EVERYWHERE, Capture
 from tests.lab.place import Place
 from tests.lab.process import wait_until
 from tests.netlab import ticks
@@ -67,6 +67,10 @@ class Stream(ABC):
     @abstractmethod
     def stop(self) -> Outcome:
         """Let it come to its end; what became of it. One that hangs is killed."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End at once what is left of it here."""
 
     def silence_s(self, since_s: float, until_s: float | None = None) -> float:
         """The longest time without news at the peer that has not ended before `since_s`.
@@ -138,6 +142,9 @@ class _Connection(_Ticks):
         _end(self._process)
         return self._outcome()
 
+    def kill(self) -> None:
+        _ended(self._process, 0)
+
 
 class _Ssh(_Ticks):
     """ssh, which sends what it is given as its input; the peer's end is what it has started."""
@@ -170,6 +177,10 @@ class _Ssh(_Ticks):
             said = "hangs" if hangs else self._log.read_text().strip().rpartition("\n")[2]
             return Outcome(outcome.sent, outcome.got, outcome.source, said, time.monotonic())
         return outcome
+
+    def kill(self) -> None:
+        for each in (self._sender, self._ssh):
+            _ended(each, 0)
 
 
 class _Iperf(Stream):
@@ -211,6 +222,10 @@ class _Iperf(Stream):
         source = "".join(sorted(self._streams.sources_at(self.port)))
         return Outcome(sent, got, source, error, time.monotonic() if error else None)
 
+    def kill(self) -> None:
+        _ended(self._process, 0)
+        self._server.kill()
+
 
 class _Ears(Server):
     """The correspondent's end of TCP and MPTCP streams."""
@@ -231,7 +246,7 @@ class _Ears(Server):
 
 
 class Streams:
-    """The correspondent's servers for them, and captures where packets come to it."""
+    """The correspondent's servers for them, and a capture of what comes to it."""
 
     def __init__(self, lab: NetLab) -> None:
         self.lab, self.folder = lab, lab.folder / "streams"
@@ -243,9 +258,7 @@ class Streams:
             self.folder.mkdir()
             self._sshd = stack.enter_context(Sshd(lab.core, lab.folder))
             stack.enter_context(_Ears(lab, self.folder))
-            self._captures = [
-                stack.enter_context(Capture(lab.core, f"to-{letter}")) for letter in lab.sites
-            ]
+            self._capture = stack.enter_context(Capture(lab.core, EVERYWHERE))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -270,6 +283,7 @@ class Streams:
                 stream = _Connection(self.folder, name, place, kind)
             case _:
                 raise ValueError(kind)
+        self._stack.callback(stream.kill)
         stream.await_flow(began_s)
         return stream
 
@@ -288,15 +302,12 @@ class Streams:
         return self._sources.get(port, set())
 
     def look(self) -> None:
-        """Take what was captured out of the kernel's buffers, which are not without end."""
-        for capture in self._captures:
-            for each in capture.packets():
-                if each.payload and each.port in _IPERF_PORTS:
-                    at_s = each.time_s + self._to_monotonic_s
-                    self._data.setdefault(each.port, []).append(at_s)
-                    self._sources.setdefault(each.port, set()).add(str(each.source))
-        for times in self._data.values():
-            times.sort()
+        """Take what was captured out of the kernel's buffer, which is not without end."""
+        for each in self._capture.packets():
+            if each.payload and each.port in _IPERF_PORTS:
+                at_s = each.time_s + self._to_monotonic_s
+                self._data.setdefault(each.port, []).append(at_s)
+                self._sources.setdefault(each.port, set()).add(str(each.source))
 
 
 def _ended(process: "subprocess.Popen[Any]", timeout_s: float) -> bool:

@@ -7,11 +7,11 @@ import errno
 import logging
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface, ip_address
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
@@ -30,7 +30,7 @@ from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 
 from odm_agent.core.host import Address, LocalAddress
 from odm_agent.kernel.links import indexes_of
-from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
+from odm_agent.kernel.rtnetlink import Rtnetlink, change
 from odm_agent.kernel.wire import attributes, number
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO = 1, 
 #: struct ifa_cacheinfo: preferred and valid lifetime, and two times that the kernel writes.
 _CACHEINFO: Final = struct.Struct("=4I")
 _LOOPBACK: Final = "lo"
+#: Of so many added addresses it is awaited that they are ready; the kernel comes to the last last.
+_MOST_AWAITED: Final = 16
+#: What is waited between one question whether they are and the next (seconds).
+_PAUSES_S: Final = (0.0, *(0.0001,) * 4, *(0.001,) * 10)
 #: linux/if_addr.h; since Linux 5.18.
 _IFAPROT_KERNEL_RA: Final = 2
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -57,8 +61,8 @@ class _Message(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
     nla_map = tuple((number, f"IFA_{number}", "cdata") for number in range(IFA_PROTO + 1))
 
 
-async def read(
-    route: AsyncIPRoute, names: Mapping[int, str], protocol: int, index: int = 0
+def read(
+    netlink: Rtnetlink, names: Mapping[int, str], protocol: int, index: int = 0
 ) -> list[LocalAddress]:
     """All addresses of the namespace, or of the interface number `index`.
 
@@ -67,23 +71,19 @@ async def read(
     """
     request = ifaddrmsg()
     request["index"] = index
-    found = (
-        _parse(each, names, protocol) for each in await dump_packed(route, RTM_GETADDR, request)
-    )
+    found = (_parse(each, names, protocol) for each in netlink.dump_packed(RTM_GETADDR, request))
     return [each for each in found if each is not None]
 
 
-async def add(
-    route: AsyncIPRoute, wanted: Sequence[Address], protocol: int
-) -> list[NetlinkError | None]:
+def add(netlink: Rtnetlink, wanted: Sequence[Address], protocol: int) -> list[NetlinkError | None]:
     """Configure addresses; what each came to.
 
     What is there already is left alone if it is as wanted, corrected if it is ours, and kept as it
-    is if somebody else configured it (it must not vanish when we remove ours).
+    is if somebody else configured it (it must not vanish when we remove ours). Those about which
+    nobody is asked are ready then, unless the kernel is too busy to make them so at once.
     """
-    indexes, absent = await indexes_of(route, [each.interface for each in wanted])
-    outcomes = await carry_out(
-        route,
+    indexes, absent = indexes_of(netlink, [each.interface for each in wanted])
+    outcomes = netlink.carry_out(
         (
             absent.get(each.interface) or [_addition(each, indexes, protocol, NLM_F_EXCL)]
             for each in wanted
@@ -93,27 +93,29 @@ async def add(
     found = {
         (local.interface, local.address): local
         for name in {wanted[position].interface for position in existing}
-        for local in await read(route, {indexes[name]: name}, protocol, indexes[name])
+        for local in read(netlink, {indexes[name]: name}, protocol, indexes[name])
     }
     corrections = (
         _correction(each, found.get((each.interface, each.address)), indexes, protocol)
         for each in (wanted[position] for position in existing)
     )
-    for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
+    for position, refusal in zip(existing, netlink.carry_out(corrections), strict=True):
         outcomes[position] = refusal
+    done = (each for each, refusal in zip(wanted, outcomes, strict=True) if refusal is None)
+    _await_routes(netlink, [each for each in done if _lacks_route(each)][-_MOST_AWAITED:], indexes)
     return outcomes
 
 
-async def remove(
-    route: AsyncIPRoute, unwanted: Sequence[Address], _protocol: int
+def remove(
+    netlink: Rtnetlink, unwanted: Sequence[Address], _protocol: int
 ) -> list[NetlinkError | None]:
     """Remove addresses that are there, with exactly these prefix lengths; what each came to."""
-    indexes, _ = await indexes_of(route, [each.interface for each in unwanted])
+    indexes, _ = indexes_of(netlink, [each.interface for each in unwanted])
     steps = (
         [_removal(each, indexes[each.interface])] if each.interface in indexes else []
         for each in unwanted
     )
-    return await carry_out(route, steps, _GONE)
+    return netlink.carry_out(steps, _GONE)
 
 
 def _is_there(refusal: NetlinkError | None) -> bool:
@@ -153,6 +155,37 @@ def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: 
         _said(IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
     ]
     return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
+
+
+def _lacks_route(added: Address) -> bool:
+    """Whether the kernel has yet to make the route by which packets to an address arrive."""
+    return added.address.version == 6 and added.interface == _LOOPBACK
+
+
+def _await_routes(netlink: Rtnetlink, added: Sequence[Address], indexes: Mapping[str, int]) -> None:
+    """Wait until none of these addresses is tentative, or has gone, but not for long.
+
+    It takes a tenth of a millisecond. Who read all addresses before would find these tentative, and
+    look again only when the kernel tells of them.
+    """
+    for pause_s in _PAUSES_S:
+        added = [each for each in added if _is_tentative(netlink, each, indexes[each.interface])]
+        if not added:
+            return
+        time.sleep(pause_s)
+
+
+def _is_tentative(netlink: Rtnetlink, address: Address, index: int) -> bool:
+    question = _Message()
+    question["family"] = _AF[address.address.version]
+    question["index"] = index
+    question["attrs"] = [_said(IFA_ADDRESS, address.address.packed)]
+    try:
+        packed = netlink.get_packed(RTM_GETADDR, question)
+    except NetlinkError:  # it is not there any more
+        return False
+    _, _, flags, _, _ = MESSAGE.unpack_from(packed)
+    return bool(flags & IFA_F_TENTATIVE)
 
 
 def _without_detection(wanted: Address) -> int:

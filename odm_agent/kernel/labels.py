@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELADDRLABEL, RTM_GETADDRLABEL, RTM_NEWADDRLABEL
 
 from odm_agent.core.host import AddressLabel
-from odm_agent.kernel.rtnetlink import carry_out, change, dump
+from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
 _AF_INET6: Final = 10
 _HOST: Final = 128
@@ -39,16 +38,15 @@ class ifaddrlblmsg(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
     nla_map = (("IFAL_UNSPEC", "none"), ("IFAL_ADDRESS", "ip6addr"), ("IFAL_LABEL", "uint32"))
 
 
-async def read(
-    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
+def read(
+    netlink: Rtnetlink, names: Mapping[int, str], protocol: int
 ) -> tuple[frozenset[IPv6Address], tuple[AddressLabel, ...]]:
     """The addresses that have our label, and all other entries in the order in which they are
     asked; none where the kernel has no IPv6. `names` maps interface numbers."""
-    route.register_policy(RTM_NEWADDRLABEL, ifaddrlblmsg)
     request = ifaddrlblmsg()
     request["family"] = _AF_INET6
     try:
-        answer = await dump(route, RTM_GETADDRLABEL, request)
+        answer = netlink.dump(RTM_GETADDRLABEL, request)
     except NetlinkError as refusal:
         if refusal.code in _UNSUPPORTED:
             return frozenset(), ()
@@ -64,22 +62,22 @@ async def read(
     return frozenset(ours), tuple(others)
 
 
-async def add(
-    route: AsyncIPRoute, wanted: Sequence[IPv6Address], protocol: int
+def add(
+    netlink: Rtnetlink, wanted: Sequence[IPv6Address], protocol: int
 ) -> list[NetlinkError | None]:
     """Give addresses our label, which matches no destination; what each came to."""
     flags = NLM_F_CREATE | NLM_F_REPLACE
-    return await carry_out(
-        route, [[_message(each, protocol, RTM_NEWADDRLABEL, flags)] for each in wanted]
+    return netlink.carry_out(
+        [[_message(each, protocol, RTM_NEWADDRLABEL, flags)] for each in wanted]
     )
 
 
-async def remove(
-    route: AsyncIPRoute, unwanted: Sequence[IPv6Address], protocol: int
+def remove(
+    netlink: Rtnetlink, unwanted: Sequence[IPv6Address], protocol: int
 ) -> list[NetlinkError | None]:
     """Take our label from addresses that have it; what each came to."""
-    return await carry_out(
-        route, [[_message(each, protocol, RTM_DELADDRLABEL)] for each in unwanted], _GONE
+    return netlink.carry_out(
+        [[_message(each, protocol, RTM_DELADDRLABEL)] for each in unwanted], _GONE
     )
 
 

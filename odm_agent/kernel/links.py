@@ -1,11 +1,10 @@
 """Interfaces, as the kernel lists them."""
 
 import os
+import struct
 from collections.abc import Iterable
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
-from pyroute2.netlink import NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import (
@@ -18,7 +17,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import (
 )
 
 from odm_agent.core.host import Link
-from odm_agent.kernel.rtnetlink import dump, in_time
+from odm_agent.kernel.rtnetlink import Rtnetlink
 
 #: What an interface needs to carry packets, and what it is without it (RFC 2863's ifOperStatus, of
 #: which IFF_RUNNING says whether it is up or unknown).
@@ -29,38 +28,36 @@ _NEEDED: Final = (
 )
 #: What an interface is to its master where packets still arrive at the interface itself.
 _NO_PORTS: Final = frozenset({None, "vrf"})
+#: struct ifinfomsg: family and type, interface.
+_FIXED_PART: Final = struct.Struct("=Ii")
 #: RFC 8200, section 5.
 _LEAST_MTU: Final = 1280
 
 
-async def read(route: AsyncIPRoute) -> list[Link]:
+def read(netlink: Rtnetlink) -> list[Link]:
     """All interfaces of the namespace."""
-    return [_parse(each) for each in await dump(route, RTM_GETLINK, ifinfmsg())]
+    return [_parse(each) for each in netlink.dump(RTM_GETLINK, ifinfmsg())]
 
 
-async def indexes_of(
-    route: AsyncIPRoute, names: Iterable[str]
+def indexes_of(
+    netlink: Rtnetlink, names: Iterable[str]
 ) -> tuple[dict[str, int], dict[str, NetlinkError]]:
     """The numbers of interfaces by name, and the refusals (ENODEV) of those that aren't there."""
     found: dict[str, int] = {}
     refusals: dict[str, NetlinkError] = {}
     for name in sorted(set(names)):
         try:
-            found[name] = await _index_of(route, name)
+            found[name] = _index_of(netlink, name)
         except NetlinkError as refusal:
             refusals[name] = refusal
     return found, refusals
 
 
-async def _index_of(route: AsyncIPRoute, name: str) -> int:
+def _index_of(netlink: Rtnetlink, name: str) -> int:
     request = ifinfmsg()
     request["attrs"] = [("IFLA_IFNAME", name)]
-    # Not link("get") or link_lookup(): they ask for an acknowledgement after the answer, which
-    # pyroute2 doesn't wait for and then keeps unread for as long as the socket lives.
-    async with in_time():
-        asked = await route.nlm_request(request, RTM_GETLINK, NLM_F_REQUEST)
-        answer = [each async for each in asked]
-    return int(answer[0]["index"])
+    _, index = _FIXED_PART.unpack_from(netlink.get_packed(RTM_GETLINK, request))
+    return int(index)
 
 
 def _parse(message: ifinfmsg) -> Link:

@@ -2,13 +2,12 @@
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.core.actions import (
@@ -55,8 +54,7 @@ _OTHERWISE: Final = "See the kernel's log (dmesg); it is tried again at the next
 class NetlinkKernel:
     """The network namespace in which it is made, wherever the calling thread is later.
 
-    `protocol` (8 bits) marks all that we make. May be called while an event loop runs, which waits
-    with the caller. Not for several threads at once.
+    `protocol` (8 bits) marks all that we make. Not for several threads at once.
     """
 
     def __init__(self, protocol: int) -> None:
@@ -87,7 +85,8 @@ class NetlinkKernel:
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""
         try:
-            return self._netlink.run(self._read)
+            with self._netlink.exchange():
+                return self._read(self._netlink)
         except (NetlinkError, OSError) as error:
             raise _explained("reading interfaces, addresses, routes and rules", error) from error
 
@@ -98,7 +97,8 @@ class NetlinkKernel:
         """
         names = {link.index: link.name for link in among.values()}
         try:
-            found = self._netlink.run(lambda it: addresses.read(it, names, self._protocol))
+            with self._netlink.exchange():
+                found = addresses.read(self._netlink, names, self._protocol)
         except (NetlinkError, OSError) as error:
             raise _explained("reading addresses", error) from error
         return tuple(found)
@@ -111,7 +111,8 @@ class NetlinkKernel:
         kind = _KINDS[type(actions[0])]
         things = [kind.thing(action) for action in actions]
         try:
-            outcomes = self._netlink.run(lambda it: kind.carry_out(it, things, self._protocol))
+            with self._netlink.exchange():
+                outcomes = kind.carry_out(self._netlink, things, self._protocol)
         except (NetlinkError, OSError) as error:
             outcomes = [error] * len(things)
         return [
@@ -119,21 +120,21 @@ class NetlinkKernel:
             for thing, error in zip(things, outcomes, strict=True)
         ]
 
-    async def _read(self, route: AsyncIPRoute) -> HostState:
-        found = await links.read(route)
+    def _read(self, netlink: Rtnetlink) -> HostState:
+        found = links.read(netlink)
         names = {link.index: link.name for link in found}
-        ours, others = await rules.read(route, self._protocol)
-        objects = await nexthops.read(route, names)
+        ours, others = rules.read(netlink, self._protocol)
+        objects = nexthops.read(netlink, names)
         tables = {(each.family, each.table) for each in others if each.action == "lookup"}
-        labelled, policy = await labels.read(route, names, self._protocol)
+        labelled, policy = labels.read(netlink, names, self._protocol)
         return HostState(
             links={link.name: link for link in found},
-            addresses=tuple(await addresses.read(route, names, self._protocol)),
-            routes=await routes.read_ours(route, names, self._protocol),
+            addresses=tuple(addresses.read(netlink, names, self._protocol)),
+            routes=routes.read_ours(netlink, names, self._protocol),
             rules=ours,
-            main_routes=await routes.read_main(route, names, objects, self._protocol),
+            main_routes=routes.read_main(netlink, names, objects, self._protocol),
             foreign_rules=others,
-            foreign_routes=await routes.read_tables(route, names, objects, tables),
+            foreign_routes=routes.read_tables(netlink, names, objects, tables),
             labels=labelled,
             label_policy=policy,
         )
@@ -178,7 +179,7 @@ class _Kind:
     """How actions of one kind are carried out, and how one is named in an error."""
 
     doing: str
-    carry_out: Callable[..., Awaitable[Sequence[NetlinkError | OSError | None]]]
+    carry_out: Callable[..., Sequence[NetlinkError | OSError | None]]
     thing: Callable[[KernelAction], Any]
     words: Callable[[Any], str]
 

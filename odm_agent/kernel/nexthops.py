@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 
 from odm_agent.core.host import Attributes, Hop
-from odm_agent.kernel.rtnetlink import dump_packed
+from odm_agent.kernel.rtnetlink import Rtnetlink
 from odm_agent.kernel.wire import attributes, number
 
 _RTM_GETNEXTHOP: Final = 106
@@ -36,10 +35,10 @@ class _Request(nlmsg):  # type: ignore[misc]
     )
 
 
-async def read(route: AsyncIPRoute, names: Mapping[int, str]) -> dict[int, tuple[Hop, ...]]:
+def read(netlink: Rtnetlink, names: Mapping[int, str]) -> dict[int, tuple[Hop, ...]]:
     """The next hops that each object stands for, by its number; none: it refuses."""
     try:
-        answer = await dump_packed(route, _RTM_GETNEXTHOP, _Request())
+        answer = netlink.dump_packed(_RTM_GETNEXTHOP, _Request())
     except NetlinkError as refusal:
         if refusal.code in _LACKING:
             return {}

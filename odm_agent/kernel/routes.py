@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELROUTE, RTM_GETROUTE, RTM_NEWROUTE
@@ -20,7 +19,7 @@ from odm_agent.core.host import Hop, Route, RouteKind
 from odm_agent.core.model import Family
 from odm_agent.kernel import routespec
 from odm_agent.kernel.links import indexes_of
-from odm_agent.kernel.rtnetlink import carry_out, change, dump_packed
+from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
 Objects = Mapping[int, tuple[Hop, ...]]
 
@@ -32,29 +31,27 @@ _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _GONE: Final = frozenset({errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.ENOENT})
 
 
-async def read_ours(
-    route: AsyncIPRoute, names: Mapping[int, str], protocol: int
-) -> frozenset[Route]:
+def read_ours(netlink: Rtnetlink, names: Mapping[int, str], protocol: int) -> frozenset[Route]:
     """The routes that carry `protocol`, in all tables; `names` maps interface numbers."""
     return frozenset(
-        [each for family in Family for each in await _dump(route, names, family, protocol=protocol)]
+        [each for family in Family for each in _dump(netlink, names, family, protocol=protocol)]
     )
 
 
-async def read_main(
-    route: AsyncIPRoute, names: Mapping[int, str], objects: Objects, protocol: int
+def read_main(
+    netlink: Rtnetlink, names: Mapping[int, str], objects: Objects, protocol: int
 ) -> tuple[Route, ...]:
     """The main table's routes without ours; `objects` are the nexthop objects (`nexthops.read`)."""
     found = {
         each
         for family in Family
-        for each in await _dump(route, names, family, objects, table=MAIN_TABLE, unwanted=protocol)
+        for each in _dump(netlink, names, family, objects, table=MAIN_TABLE, unwanted=protocol)
     }
     return tuple(sorted(found, key=repr))
 
 
-async def read_tables(
-    route: AsyncIPRoute,
+def read_tables(
+    netlink: Rtnetlink,
     names: Mapping[int, str],
     objects: Objects,
     tables: Collection[tuple[Family, int]],
@@ -65,22 +62,19 @@ async def read_tables(
             each
             for family, table in sorted(tables)
             if table not in (MAIN_TABLE, _LOCAL_TABLE)
-            for each in await _dump(route, names, family, objects, table=table)
+            for each in _dump(netlink, names, family, objects, table=table)
         ]
     )
 
 
-async def add(
-    route: AsyncIPRoute, wanted: Sequence[Route], protocol: int
-) -> list[NetlinkError | None]:
+def add(netlink: Rtnetlink, wanted: Sequence[Route], protocol: int) -> list[NetlinkError | None]:
     """Install routes, or put them in the place of ours with their destination and metric.
 
     Routes straight to an interface stand beside those to other interfaces (each link has its own
     fe80::/64); the others replace. What each came to.
     """
-    indexes, absent = await indexes_of(route, _interfaces(wanted))
-    outcomes = await carry_out(
-        route,
+    indexes, absent = indexes_of(netlink, _interfaces(wanted))
+    outcomes = netlink.carry_out(
         (
             _refused(each, absent) or [_addition(each, indexes, protocol, _mode(each))]
             for each in wanted
@@ -93,7 +87,7 @@ async def add(
         and refusal.code == errno.EEXIST
         and _mode(wanted[position]) == NLM_F_APPEND
     ]
-    there = await _standing(route, [wanted[n] for n in existing], indexes, protocol)
+    there = _standing(netlink, [wanted[n] for n in existing], indexes, protocol)
     corrections = (
         [
             # IPv6 takes routes that differ only in their source for the same.
@@ -104,26 +98,26 @@ async def add(
         else []
         for each in (wanted[position] for position in existing)
     )
-    for position, refusal in zip(existing, await carry_out(route, corrections), strict=True):
+    for position, refusal in zip(existing, netlink.carry_out(corrections), strict=True):
         outcomes[position] = refusal
     return outcomes
 
 
-async def remove(
-    route: AsyncIPRoute, unwanted: Sequence[Route], protocol: int
+def remove(
+    netlink: Rtnetlink, unwanted: Sequence[Route], protocol: int
 ) -> list[NetlinkError | None]:
     """Remove exactly these routes of ours if they are there; what each came to.
 
     Looked up first, each table once: IPv6 ignores the source in a removal and would take the
     route's successor.
     """
-    indexes, _ = await indexes_of(route, _interfaces(unwanted))
-    there = await _standing(route, unwanted, indexes, protocol)
+    indexes, _ = indexes_of(netlink, _interfaces(unwanted))
+    there = _standing(netlink, unwanted, indexes, protocol)
     steps = (
         [change(routespec.message(each, indexes, protocol), RTM_DELROUTE)] if each in there else []
         for each in unwanted
     )
-    return await carry_out(route, steps, _GONE)
+    return netlink.carry_out(steps, _GONE)
 
 
 def _mode(wanted: Route) -> int:
@@ -143,8 +137,8 @@ def _refused(wanted: Route, absent: Mapping[str, NetlinkError]) -> NetlinkError 
     return next((absent[name] for name in sorted(wanted.interfaces) if name in absent), None)
 
 
-async def _standing(
-    route: AsyncIPRoute, about: Sequence[Route], indexes: Mapping[str, int], protocol: int
+def _standing(
+    netlink: Rtnetlink, about: Sequence[Route], indexes: Mapping[str, int], protocol: int
 ) -> set[Route]:
     """The routes of ours in the tables of those in question, by these interfaces."""
     names = {index: name for name, index in indexes.items()}
@@ -152,12 +146,12 @@ async def _standing(
     return {
         found
         for family, table in sorted(tables)
-        for found in await _dump(route, names, family, protocol=protocol, table=table)
+        for found in _dump(netlink, names, family, protocol=protocol, table=table)
     }
 
 
-async def _dump(
-    route: AsyncIPRoute,
+def _dump(
+    netlink: Rtnetlink,
     names: Mapping[int, str],
     family: Family,
     objects: Objects = MappingProxyType({}),
@@ -177,7 +171,7 @@ async def _dump(
     if table:
         request["attrs"] = [("RTA_TABLE", table)]
     try:
-        answer = await dump_packed(route, RTM_GETROUTE, request)
+        answer = netlink.dump_packed(RTM_GETROUTE, request)
     except NetlinkError as refusal:
         if refusal.code == errno.ENOENT:
             return []  # the table does not exist: nothing was ever put into it

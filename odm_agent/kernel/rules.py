@@ -7,7 +7,6 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
 
-from pyroute2.iproute import AsyncIPRoute
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE
@@ -23,7 +22,7 @@ from pyroute2.netlink.rtnl.fibmsg import (
 
 from odm_agent.core.host import ForeignRule, Rule, RuleAction
 from odm_agent.core.model import Family, IPNetwork
-from odm_agent.kernel.rtnetlink import carry_out, change, dump
+from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
 #: Where the kernel has the rule for the main table.
 _MAIN_PRIORITY: Final = 32766
@@ -57,9 +56,7 @@ _ACTION_OF: Final = {number: action for action, number in _ACTIONS.items()}
 _LOCAL: Final = "lo"
 
 
-async def read(
-    route: AsyncIPRoute, protocol: int
-) -> tuple[frozenset[Rule], tuple[ForeignRule, ...]]:
+def read(netlink: Rtnetlink, protocol: int) -> tuple[frozenset[Rule], tuple[ForeignRule, ...]]:
     """All rules that carry `protocol`, of both families, and others' that stand before the last.
 
     Where there is none of ours, those before the main table's, as they would be then.
@@ -68,7 +65,7 @@ async def read(
     others: list[ForeignRule] = []
     for family in Family:
         last, foreign = 0, []
-        for each in await _dump(route, family):
+        for each in _dump(netlink, family):
             if _is_ours(each, protocol):
                 rule = _parse(family, each)
                 rules.add(rule)
@@ -80,19 +77,17 @@ async def read(
     return frozenset(rules), tuple(others)
 
 
-async def add(
-    route: AsyncIPRoute, wanted: Sequence[Rule], protocol: int
-) -> list[NetlinkError | None]:
+def add(netlink: Rtnetlink, wanted: Sequence[Rule], protocol: int) -> list[NetlinkError | None]:
     """Install rules that we don't have; what each came to.
 
     The kernel counts the protocol as part of a rule: the same of somebody else is another.
     """
     steps = [[_addition(rule, protocol, NLM_F_EXCL)] for rule in wanted]
-    return await carry_out(route, steps, {errno.EEXIST})
+    return netlink.carry_out(steps, {errno.EEXIST})
 
 
-async def remove(
-    route: AsyncIPRoute, unwanted: Sequence[Rule], protocol: int
+def remove(
+    netlink: Rtnetlink, unwanted: Sequence[Rule], protocol: int
 ) -> list[NetlinkError | None]:
     """Remove rules of ours that are there, exactly these; what each came to.
 
@@ -103,7 +98,7 @@ async def remove(
     """
     fitting: dict[Rule, list[Rule]] = {_request(rule): [] for rule in unwanted}
     for family in sorted({rule.family for rule in unwanted}):
-        for found in await _dump(route, family):
+        for found in _dump(netlink, family):
             if _is_ours(found, protocol):
                 rule = _parse(family, found)
                 for request in _fitting(rule) & fitting.keys():
@@ -122,7 +117,7 @@ async def remove(
                     if each != rule:
                         fitting[request].append(each)
         steps.append(step)
-    return await carry_out(route, steps, {errno.ENOENT})  # else somebody was faster
+    return netlink.carry_out(steps, {errno.ENOENT})  # else somebody was faster
 
 
 def _request(rule: Rule) -> Rule:
@@ -179,11 +174,11 @@ def _message(rule: Rule, protocol: int, kind: int, flags: int = 0) -> fibmsg:
     return change(message, kind, flags)
 
 
-async def _dump(route: AsyncIPRoute, family: Family) -> list[fibmsg]:
+def _dump(netlink: Rtnetlink, family: Family) -> list[fibmsg]:
     """All rules of a family, in the order in which they are asked."""
     request = fibmsg()
     request["family"] = _AF[family]
-    return await dump(route, RTM_GETRULE, request)
+    return netlink.dump(RTM_GETRULE, request)
 
 
 def _is_ours(found: fibmsg, protocol: int) -> bool:

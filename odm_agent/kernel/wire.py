@@ -1,6 +1,6 @@
 """Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sock_diag`).
 
-All else goes through pyroute2, but for what is unpacked of addresses, routes and news. Its
+All other messages are pyroute2's, but for what is unpacked of addresses, routes and news. Its
 sock_diag request holds no attributes, by which alone the kernel is asked for socket storages and
 for protocols above 255 (MPTCP); and its sock_diag socket does not see the kernel's refusals.
 """
@@ -29,7 +29,8 @@ from odm_agent.core.errors import KernelError
 
 _TIMEOUT_S: Final = 10.0
 _DUMP_ATTEMPTS: Final = 20
-_HEADER: Final = struct.Struct("=IHHII")
+#: struct nlmsghdr: length, type, flags, sequence number, port.
+HEADER: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ATTRIBUTE_MASK: Final = 0x3FFF
 
@@ -75,10 +76,10 @@ def attribute_list(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """Kind, flags, sequence number and body of each; one whose length can't be is the last."""
     at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
-        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
-        if length < _HEADER.size:
+    while at + HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(data, at)
+        yield kind, flags, sequence, data[at + HEADER.size : at + length]
+        if length < HEADER.size:
             return
         at += (length + 3) & ~3
 
@@ -145,7 +146,7 @@ class Wire:
     def _send(self, kind: int, flags: int, request: bytes) -> None:
         self._sequence += 1
         header = (len(request) + 16, kind, flags, self._sequence, 0)
-        self._socket.send(_HEADER.pack(*header) + request)
+        self._socket.send(HEADER.pack(*header) + request)
 
     def _dump_once(self, request: bytes) -> list[bytes] | None:
         """One attempt; None if it was interrupted by a change."""

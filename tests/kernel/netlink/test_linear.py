@@ -1,13 +1,12 @@
 """What a change costs grows with the change, and with nothing else: messages are counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from pyroute2.netlink import NLM_F_DUMP
-from pyroute2.netlink.nlsocket import NetlinkRequest
 
 from odm_agent.core.actions import (
     AddAddress,
@@ -22,6 +21,8 @@ from odm_agent.core.actions import (
 )
 from odm_agent.core.host import Address, Route, Rule, RuleAction
 from odm_agent.core.model import Family
+from odm_agent.kernel.rtnetlink import Rtnetlink
+from odm_agent.kernel.wire import HEADER
 from tests.lab.kernel import LabKernel
 
 SOURCE = IPv4Address("198.51.100.1")
@@ -31,15 +32,16 @@ SOURCE = IPv4Address("198.51.100.1")
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """How many requests are sent meanwhile: `dumps`, and `others`."""
     found: Counter[str] = Counter()
-    prepare = NetlinkRequest.prepare
+    send = Rtnetlink._send
 
-    async def counting(request: NetlinkRequest) -> None:
-        flags = request.msg["header"]["flags"]
-        found["dumps" if flags & NLM_F_DUMP == NLM_F_DUMP else "others"] += 1
-        await prepare(request)
+    def counting(netlink: Rtnetlink, packed: Sequence[bytearray]) -> list[int]:
+        for each in packed:
+            _, _, flags, _, _ = HEADER.unpack_from(each)
+            found["dumps" if flags & NLM_F_DUMP == NLM_F_DUMP else "others"] += 1
+        return send(netlink, packed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(NetlinkRequest, "prepare", counting)
+        patch.setattr(Rtnetlink, "_send", counting)
         yield found
 
 

@@ -1,6 +1,6 @@
 """Wait for an address at the agent, or by asking the kernel: what `client` makes setsc() of.
 
-Needs the standard library only. The wire is that of `control/wait_server.py`.
+Needs the standard library only. The wire is that of `control/wait_caller.py`.
 """
 
 import asyncio

@@ -19,6 +19,7 @@ from contextlib import (
     suppress,
 )
 from ipaddress import IPv4Address
+from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,7 +40,7 @@ from odm_agent.agent.waiting import Waiting
 from odm_agent.agent.worker import Worker
 from odm_agent.config.schema import Config
 from odm_agent.control.server import ControlServer
-from odm_agent.control.wait_server import Said, Word
+from odm_agent.control.wait_caller import Answers, Said, Word
 from odm_agent.control.wait_thread import WaitThread
 from odm_agent.core.asking import USABLE_S
 from odm_agent.core.demands import Wish
@@ -149,12 +150,15 @@ class Service:
         self._ports = PortReader(self._datagram, lambda: self._driver.waiting)
         state.delegations.configure(delegation_settings(state.config), state.duid)
         self._driver = Driver(
-            Passes(state, self._to_probe, self._answered, self._from_pass),
+            Passes(state, self._to_probe, self._answered, self._from_elsewhere),
             [StaticSource(), *state.delegations.sources],
             state.held,
         )
         state.delegations.attach(self._driver.feed, self._driver.forget, self._ports)
-        self._waiting = Waiting(self._put, timer.now)
+        tickets = count(1)
+        self._waiting = Waiting(self._put, timer.now, tickets)
+        # Of applications, whose loop is another one.
+        self._applications = Waiting(self._from_elsewhere, timer.now, tickets)
         self._listeners = 0
         self._hearing: asyncio.TimerHandle | None = None
         # Among what has happened until it looks are the changes that it has made itself.
@@ -290,14 +294,20 @@ class Service:
         """Wait until sockets are given an address of this; request it if need be."""
         return await self._waiting.address_of(want, within_s)
 
-    async def _ticket(self, ticket: int, within_s: float) -> Word:
-        """Wait for what a socket has asked for that shows its ticket."""
+    def _known(self, ticket: int) -> Word | None:
+        """What can be said at once to who shows a ticket; None: he waits. From any thread."""
         wish = self.state.datapath.ticket_wish(ticket)
         if wish is None:
             return Word(Said.UNKNOWN, "no socket was given this ticket, or it is forgotten")
-        if self._has_come(wish):
-            return Word(Said.READY)  # what the hooks hand out, the kernel holds
-        answer = await self._waiting.address_of(
+        # What the hooks hand out, the kernel holds.
+        return Word(Said.READY) if self._has_come(wish) else None
+
+    async def _awaited(self, ticket: int, within_s: float) -> Word:
+        """Wait for what a socket has asked for that shows its ticket; on the applications' loop."""
+        wish = self.state.datapath.ticket_wish(ticket)
+        if wish is None:
+            return Word(Said.UNKNOWN)  # forgotten since it was known a moment ago
+        answer = await self._applications.address_of(
             wish.want, within_s, on_net=wish.on_net, fresh=wish.fresh
         )
         if answer.cause is None:
@@ -320,7 +330,9 @@ class Service:
         async with AsyncExitStack() as stack:
             try:
                 if path := self.state.config.agent.wait_socket:
-                    await stack.enter_async_context(WaitThread(path, self._ticket))
+                    await stack.enter_async_context(
+                        WaitThread(path, Answers(self._known, self._awaited))
+                    )
             except OdmError as error:
                 log.error("applications can't wait for addresses: %s", error)
                 self.state.troubles["letting applications wait"] = str(error)
@@ -398,14 +410,15 @@ class Service:
         if not self._stop.is_set():
             self._group.create_task(self._probe(address))
 
-    def _from_pass(self, event: Event) -> None:
-        """Called on the worker's thread."""
+    def _from_elsewhere(self, event: Event) -> None:
+        """Something happened, and this is not the event loop's thread."""
         self._driver.put(event)
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def _answered(self, answer: Answer) -> None:
         """Called on the worker's thread."""
-        self._loop.call_soon_threadsafe(self._waiting.deliver, answer)
+        self._applications.deliver(answer)
+        self._waiting.deliver(answer)
 
     async def _probe(self, address: Address) -> None:
         assert isinstance(address.address, IPv4Address)

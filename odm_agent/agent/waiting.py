@@ -1,7 +1,8 @@
-"""Who waits on the event loop for an address: one demand for each wish, for all who have it."""
+"""Who waits on an event loop for an address: one demand for each wish, for all who have it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -32,12 +33,17 @@ class _Shared:
 
 
 class Waiting:
-    """Demands of the event loop, and their answers."""
+    """Demands of one event loop, and their answers."""
 
-    def __init__(self, put: Callable[[Event], None], now: Callable[[], Moment]) -> None:
-        """`put` hands an event to the machine."""
+    def __init__(
+        self,
+        put: Callable[[Event], None],
+        now: Callable[[], Moment],
+        tickets: Iterator[int] | None = None,
+    ) -> None:
+        """`put` hands an event to the machine. Where several loops wait, they share `tickets`."""
         self._put, self._now = put, now
-        self._tickets = count(1)
+        self._tickets = tickets or count(1)
         self._futures: dict[int, asyncio.Future[Answer]] = {}
         self._shared: dict[Wish, _Shared] = {}
 
@@ -67,10 +73,11 @@ class Waiting:
             self._left(wish, shared)
 
     def deliver(self, answer: Answer) -> None:
-        """The machine has answered."""
+        """The machine has answered, somebody here or elsewhere. From any thread."""
         waiting = self._futures.get(answer.ticket)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        if waiting is not None:
+            with suppress(RuntimeError):  # its loop has ended
+                waiting.get_loop().call_soon_threadsafe(_settle, waiting, answer)
 
     def _joined(self, wish: Wish, within_s: float) -> _Shared:
         loop, now_s = asyncio.get_running_loop(), self._now().boot_s
@@ -102,3 +109,8 @@ class Waiting:
             del self._shared[wish]
         if self._futures.pop(shared.ticket, None) is not None:
             self._put(Cancelled(shared.ticket))
+
+
+def _settle(waiting: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not waiting.done():
+        waiting.set_result(answer)

@@ -12,25 +12,25 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Final, Self
 
-from odm_agent.control.wait_server import Await, WaitServer, Word
+from odm_agent.control.wait_caller import Answers
+from odm_agent.control.wait_server import WaitServer
 
 #: So long the end of the thread is waited for: it may hang on what a stranger has sent.
 _ENDS_S: Final = 2.0
 
 
 class WaitThread:
-    """A WaitServer whose callers are answered by the event loop that opens it.
+    """A WaitServer on a loop of its own, on which the answers are asked for, too.
 
     An async context manager; raises ControlError if there can be no socket.
     """
 
-    def __init__(self, path: str, await_: Await) -> None:
-        self._path, self._await = path, await_
+    def __init__(self, path: str, answers: Answers) -> None:
+        self._path, self._answers = path, answers
         self._begun: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
 
     async def __aenter__(self) -> Self:
-        self._answers = asyncio.get_running_loop()
         self._thread.start()
         await asyncio.wrap_future(self._begun)
         return self
@@ -53,14 +53,6 @@ class WaitThread:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with WaitServer(self._path, self._ask):
+        async with WaitServer(self._path, self._answers):
             self._begun.set_result(None)
             await self._stop.wait()
-
-    async def _ask(self, ticket: int, within_s: float) -> Word:
-        """Have the other loop wait; who hangs up here ends that, too."""
-        asked = asyncio.run_coroutine_threadsafe(self._answer(ticket, within_s), self._answers)
-        return await asyncio.wrap_future(asked)
-
-    async def _answer(self, ticket: int, within_s: float) -> Word:
-        return await self._await(ticket, within_s)

@@ -18,7 +18,8 @@ from typing import Final
 import pytest
 
 from odm_agent.control.client import ControlClient
-from odm_agent.control.wait_server import ANSWER, MAGIC, MOST_OF_USER, REQUEST, Said
+from odm_agent.control.wait_caller import ANSWER, MAGIC, REQUEST, Said
+from odm_agent.control.wait_server import MOST_OF_USER
 from odm_agent.core.model import Family
 from tests.lab.asking import CLASSES, AskingWorld, granted
 from tests.lab.host import SESSION, prefix_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from odm_agent.control import wait_server
+from odm_agent.control import wait_caller
 from odm_agent.core.model import AddressType, Mode
 from odm_agent.datapath import abi
 from odm_agent.datapath.install import c_text
@@ -138,14 +138,14 @@ _PUBLIC = {
         for state in abi.NoticeState
         if state is not abi.NoticeState.NONE
     },
-    "sizeof(struct odm_wait_request_)": str(wait_server.REQUEST.size),
-    "sizeof(struct odm_wait_answer_)": str(wait_server.ANSWER.size),
+    "sizeof(struct odm_wait_request_)": str(wait_caller.REQUEST.size),
+    "sizeof(struct odm_wait_answer_)": str(wait_caller.ANSWER.size),
     **{
         f"ODM_WAIT_{said.name}_": str(int(said))
-        for said in wait_server.Said
-        if said is not wait_server.Said.BUSY
+        for said in wait_caller.Said
+        if said is not wait_caller.Said.BUSY
     },
-    "ODM_WAIT_UNREACHABLE_": str(int(wait_server.Said.BUSY)),
+    "ODM_WAIT_UNREACHABLE_": str(int(wait_caller.Said.BUSY)),
 }
 
 

@@ -1,7 +1,10 @@
 """Who waits on the event loop: one demand for all of a want."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address
+from itertools import count
 
 import pytest
 
@@ -53,6 +56,34 @@ def test_a_thousand_callers_are_one_demand_and_all_are_answered() -> None:
         assert other.result().cause == "none"
 
     asyncio.run(main())
+
+
+def test_an_answer_comes_from_another_thread_to_whichever_loop_waits_for_it() -> None:
+    heard: list[Event] = []
+    tickets = count(1)
+    begun = threading.Barrier(2, timeout=20)
+
+    def here() -> Answer:
+        async def main() -> Answer:
+            waiting = Waiting(heard.append, lambda: Moment(100.0, 1e9), tickets)
+            asked = asyncio.ensure_future(waiting.address_of(WANT, 20.0))
+            await asyncio.sleep(0)
+            loops.append(waiting)
+            await asyncio.to_thread(begun.wait)
+            return await asked
+
+        return asyncio.run(main())
+
+    loops: list[Waiting] = []
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(here)
+        begun.wait()
+        [asked] = [each.demand.ticket for each in heard if isinstance(each, Asked)]
+        idle = Waiting(heard.append, lambda: Moment(100.0, 1e9), tickets)
+        for each in (idle, *loops):
+            each.deliver(Answer(asked, ADDRESS))
+        assert answer.result(20).address == ADDRESS
+    loops[0].deliver(Answer(asked, ADDRESS))  # its loop has ended
 
 
 def test_who_comes_and_goes_makes_no_demand_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,17 +5,20 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from odm_agent import waiting
-from odm_agent.control import wait_server
-from odm_agent.control.wait_server import ANSWER, MAGIC, REQUEST, Said, WaitServer, Word
+from odm_agent.control import wait_caller, wait_server
+from odm_agent.control.wait_caller import ANSWER, MAGIC, REQUEST, Answers, Said, Word
+from odm_agent.control.wait_server import WaitServer
 from odm_agent.control.wait_thread import WaitThread
 from odm_agent.core.errors import ControlError
 
+Await = Callable[[int, float], Coroutine[Any, Any, Word]]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -24,14 +27,19 @@ async def never(ticket: int, within_s: float) -> Word:
     raise AssertionError
 
 
+def waited(answer: Await) -> Answers:
+    """Of nothing anything is known at once."""
+    return Answers(lambda ticket: None, answer)
+
+
 def served(
     path: Path,
-    answer: wait_server.Await,
+    answer: Await,
     test: Callable[[], Awaitable[None]],
     says_s: float = 20.0,
 ) -> None:
     async def main() -> None:
-        async with WaitServer(str(path), answer, says_s=says_s):
+        async with WaitServer(str(path), waited(answer), says_s=says_s):
             await test()
 
     asyncio.run(main())
@@ -70,6 +78,41 @@ def test_a_caller_is_told_what_comes_of_his_ticket(path: Path) -> None:
     assert not path.exists()
 
 
+def test_what_is_known_is_said_at_once(path: Path) -> None:
+    async def test() -> None:
+        for ticket, said in ((7, (Said.READY, "")), (8, None)):
+            stream = await asyncio.open_unix_connection(path)
+            stream[1].write(REQUEST.pack(MAGIC, 60_000, ticket))
+            if said is not None:
+                assert await heard(stream) == said
+            else:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(stream[0].read(), 0.2)
+            stream[1].close()
+
+    async def main() -> None:
+        known = {7: Word(Said.READY)}
+        async with WaitServer(str(path), Answers(known.get, never)):
+            await test()
+
+    asyncio.run(main())
+
+
+def test_what_is_said_by_and_by_is_understood(path: Path) -> None:
+    async def answer(ticket: int, within_s: float) -> Word:
+        return Word(Said.READY)
+
+    async def test() -> None:
+        stream = await asyncio.open_unix_connection(path)
+        for byte in REQUEST.pack(MAGIC, 1000, 1):
+            stream[1].write(bytes([byte]))
+            await asyncio.sleep(0.005)
+        assert await heard(stream) == (Said.READY, "")
+        stream[1].close()
+
+    served(path, answer, test)
+
+
 def test_nobody_waits_for_longer_than_a_minute_at_a_time(path: Path) -> None:
     asked: list[float] = []
 
@@ -84,7 +127,7 @@ def test_nobody_waits_for_longer_than_a_minute_at_a_time(path: Path) -> None:
         stream[1].close()
 
     served(path, answer, test)
-    assert asked == [wait_server.LONGEST_S]
+    assert asked == [wait_caller.LONGEST_S]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +240,7 @@ def test_a_descriptor_that_lingers_holds_nobody_up(path: Path) -> None:
                 lingering.setblocking(True)
 
     async def main() -> None:
-        async with WaitThread(str(path), answer):
+        async with WaitThread(str(path), waited(answer)):
             await asyncio.to_thread(send_lingering)
             assert await asyncio.wait_for(asyncio.sleep(0.5, "alive"), 5) == "alive"
 
@@ -209,7 +252,7 @@ def test_a_socket_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
     file.touch()
 
     async def main() -> None:
-        async with WaitThread(str(file), never):
+        async with WaitThread(str(file), waited(never)):
             raise AssertionError
 
     with pytest.raises(ControlError, match="is no socket"):
@@ -224,6 +267,6 @@ def test_the_applications_side_says_the_same() -> None:
     assert mine == theirs
     assert waiting._request(7, 1.5) == REQUEST.pack(MAGIC, 1500, 7)
     assert waiting._answer(Word(Said.FAILED, "why").encoded()) == (waiting.Said.FAILED, "why")
-    assert waiting._LONGEST_S == wait_server.LONGEST_S
+    assert waiting._LONGEST_S == wait_caller.LONGEST_S
     for garbage in (b"", b"x" * 7, ANSWER.pack(99, 0)):
         assert waiting._answer(garbage)[0] is waiting.Said.UNREACHABLE

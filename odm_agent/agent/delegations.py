@@ -116,6 +116,15 @@ class Delegations:
         if self.troubles:
             raise KernelError("; ".join(self.troubles.values()))
 
+    def woken(self) -> None:
+        """The host was suspended, and may be at another network now, though no link was lost
+        meanwhile: to a source that is as if it had been.
+        """
+        for name, port in self._ports.items():
+            if self._linked.get(name):
+                self._feed(name, Linked(port.interface, False))
+                self._feed(name, Linked(port.interface, True))
+
     def send(self, name: str, message: Send) -> None:
         """Send it, if that can be done now: whoever sends does so again until he is answered."""
         port = self._ports.get(name)

@@ -60,6 +60,7 @@ from odm_agent.core.host import Address
 from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
 from odm_agent.kernel import conflict, timer
+from odm_agent.kernel.suspend import SuspendWatch
 from odm_agent.kernel.timer import Timer
 from odm_agent.kernel.watch import Watch
 from odm_agent.metrics.endpoint import start as start_metrics
@@ -147,6 +148,7 @@ class Service:
         self._stop = asyncio.Event()
         self._dirty = Dirty(0)
         self._timer = Timer()
+        self._suspend = SuspendWatch()
         self._ports = PortReader(self._datagram, lambda: self._driver.waiting)
         state.delegations.configure(delegation_settings(state.config), state.duid)
         self._driver = Driver(
@@ -187,6 +189,7 @@ class Service:
         try:
             async with asyncio.TaskGroup() as group, self._waited_for():
                 self._group = group
+                loop.add_reader(self._suspend.fileno(), self._on_clock)
                 self._driver.feed(StaticSource.name, Configured(self.state.configured))
                 usable = group.create_task(self.await_usable())
                 await asyncio.sleep(0)  # so that it waits already
@@ -208,8 +211,10 @@ class Service:
             for descriptor in readers:
                 loop.remove_reader(descriptor)
             loop.remove_reader(self._timer.fileno())
+            loop.remove_reader(self._suspend.fileno())
             loop.remove_reader(self.state.ring.fileno())
             self._timer.close()
+            self._suspend.close()
             self._advertisements.close()
             self._hear_no_more()
             if server is not None:
@@ -452,6 +457,18 @@ class Service:
     def _on_timer(self) -> None:
         self._timer.drain()
         self._wake.set()
+
+    def _on_clock(self) -> None:
+        """The clock of the day was set: by somebody, or the host goes on after a suspend."""
+        slept_s = self._suspend.take()
+        if slept_s:
+            log.info("the host was suspended", extra={"slept_s": round(slept_s, 1)})
+            self._group.create_task(self._wake_up())
+
+    async def _wake_up(self) -> None:
+        """Have all looked at, and networks asked whether they serve what is held."""
+        await self._changes.run(self.state.delegations.woken)
+        self._look_at(Dirty.ALL)
 
     def _on_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

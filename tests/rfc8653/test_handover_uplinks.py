@@ -21,11 +21,13 @@ from odm_agent.core.model import Family
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, call
-from tests.lab.host import GRACEFUL, LINKS, NONPERSISTENT
+from tests.lab.host import GRACEFUL, LINKS, NONPERSISTENT, SESSION
 from tests.lab.icmp6 import send_on
 from tests.lab.netns import address
 from tests.lab.uplinked import WIFI, host, states, uplinked, way
 from tests.lab.world import World
+from tests.netlab.mobile import MobileHost, Told
+from tests.netlab.probe_client import Message
 from tests.unit.sources.ra.test_codec import message, option
 
 #: Within this time of the kernel's news a change is followed, on a machine that is busy.
@@ -219,6 +221,23 @@ def _told(lines: list[str], gateway: str) -> list[float]:
     line = re.compile(rf"\[(\S+)\] default via {re.escape(gateway)} dev w1 ")
     found = map(line.match, lines)
     return [datetime.fromisoformat(each[1]).timestamp() for each in found if each]
+
+
+def test_N3_a_host_that_was_suspended_asks_whether_it_may_keep_its_prefixes(
+    tmp_path: Path,
+) -> None:
+    """It may be at another network, though no link was lost: RFC 8415, section 18.2.12."""
+    told = Told({"types": [SESSION.word], "at_start": [SESSION.word]})
+    with MobileHost(tmp_path, told, entry="tests.lab.drowsy") as mobile:
+        before = mobile.await_prefix(SESSION)
+        assert not mobile.since_then(Message.REBIND)
+        try:
+            time.clock_settime(time.CLOCK_REALTIME, time.clock_gettime(time.CLOCK_REALTIME))
+        except PermissionError:
+            pytest.skip("the clock can't be set here")
+        mobile.await_exchange(Message.REBIND)
+        assert mobile.await_prefix(SESSION) == before
+        assert "the host was suspended" in mobile.agent.log.read_text()
 
 
 def _advertise(world: World, *prefixes: IPv6Network, lifetime: int = 1800) -> None:

@@ -176,3 +176,16 @@ def test_one_that_is_named_again_is_the_same(world: World) -> None:
     world.delegations.look(host(LOCAL))
     assert not world.forgotten
     assert [each.name for each in world.delegations.standings()] == ["isp"]
+
+
+def test_after_a_suspend_sources_are_told_as_if_the_link_had_been_lost(world: World) -> None:
+    world.delegations.woken()
+    assert not world.told(), "there is no link yet"
+    world.delegations.look(host(LOCAL))
+    world.told()
+    world.delegations.woken()
+    assert world.told() == [("w0", False), ("w0", True)]
+    world.delegations.look(host())
+    world.told()
+    world.delegations.woken()
+    assert not world.told(), "nor any more"

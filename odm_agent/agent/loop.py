@@ -27,6 +27,7 @@ from odm_agent.agent.advertisements import Advertisements
 from odm_agent.agent.configured import read_config
 from odm_agent.agent.disk import Disk
 from odm_agent.agent.driver import Driver
+from odm_agent.agent.echoes import Echoes
 from odm_agent.agent.handlers import WAITING, Handlers
 from odm_agent.agent.meters import metered
 from odm_agent.agent.notify import notify
@@ -56,7 +57,7 @@ from odm_agent.core.events import (
     Rotated,
 )
 from odm_agent.core.grants import Want
-from odm_agent.core.host import Address
+from odm_agent.core.host import Address, HostState
 from odm_agent.core.looking import RETRY_S
 from odm_agent.datapath.install import pins
 from odm_agent.kernel import conflict, timer
@@ -168,7 +169,14 @@ class Service:
         self._advertisements = Advertisements(
             lambda: state.config, lambda: self._look_at(Dirty.KERNEL)
         )
-        state.engine.hinted = self._advertisements.hinted
+        self._echoes = Echoes(
+            lambda: state.config, lambda: state.engine.table, lambda: self._look_at(Dirty.KERNEL)
+        )
+        state.engine.hinted = self._beyond_the_kernel
+
+    def _beyond_the_kernel(self, host: HostState) -> HostState:
+        """A host with what the kernel does not tell of it."""
+        return self._echoes.judged(self._advertisements.hinted(host))
 
     async def run(self) -> None:
         """Until `stop`. What was made in the kernel stays when this returns."""
@@ -176,6 +184,7 @@ class Service:
         self._ports.attach(loop)
         self._on_signals(loop)
         self._advertisements.attach(loop)
+        self._echoes.attach(loop)
         readers = {
             self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
             self.state.cgroups.fileno(): (self.state.cgroups.drain, Dirty.CGROUPS),
@@ -216,6 +225,7 @@ class Service:
             self._timer.close()
             self._suspend.close()
             self._advertisements.close()
+            self._echoes.close()
             self._hear_no_more()
             if server is not None:
                 server.close()

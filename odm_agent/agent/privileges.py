@@ -16,7 +16,7 @@ KEPT: Final = frozenset(
     {
         Capability.NET_ADMIN,  # addresses, routes, rules, guards; marks and storage in sock_diag
         Capability.BPF,  # sock_diag gives socket storage to nobody else; pins, where hardened
-        Capability.NET_RAW,  # ARP probes for addresses of an on-link prefix; router advertisements
+        Capability.NET_RAW,  # ARP probes of on-link addresses; router advertisements; echo
         Capability.DAC_READ_SEARCH,  # a cgroup's path by its number; others' /proc/PID/fd
         Capability.SYS_PTRACE,  # which process holds a socket
     }

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from odm_agent.config.check_delegations import check_delegations
+from odm_agent.config.check_echoes import check_echoes
 from odm_agent.config.check_lifetimes import check_lifetimes
 from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.check_uplinks import check_uplinks
@@ -34,6 +35,7 @@ def check(config: Config) -> list[Problem]:
         *check_prefixes(config),
         *check_delegations(config),
         *check_uplinks(config),
+        *check_echoes(config),
     ]
 
 

@@ -151,6 +151,9 @@ class DelegationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     untyped: TypeWord | None = None
     #: Length of the prefixes that are asked for, a hint.
     length: int = 64
+    #: Hosts that are asked whether they are there, one of each IP version at most, and how often.
+    echo: list[str] = []
+    echo_interval: str = "10s"
     #: Next hop of packets; None: that of the interface's default route, or who answered.
     gateway: str | None = None
     pool: int = 1
@@ -172,6 +175,9 @@ class UplinkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     preference: int = 0
     #: Code of the option in which its routers say the type of a prefix; None: they are not heard.
     advertised_types: int | None = None
+    #: Hosts that are asked whether they are there, one of each IP version at most, and how often.
+    echo: list[str] = []
+    echo_interval: str = "10s"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -272,7 +272,8 @@ class HostState:
     of the tables that they look up, main excepted.
     `labels` are the addresses that have our label (see `prefixes.untyped`), `label_policy` what
     others have labelled: of the entries that fit an address the first one holds.
-    `hints` are the types of networks that routers announce, by interface.
+    `hints` are the types of networks that routers announce, by interface. `dead`: by IP version and
+    interface, why nothing goes further than its link, though it is up.
     """
 
     links: dict[str, Link] = field(default_factory=dict)
@@ -285,6 +286,7 @@ class HostState:
     labels: frozenset[IPv6Address] = frozenset()
     label_policy: tuple[AddressLabel, ...] = ()
     hints: Mapping[str, Mapping[IPv6Network, AddressType]] = field(default_factory=dict)
+    dead: Mapping[tuple[Family, str], str] = field(default_factory=dict)
 
     def hint(self, local: LocalAddress) -> AddressType | None:
         """The type that a router has said of an address, by the narrowest of its networks."""

@@ -104,10 +104,11 @@ def _unless_same(row: Row, found: Row) -> Row:
 
 def _rank(
     link: Link, prefix: TypedPrefix, held: list[LocalAddress], host: HostState
-) -> tuple[bool, bool, int, bool, int]:
+) -> tuple[bool, bool, bool, int, bool, int]:
     """Of several interfaces the one that carries packets, by the best default route."""
     way = host.ways.get((prefix.family, link.name))
-    return not link.up, way is None, way.cost if way else 0, not held, link.index
+    dead = (prefix.family, link.name) in host.dead
+    return not link.up, way is None, dead, way.cost if way else 0, not held, link.index
 
 
 def _held(

@@ -45,6 +45,8 @@ def absence(row: Row, host: HostState) -> str | None:
     follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
     if follows and (family, interface) not in host.ways:
         return f"no IPv{family} default route leads by {interface}"
+    if why := host.dead.get((family, interface), ""):
+        return f"{interface} {why}"
     holder = host.links.get(row.holder)
     return f"{row.holder} {fault}" if holder and (fault := holder.lacks(family)) else None
 

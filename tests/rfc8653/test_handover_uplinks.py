@@ -18,14 +18,15 @@ from typing import Final
 import pytest
 
 from odm_agent.core.model import Family
+from odm_agent.kernel.echo_socket import EchoSocket
 from tests.kernel.agent.conftest import eventually
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, call
-from tests.lab.host import GRACEFUL, LINKS, NONPERSISTENT, SESSION
+from tests.lab.host import CORRESPONDENT, GRACEFUL, LINKS, NONPERSISTENT, SESSION
 from tests.lab.icmp6 import send_on
 from tests.lab.netns import address
 from tests.lab.uplinked import WIFI, host, states, uplinked, way
-from tests.lab.world import World
+from tests.lab.world import PLAIN, World
 from tests.netlab.mobile import MobileHost, Told
 from tests.netlab.probe_client import Message
 from tests.unit.sources.ra.test_codec import message, option
@@ -221,6 +222,68 @@ def _told(lines: list[str], gateway: str) -> list[float]:
     line = re.compile(rf"\[(\S+)\] default via {re.escape(gateway)} dev w1 ")
     found = map(line.match, lines)
     return [datetime.fromisoformat(each[1]).timestamp() for each in found if each]
+
+
+#: ICMP types of an echo request (RFC 792, RFC 4443).
+_ASKS: Final = (8, 128)
+#: The correspondent, behind both gateways, is asked each second.
+_ECHO: Final = {"echo": [*CORRESPONDENT.values()], "echo_interval": "1s"}
+
+
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+def test_N3_an_uplink_that_is_up_but_dead_serves_nobody_until_it_answers(
+    tmp_path: Path, family: Family
+) -> None:
+    """Gateway B is there, and leads nowhere; w0 is an uplink, too, that comes second."""
+    kind = Kind.TCP6 if family is Family.IPV6 else Kind.TCP4
+    uplinks = {"wifi": {**WIFI, **_ECHO, "preference": 1}, "lan": {"interface": "w0", **_ECHO}}
+    with uplinked(tmp_path, uplinks, CLASSES) as world:
+        row = f"wifi/ipv{family}"
+        assert _given(world, kind=kind) == host("B", family)
+        time.sleep(4.0)
+        assert states(world)[row] == "ready"
+        with world.captures() as captures:
+            _lead_nowhere(world, "add")
+            eventually(lambda: states(world)[row] == "withdrawn", "it is dead", 15)
+            assert _given(world, kind=kind) == host("A", family)
+            (reason,) = {e["reason"] for e in world.agent.read("prefixes") if e["name"] == row}
+            assert f"w1 carries nothing: {CORRESPONDENT[family]} has left 3" in reason
+            asked = {str(p.source) for p in captures.at("B").packets() if p.icmp_type in _ASKS}
+            assert host("B", family) in asked
+            assert not captures.strays()
+        _lead_nowhere(world, "del")
+        eventually(lambda: states(world)[row] == "ready", "it lives again", 15)
+        assert _given(world, kind=kind) == host("B", family)
+        assert _given(world, PLAIN, kind) == host("A", family)
+
+
+def test_N3_without_the_key_nothing_is_asked(tmp_path: Path) -> None:
+    with uplinked(tmp_path, {"wifi": WIFI}, CLASSES) as world, world.captures() as captures:
+        captures.await_quiet()
+        time.sleep(3.0)
+        assert not [p for p in captures.at("B").packets() if p.icmp_type in _ASKS]
+
+
+@pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+def test_N3_who_is_of_no_class_may_ask_by_a_shared_uplink(tmp_path: Path, family: Family) -> None:
+    """As the agent is where it runs below the attach point, and may be held to `refuse`, too."""
+    target = ip_address(CORRESPONDENT[family])
+
+    def ask() -> bool:
+        asking = EchoSocket("w1", LINKS["B", family][2], target)
+        asking.ask(7)
+        asking.socket.settimeout(5)
+        data = asking.socket.recv(256)
+        return asking.is_answer(data, 7) and not asking.is_answer(data, 8)
+
+    with uplinked(tmp_path, {"wifi": WIFI}, CLASSES) as world:
+        assert world.place(PLAIN).do(ask)
+
+
+def _lead_nowhere(world: World, verb: str) -> None:
+    """Gateway B is there, and so is its link; what it is sent goes nowhere."""
+    for family in ("-4", "-6"):
+        world.site.b.ip(family, "rule", verb, "priority", "50", "iif", "to-host", "blackhole")
 
 
 def test_N3_a_host_that_was_suspended_asks_whether_it_may_keep_its_prefixes(

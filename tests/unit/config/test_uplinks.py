@@ -146,3 +146,32 @@ def test_an_uplink_whose_routers_name_types_has_a_row_for_each() -> None:
     assert rows["wifi/fixed"].type is AddressType.FIXED and rows["wifi/fixed"].hinted
     assert not rows["wifi/ipv6"].hinted
     assert len({each.mark_id for each in rows.values()}) == 4, "both IP versions have one mark"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('echo = ["example.org"]', "is no address"),
+        ('echo = ["ff02::1"]', "is no other host's address"),
+        ('echo = ["255.255.255.255"]', "is no other host's address"),
+        ('echo = ["fe80::1%wlan0"]', "is no other host's address"),
+        ('echo = ["2001:db8::1", "2001:db8::2"]', "a second IPv6 host"),
+        ('echo = ["2001:db8::1"]\nexclusive = true', "for sockets of classes alone"),
+        ('echo_interval = "2h"', "is out of range"),
+        ('echo_interval = "5"', "it has no unit"),
+    ],
+)
+def test_hosts_that_cant_be_asked_are_problems(keys: str, told: str) -> None:
+    (found,) = problems(uplinks(wifi="wl*") + keys + "\n")
+    assert told in found
+
+
+def test_a_host_of_each_ip_version_can_be_asked_and_a_link_local_one() -> None:
+    assert not problems(uplinks(wifi="wl*") + 'echo = ["192.0.2.1", "fe80::1"]\n')
+
+
+def test_a_delegation_asks_by_ipv6() -> None:
+    isp = '[delegations.isp]\ninterface = "eth0"\necho = ["{}"]\n'
+    assert not problems(isp.format("2001:db8::1"))
+    (found,) = problems(isp.format("192.0.2.1"))
+    assert "IPv6 prefixes alone" in found

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState, Link
 from odm_agent.kernel.dhcp_port import DhcpPort
+from odm_agent.prefixes.managed import fits
 from odm_agent.sources.base import Input, Linked, Send
 from odm_agent.sources.dhcpv6.settings import Settings
 from odm_agent.sources.dhcpv6.source import DelegationSource
@@ -107,12 +108,9 @@ class Delegations:
             if name in self._sources and self._sources[name].is_idle:
                 self._retire(name)
         for name, source in self._sources.items():
-            link = host.links.get(source.interface)
+            self._attach(name, source.interfaces, host)
             port = self._ports.get(name)
-            if port is not None and (link is None or link.index != port.index):
-                self._close(name)
-            up = self._is_open(name, link) and _carries(host, source.interface)
-            self._tell(name, up)
+            self._tell(name, port is not None and _carries(host, port.interface))
         if self.troubles:
             raise KernelError("; ".join(self.troubles.values()))
 
@@ -141,7 +139,7 @@ class Delegations:
         return [
             Asked(
                 name.partition(":")[2],
-                source.interface,
+                self._where(name, source),
                 self._linked.get(name, False),
                 self.troubles.get(name, ""),
                 tuple(source.standings()),
@@ -149,6 +147,10 @@ class Delegations:
             for name, source in list(self._sources.items())
             if name not in self._retiring
         ]
+
+    def _where(self, name: str, source: DelegationSource) -> str:
+        port = self._ports.get(name)
+        return port.interface if port is not None else " or ".join(source.interfaces)
 
     def dropped(self) -> Counter[str]:
         """What was not sent, and what was thrown away unread, by why. From any thread."""
@@ -171,17 +173,34 @@ class Delegations:
         self.troubles.pop(name, None)
         self._forget(name)
 
-    def _is_open(self, name: str, link: Link | None) -> bool:
-        """Whether a source has a port; it gets one if its interface is there."""
-        if name not in self._ports and link is not None:
+    def _attach(self, name: str, patterns: Sequence[str], host: HostState) -> None:
+        """Have a source's port at the best interface. The one that it has stays while that carries
+        packets: a better one that comes back is no reason to move.
+        """
+        port = self._ports.get(name)
+        if port is not None:
+            link = host.links.get(port.interface)
+            named = any(fits(pattern, port.interface) for pattern in patterns)
+            if link is None or link.index != port.index or not named:
+                self._close(name)
+                port = None
+        self.troubles.pop(name, None)
+        if port is not None and _carries(host, port.interface):
+            return
+        for link in _by_rank(patterns, host):
+            if port is not None and not _carries(host, link.name):
+                return  # none is better
             try:
-                self._ports[name] = port = DhcpPort(link.name, link.index)
+                new = DhcpPort(link.name, link.index)
             except KernelError as error:
                 self.troubles[name] = str(error)
-                return False
-            self._listener.listen(name, port)
-        self.troubles.pop(name, None)
-        return name in self._ports
+                continue
+            if port is not None:
+                self._close(name)
+            self._ports[name] = new
+            self._listener.listen(name, new)
+            self.troubles.pop(name, None)
+            return
 
     def _close(self, name: str) -> None:
         port = self._ports.pop(name)
@@ -194,17 +213,32 @@ class Delegations:
     def _tell(self, name: str, up: bool) -> None:
         if self._linked.get(name) is not up:
             self._linked[name] = up
-            self._feed(name, Linked(self._sources[name].interface, up))
+            port = self._ports.get(name)
+            interface = port.interface if port else self._sources[name].interfaces[0]
+            self._feed(name, Linked(interface, up))
 
 
 def _name(settings: Settings) -> str:
     return f"delegation:{settings.name}"
 
 
+def _by_rank(patterns: Sequence[str], host: HostState) -> list[Link]:
+    """The interfaces by which a delegation may be attached: those first that carry packets, then in
+    the order of the configuration.
+    """
+    ranks: dict[str, int] = {}
+    for rank, pattern in enumerate(patterns):
+        for name in host.links:
+            if fits(pattern, name):
+                ranks.setdefault(name, rank)
+    links = [host.links[name] for name in ranks]
+    return sorted(links, key=lambda e: (not _carries(host, e.name), ranks[e.name], e.index))
+
+
 def _carries(host: HostState, interface: str) -> bool:
     """Whether an interface can carry packets, from a link-local address that is ready."""
-    link = host.links[interface]
-    return bool(link.up and not link.ipv6_fault) and any(
+    link = host.links.get(interface)
+    return bool(link and link.up and not link.ipv6_fault) and any(
         local.interface == interface
         and local.address.version == 6
         and local.address.is_link_local

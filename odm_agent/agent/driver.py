@@ -35,6 +35,7 @@ from odm_agent.core.events import (
     Serving,
     Tick,
     Unconfirmed,
+    Unserved,
     Withdrawn,
 )
 from odm_agent.core.grants import Grant, Want
@@ -253,5 +254,5 @@ class Driver:
                 self._hands.heard(said)
                 self._asked.pop(grant.want, None)
                 self._step(said)
-            case Withdrawn() | Unconfirmed():
+            case Withdrawn() | Unconfirmed() | Unserved():
                 self._step(said)

@@ -1,14 +1,15 @@
 """Live sockets with the class and type that the datapath gives them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from odm_agent.agent.state import State
 from odm_agent.control.answers import SocketView
-from odm_agent.core.model import UNCLASSIFIED, AddressType, Family, IPAddress
+from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy, Family, IPAddress
 from odm_agent.datapath import abi
 from odm_agent.kernel import cgroups as kernel_cgroups
 from odm_agent.kernel.sock_diag import SocketInfo, owners, sockets
@@ -46,6 +47,21 @@ def typed_sockets(state: State) -> list[TypedSocket]:
         counted = row is not None and row.held is not None
         found.append(TypedSocket(info, class_id, name or "unclassified", type_, path, counted))
     return found
+
+
+def classes_of(state: State) -> Callable[[SocketInfo], ClassPolicy | None]:
+    """What tells the class of the cgroup in which a socket was made, by that cgroup's name now;
+    None: it has none, or is gone. It looks each cgroup up once.
+    """
+    by_name = {policy.name: policy for policy in state.engine.classes.values()}
+
+    @cache
+    def of_cgroup(cgroup_id: int) -> ClassPolicy | None:
+        path = _path(state.attached_to, cgroup_id)
+        name = state.cgroups.class_name_of(path, state.engine.classes) if path else None
+        return by_name.get(name) if name is not None else None
+
+    return lambda info: of_cgroup(info.cgroup_id)
 
 
 def count_live(state: State) -> Mapping[tuple[int, AddressType, Family], int]:

@@ -94,17 +94,22 @@ def check_configuration(path: Path) -> Iterator[Finding]:
 
 def _port_findings(config: Config, host: HostState) -> Iterator[Finding]:
     """Whether somebody else asks where delegations are to ask."""
+    from odm_agent.config.delegations import interfaces_of
     from odm_agent.kernel.dhcp_port import CLIENT, holder_of_port
+    from odm_agent.prefixes.managed import fits
 
     agent = _agent(config) if config.delegations else 0
     for name, each in config.delegations.items():
-        link = host.links.get(each.interface)
-        holder = holder_of_port(link.index, agent) if link is not None else None
-        if holder is not None:
+        named = interfaces_of(each)
+        for link in host.links.values():
+            if not any(fits(pattern, link.name) for pattern in named):
+                continue
+            if (holder := holder_of_port(link.index, agent)) is None:
+                continue
             yield Finding(
                 f"delegations.{name}",
                 "warning",
-                f"{holder} asks by DHCPv6 on {each.interface} already (UDP port {CLIENT}), and only"
+                f"{holder} asks by DHCPv6 on {link.name} already (UDP port {CLIENT}), and only"
                 " one client can",
                 "stop it there (DHCPv6Client=no in systemd-networkd), or use another interface",
             )

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from odm_agent.config.check_prefixes import check_gateway, check_interface, check_pool
+from odm_agent.config.check_interfaces import check_pattern, meet
+from odm_agent.config.check_prefixes import check_gateway, check_pool
 from odm_agent.config.check_terms import check_terms
-from odm_agent.config.delegations import as_prefix, release_after
+from odm_agent.config.delegations import as_prefix, interfaces_of, release_after
 from odm_agent.config.problems import Problem, check_name
 from odm_agent.config.schema import Config, DelegationConfig, TermsConfig, TypeWord
 from odm_agent.config.values import network_of
+from odm_agent.policy.globs import is_glob
 
 #: Options that mean something to every DHCPv6 server (RFC 8415, section 21).
 _TAKEN: Final = frozenset({*range(1, 10), *range(11, 21), 25, 26, 32, 82, 83})
@@ -23,7 +25,6 @@ _ANY: Final = "session-lasting"
 
 def check_delegations(config: Config) -> Iterator[Problem]:
     """All problems of `[delegations]`."""
-    owners: dict[str, str] = {}
     for name, each in config.delegations.items():
         at = ("delegations", name)
         yield from check_name("delegations", name)
@@ -31,12 +32,21 @@ def check_delegations(config: Config) -> Iterator[Problem]:
             if name in others:
                 yield Problem(at, f"{kind} has this name, too; logs would mix them up, use another")
         yield from _delegation(at, each)
-        if (other := owners.setdefault(each.interface, name)) != name:
-            yield Problem(
-                (*at, "interface"),
-                f"delegation {other!r} asks on {each.interface!r} already, and one client answers"
-                " for a link (UDP port 546); put the types of both into one",
-            )
+        yield from _asked_twice(at, name, config)
+
+
+def _asked_twice(at: tuple[str, ...], name: str, config: Config) -> Iterator[Problem]:
+    mine = interfaces_of(config.delegations[name])
+    for other, each in config.delegations.items():
+        if other == name:
+            return
+        for pattern in mine:
+            if any(meet(pattern, theirs) for theirs in interfaces_of(each)):
+                yield Problem(
+                    (*at, "interface"),
+                    f"delegation {other!r} asks on {pattern!r} already, and one client answers"
+                    " for a link (UDP port 546); put the types of both into one",
+                )
 
 
 def _delegation(at: tuple[str, ...], each: DelegationConfig) -> Iterator[Problem]:
@@ -52,7 +62,18 @@ def _delegation(at: tuple[str, ...], each: DelegationConfig) -> Iterator[Problem
         return
     general = as_prefix(each, _ANY)
     network = network_of(general)
-    yield from check_interface(at, general)
+    patterns = interfaces_of(each)
+    if not patterns:
+        yield Problem((*at, "interface"), "none is named; name the one towards the network")
+    for pattern in patterns:
+        yield from check_pattern((*at, "interface"), pattern)
+    for pattern in sorted({p for p in patterns if patterns.count(p) > 1}):
+        yield Problem((*at, "interface"), f"{pattern!r} stands there twice; keep one")
+    if each.gateway is not None and (len(patterns) > 1 or is_glob(patterns[0])):
+        yield Problem(
+            (*at, "gateway"),
+            "each of several interfaces leads to another router; leave gateway out",
+        )
     yield from check_gateway(at, general, network)
     shown = {*DelegationConfig.__struct_fields__} - {*TermsConfig.__struct_fields__}
     for problem in check_pool(at, general, network, 1):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from odm_agent.config.advice import advice
+from odm_agent.config.delegations import interfaces_of
 from odm_agent.config.problems import Problem
 from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
@@ -32,11 +33,11 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
     absent += [
         Problem(
             ("delegations", name, "interface"),
-            f"there is no interface {each.interface!r} now; nothing is asked for until it appears,"
-            " see `ip link`",
+            f"there is no interface {' or '.join(map(repr, interfaces_of(each)))} now; nothing is"
+            " asked for until it appears, see `ip link`",
         )
         for name, each in config.delegations.items()
-        if each.interface not in host.links
+        if not any(fits(p, link) for p in interfaces_of(each) for link in host.links)
     ]
     return [*absent, *_uplinks(config, host), *advice(config, host), *_given(config, host)]
 

@@ -50,6 +50,7 @@ def _policy(id_: int, name: str, section: ClassConfig) -> ClassPolicy:
             for word, cap in section.caps.items()
         ),
         limits=frozenset(limits_of(section)),
+        ends_on_handover=section.on_handover == "end",
     )
 
 

@@ -10,16 +10,23 @@ NEVER: Final = "never"
 UNUSED: Final = "unused"
 
 
+def interfaces_of(delegation: DelegationConfig) -> tuple[str, ...]:
+    """By which interfaces it may be attached, names or globs, the better ones first."""
+    named = delegation.interface
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
 def as_prefix(delegation: DelegationConfig, word: str, network: str | None = None) -> PrefixConfig:
     """The entry of a static prefix that would serve as one of the type that is delegated does.
 
-    Without a `network` it is one of the length that is asked for.
+    Without a `network` it is one of the length that is asked for. Of several interfaces it names
+    the first.
     """
     terms = delegation.terms.get(word, TermsConfig())  # type: ignore[call-overload]
     return PrefixConfig(
         type=word,  # type: ignore[arg-type]
         prefix=network or f"::/{delegation.length}",
-        interface=delegation.interface,
+        interface=next(iter(interfaces_of(delegation)), ""),
         gateway=delegation.gateway,
         placement="delegated",
         pool=delegation.pool,

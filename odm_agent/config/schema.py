@@ -78,6 +78,8 @@ class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     delegated: bool = False
     #: Kinds of socket that the class may not use.
     refuse: list[KindWord] = []
+    #: What becomes of its sockets whose address is over by a handover: they end, or are left.
+    on_handover: Literal["keep", "end"] = "keep"
     caps: dict[TypeWord, CapConfig] = {}
     lifetimes: dict[TypeWord, LifetimeConfig] = {}
 
@@ -136,7 +138,8 @@ class TermsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class DelegationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`[delegations.NAME]`: typed prefixes that a network is asked for (DHCPv6, RFC 8415)."""
 
-    interface: str
+    #: Name or glob, or several, the better ones first; it is attached by one of them at a time.
+    interface: str | list[str]
     #: What the network may be asked for.
     types: list[TypeWord] = msgspec.field(default_factory=lambda: list(get_args(TypeWord)))
     #: What it is asked for at the start, before any application asks.

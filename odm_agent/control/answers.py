@@ -45,11 +45,14 @@ class DelegatedView(msgspec.Struct, frozen=True, kw_only=True):
     """A type that a network can be asked for, and a prefix of it that is held, if there is one.
 
     `idle`: nothing is asked for; `asking`: the first time; `renewing`: for longer; `confirming`:
-    whether it still holds; `waiting`: it is held, and there is no link to ask on.
+    whether it still holds; `waiting`: it is held, and there is no link to ask on; `unserved`: and
+    the present network does not serve it.
     """
 
     type: str
-    state: Literal["idle", "asking", "bound", "renewing", "confirming", "waiting", "releasing"]
+    state: Literal[
+        "idle", "asking", "bound", "renewing", "confirming", "waiting", "unserved", "releasing"
+    ]
     prefix: str | None = None
     preferred_seconds_left: float | None = None
     valid_seconds_left: float | None = None

@@ -110,10 +110,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class EndSockets:
-    """End the connections of an address whose time is over (its prefix's id, its number)."""
+    """End the connections of an address whose time is over (its prefix's id, its number).
+
+    By a `handover`: those of classes that want it so, all others are left.
+    """
 
     prefix_id: int
     number: int
+    handover: bool = False
 
 
 Effect = (

@@ -48,7 +48,18 @@ class Withdrawn:
 class Unconfirmed:
     """The host is not attached any more where a source got what it gave under `key`, or may not be.
 
-    A `Granted` of it says that the network that the host is attached to now serves it.
+    A `Granted` of it says that the network that the host is attached to now serves it. Not
+    `attached`: its link was lost, so nothing may leave from it before that.
+    """
+
+    key: GrantKey
+    attached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """The network that the host is attached to now does not serve what a source got elsewhere and
+    gave under `key`. What becomes of it, `core.handover` says by its type.
     """
 
     key: GrantKey
@@ -183,6 +194,7 @@ Event = (
     | Granted
     | Withdrawn
     | Unconfirmed
+    | Unserved
     | Failed
     | Needed
     | Asked

@@ -8,6 +8,7 @@ from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, EndSockets, GiveBack, Project, Record, Refuse
 from odm_agent.core.events import Offered
 from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.handover import HANDOVER, Old, waits
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import OVER, Cause, Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
@@ -42,7 +43,8 @@ class Holding:
             if other == id_:
                 continue
             if held.grant.key == grant.key:
-                _end(leases, other, now, effects)
+                over = HANDOVER[held.grant.prefix.type] is Old.OVER
+                _end(leases, other, now, effects, at_once=over, handover=True)
             elif not (grant.is_configured and held.grant.is_configured) and _overlap(
                 grant, held.grant
             ):
@@ -55,7 +57,10 @@ class Holding:
         current = before is not None and before.phase is Phase.CURRENT
         phase = Phase.CURRENT if current else Phase.PROBING
         ids = Ids(self.next_id, leases.values())
-        lease = replace(before or Lease(grant), grant=grant, phase=phase, returning=False)
+        ends = grant.lifetime is not None and grant.lifetime.preferred_until_s <= now.boot_s
+        lease = replace(
+            before or Lease(grant), grant=grant, phase=phase, returning=False, handover=ends
+        )
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
         if (not grant.is_configured or _has_state(lease)) and lease != before:
             effects.append(Record(id_, lease))
@@ -71,14 +76,38 @@ class Holding:
                 _end(leases, id_, now, effects, at_once=at_once)
         return replace(self, leases=leases, changed=True), effects
 
-    def without_confirmation(self, key: GrantKey) -> "Holding":
-        """Whether the present network serves what is held under `key` is not known any more."""
-        leases = dict(self.leases)
+    def without_confirmation(
+        self, key: GrantKey, *, attached: bool = True
+    ) -> tuple["Holding", list[Effect]]:
+        """Whether the present network serves what is held under `key` is not known any more. Not
+        `attached`: nothing leaves from it before that is known, also if another agent goes on.
+        """
+        leases, effects = dict(self.leases), list[Effect]()
         for id_, held in self.leases.items():
             if held.grant.key == key:
-                prefix = replace(held.grant.prefix, unconfirmed=True)
-                leases[id_] = replace(held, grant=replace(held.grant, prefix=prefix))
-        return replace(self, leases=leases, changed=True)
+                here = held.grant.prefix.attached and attached
+                leases[id_] = lease = _told_of(held, unconfirmed=True, attached=here)
+                if lease != held and not attached:
+                    effects.append(Record(id_, lease))
+        return replace(self, leases=leases, changed=True), effects
+
+    def unserved(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect], list[Want]]:
+        """The present network does not serve what is held under `key`; what is to be requested in
+        its place.
+        """
+        leases, effects, wants = dict(self.leases), list[Effect](), list[Want]()
+        for id_, held in self.leases.items():
+            if held.grant.key != key or held.phase is Phase.LINGERING:
+                continue
+            leases[id_] = lease = _told_of(held, unconfirmed=False, attached=False)
+            if waits(lease.grant.prefix.type):
+                effects.append(Record(id_, lease))
+                continue
+            if HANDOVER[lease.grant.prefix.type] is Old.GRACE and id_ not in self.idle:
+                wants.append(lease.grant.want)
+            leases[id_] = replace(lease, phase=Phase.LINGERING)
+            _end(leases, id_, now, effects, at_once=True, handover=True)
+        return replace(self, leases=leases, changed=True), effects, wants
 
     def renewed(
         self, want: Want, now: Moment, *, on_net: bool, again: bool
@@ -140,7 +169,7 @@ class Holding:
             turn = rotation.at(lease, now.boot_s, ids)
             turned[id_] = turn.lease
             causes |= turn.causes
-            effects += (EndSockets(id_, number) for number in turn.retired)
+            effects += (EndSockets(id_, number, lease.handover) for number in turn.retired)
             if turn.lease != self.leases[id_]:
                 effects.append(Record(id_, turn.lease))
         periods = wandering.periods_at(
@@ -251,7 +280,7 @@ class Holding:
     def _serving(self, *, on_net: bool) -> Iterator[Lease]:
         for each in self._current():
             prefix = each.grant.prefix
-            if prefix.id not in self.stalled and not (on_net and prefix.unconfirmed):
+            if prefix.id not in self.stalled and (prefix.on_net or not on_net):
                 yield each
 
     def deadline(self) -> float:
@@ -292,6 +321,12 @@ def _has_state(lease: Lease) -> bool:
     return bool(lease.addresses) or lease.opened
 
 
+def _told_of(lease: Lease, *, unconfirmed: bool, attached: bool) -> Lease:
+    """A lease of whose prefix the present network has said that, or nothing."""
+    prefix = replace(lease.grant.prefix, unconfirmed=unconfirmed, attached=attached)
+    return replace(lease, grant=replace(lease.grant, prefix=prefix))
+
+
 def _overlap(one: Grant, other: Grant) -> bool:
     return any(
         a.version == b.version and a.overlaps(b)
@@ -307,11 +342,12 @@ def _end(
     effects: list[Effect],
     *,
     at_once: bool = False,
+    handover: bool = False,
 ) -> None:
     """A lease is over from now on: a configured one is gone, others go when they are unused.
 
     Unless it is over `at_once`, sockets that have its addresses go on with them, for as long as was
-    promised at most.
+    promised at most. `handover`: as in `Lease`.
     """
     lease = leases[id_]
     if lease.grant.is_configured:
@@ -319,10 +355,10 @@ def _end(
         if _has_state(lease):
             effects.append(Record(id_, None))
         return
-    over = lease
+    over = replace(lease, handover=lease.handover or handover)
     if lease.lifetime.valid_until_s > now.boot_s:
         until = Lifetime(min(lease.lifetime.preferred_until_s, now.boot_s), now.boot_s)
-        over = replace(lease, grant=replace(lease.grant, lifetime=until))
+        over = replace(over, grant=replace(lease.grant, lifetime=until))
     bounds = Lifetime(now.boot_s, now.boot_s if at_once else NEVER)
     if (over := rotation.bounded(over, bounds)) != lease:
         leases[id_] = over

@@ -32,6 +32,8 @@ class Lease:
     returning: bool = False
     #: Whether sockets that ask for a new address have one of their own, which hooks make.
     opened: bool = False
+    #: Whether it is over since the network serves it no more (`core.handover`).
+    handover: bool = False
 
     @property
     def resting_numbers(self) -> frozenset[int]:

@@ -28,6 +28,7 @@ from odm_agent.core.events import (
     Serving,
     Tick,
     Unconfirmed,
+    Unserved,
     Withdrawn,
 )
 from odm_agent.core.grants import Grant
@@ -71,8 +72,13 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
                 effects += answers
         case Withdrawn(key, at_once):
             holding, effects = holding.without_grant(key, now, at_once=at_once)
-        case Unconfirmed(key):
-            holding = holding.without_confirmation(key)
+        case Unconfirmed(key, attached):
+            holding, effects = holding.without_confirmation(key, attached=attached)
+        case Unserved(key):
+            holding, effects, wants = holding.unserved(key, now)
+            for want in wants:
+                asking, requests = asking.needed(want, holding.wants(), now)
+                effects += requests
         case Failed(want):
             wishing, answers = wishing.failed(event, holding, now)
             if want in holding.wants():  # it is there soon

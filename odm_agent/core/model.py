@@ -179,6 +179,9 @@ class TypedPrefix:
     new_until_s: float = 0.0
     #: Whether the network to which the host is attached now has not said yet that it serves it.
     unconfirmed: bool = False
+    #: Whether packets from it may leave by its interface: not from the loss of its link on, until
+    #: the network that is found there, or at another interface, says that it serves it.
+    attached: bool = True
     #: How often another one of those that are as good, and wander too, stands first; None: it does
     #: not wander.
     wander_s: int | None = None
@@ -213,6 +216,21 @@ class TypedPrefix:
         """How long addresses serve that are a class's own; "": that are no class's."""
         seat = self.seat_of(class_name) if class_name else None
         return self.terms if seat is None else seat.terms
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, with all its addresses; sockets that had one may live yet."""
+        return self.ends and self.lingering and not self.addresses
+
+    @property
+    def is_unserved(self) -> bool:
+        """Whether the network to which the host is attached now has said that it serves it not."""
+        return not (self.attached or self.unconfirmed)
+
+    @property
+    def on_net(self) -> bool:
+        """Whether that network has said that it serves it."""
+        return self.attached and not self.unconfirmed
 
     @property
     def mark_id(self) -> int:
@@ -295,3 +313,5 @@ class ClassPolicy:
     refuse: frozenset[SocketKind] = frozenset()
     caps: frozenset[Cap] = frozenset()
     limits: frozenset[Limit] = frozenset()
+    #: Whether its sockets whose address is over by a handover are ended.
+    ends_on_handover: bool = False

@@ -9,6 +9,7 @@ from typing import Final
 
 from odm_agent.core.clock import NEVER
 from odm_agent.core.events import Offered
+from odm_agent.core.handover import HANDOVER, Old
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import Lifetime, Phase
 
@@ -21,11 +22,7 @@ Idle = Mapping[int, float]
 
 def watched(leases: Mapping[int, Lease]) -> frozenset[int]:
     """The prefixes that go back when they are not used."""
-    return frozenset(
-        id_
-        for id_, lease in leases.items()
-        if lease.grant.release_s is not None and lease.phase is Phase.CURRENT
-    )
+    return frozenset(id_ for id_, lease in leases.items() if _release_s(lease) is not None)
 
 
 def seen(idle: Idle, offered: Offered, now_s: float) -> Idle:
@@ -53,6 +50,17 @@ def returning(lease: Lease, now_s: float) -> Lease:
 
 def _due_s(idle: Idle, leases: Mapping[int, Lease], id_: int) -> float:
     lease = leases.get(id_)
-    if lease is None or lease.grant.release_s is None or lease.phase is not Phase.CURRENT:
-        return NEVER
-    return idle[id_] + max(lease.grant.release_s, LEAST_S)
+    release_s = None if lease is None else _release_s(lease)
+    return NEVER if release_s is None else idle[id_] + max(release_s, LEAST_S)
+
+
+def _release_s(lease: Lease) -> float | None:
+    """For how long no socket must have used it (seconds); None: it does not go back.
+
+    What waits for its network does not: it could not be told. One that was kept for its sockets
+    alone goes with the last of them, whatever else is configured.
+    """
+    prefix = lease.grant.prefix
+    if prefix.is_unserved and lease.phase is not Phase.LINGERING:
+        return 0.0 if HANDOVER[prefix.type] is Old.IN_USE else None
+    return lease.grant.release_s if prefix.attached and lease.phase is Phase.CURRENT else None

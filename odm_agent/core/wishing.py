@@ -59,7 +59,7 @@ class Wishing:
 
     def granted(self, grant: Grant) -> "Wishing":
         """A source gave a prefix: the present network serves it, unless that is not known yet."""
-        if grant.prefix.unconfirmed:
+        if not grant.prefix.on_net:
             return self
         return replace(self, on_net=self.on_net.granted(grant.want))
 

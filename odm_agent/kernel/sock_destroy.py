@@ -3,11 +3,12 @@
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from odm_agent.core.errors import KernelError
 from odm_agent.core.model import IPAddress
-from odm_agent.kernel.sock_diag import described
+from odm_agent.kernel.sock_diag import SocketInfo, described
 from odm_agent.kernel.wire import RefusedError, Wire
 
 #: linux/sock_diag.h.
@@ -20,8 +21,11 @@ _PROTOCOLS: Final = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _GONE: Final = frozenset({errno.ENOENT})
 
 
-def end_sockets(address: IPAddress) -> int:
-    """End all TCP and UDP sockets that are bound to an address; how many there were.
+def end_sockets(
+    address: IPAddress, wanted: Callable[[SocketInfo], bool] = lambda info: True
+) -> int:
+    """End the TCP and UDP sockets that are bound to an address, those of them that are `wanted`;
+    how many there were.
 
     It takes CAP_NET_ADMIN. Raises KernelError.
     """
@@ -30,7 +34,7 @@ def end_sockets(address: IPAddress) -> int:
     with Wire() as wire:
         for word, protocol in _PROTOCOLS.items():
             for info, told in described(wire, word):
-                if info.local != address:
+                if info.local != address or not wanted(info):
                     continue
                 request = _REQUEST.pack(told[0], protocol, 0, 0xFFFFFFFF) + told[_IDENTITY]
                 try:

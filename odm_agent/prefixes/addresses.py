@@ -33,6 +33,8 @@ def addresses(prefix: TypedPrefix, secret: bytes, known: Known) -> dict[int, IPA
 
 def numbers_of(prefix: TypedPrefix) -> Sequence[int]:
     """The numbers of the addresses that the prefix has: those that sockets are given come first."""
+    if prefix.is_over:
+        return ()
     if prefix.one_lease or not prefix.addresses:
         return range(0 if prefix.by_class else prefix.pool)
     return [each.number for each in sorted(prefix.addresses, key=lambda e: _ORDER[e.phase])]

@@ -57,6 +57,8 @@ class Mirror:
         One that follows the main table takes that route with all that it carries (an MTU, say).
         """
         prefix = row.prefix
+        if not prefix.attached:
+            return None
         if prefix.learned_gateway:
             learned = self.ways.get((prefix.family, prefix.interface))
             if learned is not None:
@@ -96,7 +98,9 @@ class Mirror:
             bare = replace(way, table=table, destination=route.destination, tos=route.tos)
         if not bare.kind.sends:
             return bare
-        foreign = frozenset() if _scoped(route) else self.uplinks - {row.prefix.interface}
+        attached = row.prefix.attached
+        own = {row.prefix.interface} if attached else set[str]()
+        foreign = frozenset() if _scoped(route) and attached else self.uplinks - own
         narrowed = self._narrowed(bare, foreign)
         if narrowed is None or _scoped(route):
             return narrowed

@@ -35,7 +35,8 @@ def routes_of(
     `sources` has the first ready address of each of these, by their numbers.
 
     The kernel refuses a preferred source that it does not hold, or that is still tentative. Routes
-    outlast the carrier, as the kernel's own do: a connection goes on when it is back.
+    outlast the carrier, as the kernel's own do: a connection goes on when it is back. Those of a
+    delegated prefix don't, since another network may be found there, which must not see its source.
     """
     prefix = row.prefix
     if row.any_ip:

@@ -35,6 +35,10 @@ def absence(row: Row, host: HostState) -> str | None:
     if fault := link.fault or link.lacks(family):
         return f"{interface} {fault}"
     prefix = row.prefix
+    if prefix.is_unserved:
+        return "the network to which the host is attached now does not serve it"
+    if not prefix.attached:
+        return "no network has confirmed it since its link was lost"
     if prefix.managed and not row.addresses:
         here = {local.address for local in host.addresses if local.interface == interface}
         twice = any(a.address in here for a in host.addresses if a.interface != interface)
@@ -85,7 +89,7 @@ def prefix_rows(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> d
         mark=0,
         pool=(),
         configured=0,
-        on_net=not row.prefix.unconfirmed,
+        on_net=row.prefix.on_net,
         by_class=True,
     )
     rows = {
@@ -164,7 +168,7 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         leases=tuple(map(row.lease_id, pool)) if row.prefix.addresses else (),
         fresh=socket_key(row.prefix.network, secret) if own and _has_key(row) else b"",
         shared=row.prefix.shared,
-        on_net=not row.prefix.unconfirmed,
+        on_net=row.prefix.on_net,
         on_request=own and row.makes_own and not row.prefix.per_socket,
         new_until_s=int(row.prefix.new_until_s),
     )

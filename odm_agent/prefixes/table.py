@@ -105,7 +105,7 @@ class Row:
 
         Where the hooks end these, nothing else may be sent from: that would go round their ends.
         """
-        if self.prefix.by_class:  # an address that is no class's own serves none
+        if self.prefix.by_class or self.prefix.is_over:  # by class: it would be no class's own
             return OVER
         if not self.prefix.addresses:
             return 0

@@ -7,7 +7,15 @@ from typing import Protocol
 
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Failure, Granted, Tick, Unconfirmed, Withdrawn
+from odm_agent.core.events import (
+    Failed,
+    Failure,
+    Granted,
+    Tick,
+    Unconfirmed,
+    Unserved,
+    Withdrawn,
+)
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, IPNetwork, TypedPrefix
 
@@ -36,8 +44,9 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Whether an interface can carry packets: it is up and has a carrier, and a link-local address
-    that is ready. Said of each change, and at the start.
+    """Whether the interface to which a source is attached can carry packets: it is up and has a
+    carrier, and a link-local address that is ready. Said of each change, and at the start. Another
+    interface: the source is attached there from now on.
     """
 
     interface: str
@@ -59,6 +68,8 @@ class Outcome(Enum):
     RENEWED = "renewed"
     WITHDRAWN = "withdrawn"
     RELEASED = "released"
+    #: The network that the host is attached to now does not serve what is held.
+    UNSERVED = "unserved"
     FAILED = "failed"
 
 
@@ -80,7 +91,7 @@ class Noted:
 
 
 Input = Configured | Resumed | Received | Linked | Request | Release | GiveBack | Tick
-Output = Send | Granted | Withdrawn | Unconfirmed | Failed | Noted
+Output = Send | Granted | Withdrawn | Unconfirmed | Unserved | Failed | Noted
 
 
 class Source(Protocol):

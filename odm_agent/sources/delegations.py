@@ -4,7 +4,7 @@ from ipaddress import IPv6Address
 from zlib import crc32
 
 from odm_agent.config.classes import limits_of
-from odm_agent.config.delegations import as_prefix, release_after
+from odm_agent.config.delegations import as_prefix, interfaces_of, release_after
 from odm_agent.config.schema import Config, DelegationConfig
 from odm_agent.config.terms import (
     is_by_class,
@@ -41,7 +41,7 @@ def _settings(name: str, each: DelegationConfig, config: Config, limits: list[Li
     }
     return Settings(
         name=name,
-        interface=each.interface,
+        interfaces=interfaces_of(each),
         types=frozenset(types.values()),
         at_start=frozenset(types[word] for word in each.at_start),
         option_code=each.option,

@@ -20,7 +20,7 @@ from tests.virtual.dhcpv6_server import Server
 
 DUID = bytes.fromhex("0004" + "11" * 16)
 LINK = "w0"
-SETTINGS = Settings("isp", LINK, frozenset(AddressType) - {AddressType.UNSPECIFIED})
+SETTINGS = Settings("isp", (LINK, "w[1-9]"), frozenset(AddressType) - {AddressType.UNSPECIFIED})
 SESSION = AddressType.SESSION_LASTING
 FIXED = AddressType.FIXED
 _T = TypeVar("_T", bound=Output)
@@ -45,6 +45,10 @@ class Link:
 
     def __post_init__(self) -> None:
         self.codes = Codes(OPTION_CODE, self.enterprise)
+        self.interface = LINK
+        #: Whether the present agent has seen another link than at its start.
+        self.has_moved = False
+        self._by_interface: dict[str, list[float]] = {}
         self.sent: list[tuple[float, Message]] = []
         self.said: list[tuple[float, Output]] = []
         self._under_way: list[tuple[float, int, bytes, str]] = []
@@ -54,8 +58,9 @@ class Link:
     def start(self) -> None:
         """A new agent, which is told how the link is."""
         self.source = DelegationSource(self.settings, DUID, Random(self.seed))
+        self.has_moved = False
         if self.up:
-            self.give(Linked(LINK, True))
+            self.give(Linked(self.interface, True))
 
     # --- the client ---
 
@@ -81,10 +86,27 @@ class Link:
         return [each for key in sorted(keys, key=str) for each in self.give(GiveBack(key))]
 
     def link(self, up: bool) -> None:
+        self.has_moved |= self.up and not up
         self.up = up
         if not up:
             self._under_way.clear()
-        self.give(Linked(LINK, up))
+        self.give(Linked(self.interface, up))
+
+    def roam(self, interface: str) -> None:
+        """The host is attached elsewhere now."""
+        self._under_way.clear()
+        self.has_moved |= interface != self.interface
+        self.up, self.interface = True, interface
+        self.give(Linked(interface, True))
+
+    def forget_sent(self) -> None:
+        """What was sent is that of an agent before this one."""
+        self.sent.clear()
+        self._by_interface.clear()
+
+    def times_by_interface(self) -> dict[str, list[float]]:
+        """When something was sent by each (boot-time seconds)."""
+        return self._by_interface
 
     def advance(self, seconds: float) -> None:
         """Let time pass: all that becomes due happens at its moment, in order."""
@@ -134,6 +156,7 @@ class Link:
     def _carry(self, data: bytes) -> None:
         message = parsed(data, self.codes)
         self.sent.append((self.boot_s, message))
+        self._by_interface.setdefault(self.interface, []).append(self.boot_s)
         if not self.up or self.lossy(message):
             return
         for server in self.servers:

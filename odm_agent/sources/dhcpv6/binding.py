@@ -95,8 +95,12 @@ class Binding:
     #: Who has offered or given it.
     server: bytes | None = None
     held: Held | None = None
+    #: By which interface a server has given it last, or confirmed it.
+    interface: str = ""
     #: Whether a server has said so since the host is attached where it is now.
     confirmed: bool = False
+    #: Whether its packets may leave by the interface: not from when the link is lost until then.
+    attached: bool = True
     #: What was offered (`REQUESTING`) or is given back (`RELEASING`).
     prefixes: tuple[IAPrefix, ...] = ()
     #: What the best Advertise until now offers, and what the last that offers nothing lacks.
@@ -131,8 +135,25 @@ class Binding:
         """
         if self.state in ASKING or self.state is State.LEAVING:
             return True
-        expected = self.confirmed or self.state is State.CONFIRMING
-        return self.is_preferred(now_s) and (expected or not on_net)
+        if self.state in (State.CONFIRMING, State.RESTORING):
+            return self.is_preferred(now_s)
+        return self.serves(now_s, on_net=on_net)
+
+    def serves(self, now_s: float, *, on_net: bool = False) -> bool:
+        """Whether sockets are given it, or will be as soon as it is configured."""
+        is_here = self.confirmed if on_net else self.attached
+        return self.is_preferred(now_s) and is_here
+
+    def detach(self) -> None:
+        """It is not known any more where the host is attached."""
+        self.confirmed = self.attached = False
+
+    def deprecate(self, now_s: float) -> None:
+        """It is to be given to no socket any more."""
+        if self.held is not None:
+            lifetime = self.held.lifetime
+            until_s = min(lifetime.preferred_until_s, now_s)
+            self.held = replace(self.held, lifetime=replace(lifetime, preferred_until_s=until_s))
 
     @property
     def _preferred_until_s(self) -> float:
@@ -191,9 +212,7 @@ class Binding:
             self.server, self.prefixes = self.best.message.server, (self.best.prefix,)
         elif came is Came.GIVEN and found and found.prefix:
             self.server, self.held, self.prefixes = found.message.server, given, (found.prefix,)
-            self.confirmed = True
-        elif came is Came.LINK_DOWN:
-            self.confirmed = False
+            self.confirmed = self.attached = True
         elif came is Came.WRONG and found:
             self.server, self.prefixes = found.message.server, back + found.prefixes
         elif came is Came.NO_BINDING and found:

@@ -8,9 +8,10 @@ from typing import Final
 from odm_agent.core.clock import NEVER
 from odm_agent.core.model import AddressType
 from odm_agent.sources.dhcpv6 import timing
+from odm_agent.sources.dhcpv6.answers import Judged
 from odm_agent.sources.dhcpv6.binding import Binding, iaid_of
 from odm_agent.sources.dhcpv6.messages import Message
-from odm_agent.sources.dhcpv6.outgoing import message_of
+from odm_agent.sources.dhcpv6.outgoing import message_of, release_of
 from odm_agent.sources.dhcpv6.settings import Settings
 from odm_agent.sources.dhcpv6.transitions import (
     ASKING,
@@ -22,6 +23,8 @@ from odm_agent.sources.dhcpv6.transitions import (
 
 #: A delegating relay keeps so many leases of a client, unless it is told otherwise (RFC 8987).
 MOST_BINDINGS: Final = 8
+#: Of so many interfaces it is known how much was sent there lately.
+_MOST_LIMITS: Final = 16
 #: What SOL_MAX_RT may be (RFC 8415, section 21.24), in seconds.
 _SOL_MAX_RT: Final = range(60, 86401)
 
@@ -33,6 +36,8 @@ class Bindings:
         """There are none."""
         self._random = random
         self._by_iaid: dict[int, Binding] = {}
+        #: By interface: each is another link (RFC 8415, section 14.1).
+        self._limits: dict[str, timing.RateLimit] = {}
         self._limit = timing.RateLimit()
         self._sol_max_rt_s = EXCHANGES[State.SOLICITING].mrt_s
 
@@ -88,6 +93,15 @@ class Bindings:
             if exchange.kind is not None:
                 binding.xid = self._new_xid()
 
+    def attach(self, interface: str) -> None:
+        """All is sent there from now on, to servers that may have other limits."""
+        self._limit = self._limits.get(interface) or timing.RateLimit()
+        self._limits.pop(interface, None)  # so that it is the last one
+        self._limits[interface] = self._limit
+        while len(self._limits) > _MOST_LIMITS:
+            del self._limits[next(iter(self._limits))]
+        self.limit_solicits()
+
     def limit_solicits(self, most_s: int | None = None) -> None:
         """Solicits are so far apart at most, if a server may say that; None: as none has said."""
         if most_s is None:
@@ -101,6 +115,18 @@ class Bindings:
         """When one has something to do; `seen_s` is when it was last asked (boot-time seconds)."""
         free_s = self._limit.free_s
         return min((each.next_s(free_s, seen_s) for each in self), default=NEVER)
+
+    def refusal(
+        self, binding: Binding, found: Judged, client: bytes, now_s: float
+    ) -> Message | None:
+        """What gives back at once prefixes that came and are not kept; None: there are none, or the
+        limit is reached, and they lapse.
+        """
+        prefixes = found.prefixes or ((found.prefix,) if found.prefix else ())
+        if not prefixes or self._limit.free_s > now_s:
+            return None
+        self._limit.note(now_s)
+        return release_of(binding, found.message.server, prefixes, client, self._new_xid())
 
     def due_messages(self, settings: Settings, client: bytes, now_s: float) -> Iterator[Message]:
         """What is to be sent now, as far as the limit allows; it counts as sent."""

@@ -25,7 +25,7 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         name=f"{settings.name}/{binding.type.word}",
         type=binding.type,
         network=held.network,
-        interface=settings.interface,
+        interface=binding.interface,
         gateway=settings.gateway or held.gateway,
         learned_gateway=settings.gateway is None,
         placement=Placement.DELEGATED,
@@ -38,7 +38,8 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         seats=seats,
         order=binding.iaid,
         terms=settings.terms_of(binding.type),
-        unconfirmed=not binding.confirmed,
+        unconfirmed=not binding.confirmed and binding.state is not State.UNSERVED,
+        attached=binding.attached,
     )
     release_s = None if binding.type in settings.at_start else settings.release_s
     return Grant(key_of(source, binding), prefix, held.lifetime, release_s)
@@ -55,7 +56,7 @@ def binding_of(lease: Lease, settings: Settings, now_s: float) -> Binding | None
         lifetime is None
         or lifetime.valid_until_s <= now_s
         or prefix.network.version != 6
-        or prefix.interface != settings.interface
+        or not settings.fits(prefix.interface)
         or prefix.type not in settings.types
         or not 0 <= iaid < _IAIDS
         or not is_iaid_of(prefix.type, iaid)
@@ -63,4 +64,9 @@ def binding_of(lease: Lease, settings: Settings, now_s: float) -> Binding | None
         return None
     gateway = prefix.gateway if prefix.gateway and prefix.gateway.version == 6 else None
     held = Held(prefix.network, lifetime, gateway, NEVER, NEVER)
-    return Binding(iaid, prefix.type, State.DETACHED, held=held)
+    return Binding(
+        *(iaid, prefix.type, State.DETACHED),
+        held=held,
+        interface=prefix.interface,
+        attached=prefix.attached,
+    )

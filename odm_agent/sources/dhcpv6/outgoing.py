@@ -51,6 +51,16 @@ def message_of(binding: Binding, settings: Settings, client: bytes, now_s: float
     return replace(message, requested=codes + vendor, rapid_commit=kind is Kind.SOLICIT)
 
 
+def release_of(
+    binding: Binding, server: bytes | None, prefixes: tuple[IAPrefix, ...], client: bytes, xid: int
+) -> Message:
+    """A message that gives back what came by a binding's number, and is not what it holds."""
+    type_ = to_wire(binding.type)
+    named = tuple(IAPrefix(e.address, e.length, service=e.service or type_) for e in prefixes)
+    ia_pds = (IAPD(binding.iaid, prefixes=named),)
+    return Message(Kind.RELEASE, xid, client, server, ia_pds, elapsed=0, vendor_service=type_)
+
+
 def _prefixes(binding: Binding, settings: Settings) -> tuple[IAPrefix, ...]:
     if binding.state in (State.REQUESTING, State.RELEASING):
         return binding.prefixes

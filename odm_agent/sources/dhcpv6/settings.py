@@ -7,6 +7,7 @@ from typing import Final
 
 from odm_agent.core.lifetimes import WITHOUT_END, Terms
 from odm_agent.core.model import AddressType, Seat
+from odm_agent.prefixes.managed import fits
 
 #: The code that stands for the option of draft-moses-dmm-dhcp-ondemand-mobility-11, which never
 #: was assigned one: the first of those for private use (RFC 8415, section 24, leaves 65001 free).
@@ -17,8 +18,9 @@ LENGTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One delegation: prefixes of these types may be asked for on an interface.
+    """One delegation: prefixes of these types may be asked for on an interface at a time.
 
+    `interfaces` are names, or globs of such, the better ones first.
     `at_start` are held from the start on, whether somebody wants them or not. `untyped_as`: as
     which type a prefix serves whose type the network does not say; None: it is given back.
     `enterprise`: whose vendor option says the type, too; None: it is not sent. `first_instance`:
@@ -31,7 +33,7 @@ class Settings:
     """
 
     name: str
-    interface: str
+    interfaces: tuple[str, ...]
     types: frozenset[AddressType]
     at_start: frozenset[AddressType] = frozenset()
     option_code: int = OPTION_CODE
@@ -47,6 +49,10 @@ class Settings:
     forwarded: bool = False
     per_socket: frozenset[AddressType] = frozenset()
     seats: Mapping[AddressType, tuple[Seat, ...]] = field(default_factory=dict)
+
+    def fits(self, interface: str) -> bool:
+        """Whether it may be attached by an interface."""
+        return any(fits(pattern, interface) for pattern in self.interfaces)
 
     def terms_of(self, type_: AddressType) -> Terms:
         """How long addresses of a type serve."""

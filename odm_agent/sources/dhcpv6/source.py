@@ -7,8 +7,9 @@ from typing import Final
 
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import GiveBack, Release, Request
-from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Withdrawn
+from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Unserved, Withdrawn
 from odm_agent.core.grants import GrantKey
+from odm_agent.core.handover import waits
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, Family
 from odm_agent.sources.base import (
@@ -21,7 +22,7 @@ from odm_agent.sources.base import (
     Resumed,
     Send,
 )
-from odm_agent.sources.dhcpv6.binding import Binding
+from odm_agent.sources.dhcpv6.binding import Binding, Held
 from odm_agent.sources.dhcpv6.bindings import MOST_BINDINGS, Bindings
 from odm_agent.sources.dhcpv6.codec import MalformedError, packed, parsed
 from odm_agent.sources.dhcpv6.grants import binding_of, grant_of, key_of
@@ -35,6 +36,7 @@ from odm_agent.sources.dhcpv6.transitions import (
     TRANSITIONS,
     Came,
     Do,
+    State,
 )
 from odm_agent.sources.dhcpv6.waiters import Waiters
 
@@ -50,11 +52,13 @@ class DelegationSource:
     """Asks for prefixes of the types that are wanted, keeps them, and gives them back."""
 
     def __init__(self, settings: Settings, duid: bytes, random: Random) -> None:
-        """The link counts as down until `Linked` says otherwise."""
+        """It is attached nowhere until `Linked` says otherwise."""
         self._settings, self._duid, self._random = settings, duid, random
         self._codes = Codes(settings.option_code, settings.enterprise)
         self._bindings = Bindings(random)
         self._up = False
+        #: Where it is attached, or was last.
+        self._interface = ""
         self._waiters = Waiters(settings.name)
         #: Types that are not asked for by ourselves before (boot-time seconds).
         self._not_before: dict[AddressType, float] = {}
@@ -68,9 +72,9 @@ class DelegationSource:
         return f"delegation:{self._settings.name}"
 
     @property
-    def interface(self) -> str:
-        """Where it asks."""
-        return (self._told or self._settings).interface
+    def interfaces(self) -> tuple[str, ...]:
+        """Where it may ask, names or globs, the better ones first."""
+        return (self._told or self._settings).interfaces
 
     @property
     def is_idle(self) -> bool:
@@ -81,7 +85,8 @@ class DelegationSource:
         """The configuration of the delegation of this name is another one; the next step heeds it.
 
         A prefix stays where its type is still named, and serves as the settings say now. Others go
-        back to the network. On another interface all begins anew.
+        back to the network. Where it may not be attached any more by the interface that it is, all
+        begins anew.
         """
         self._told = settings
 
@@ -106,8 +111,10 @@ class DelegationSource:
         match given:
             case Resumed(leases):
                 said += self._resume(leases, now.boot_s)
-            case Linked(interface, up) if interface == self._settings.interface:
-                said += self._link(up, now.boot_s)
+            case Linked(interface, True):
+                said += self._attach(interface, now.boot_s)
+            case Linked(interface, False) if not self._up or interface == self._interface:
+                said += self._detach(now.boot_s)
             case Request(want, on_net):
                 said += self._request(*want, now.boot_s, on_net=on_net)
             case Release((type_, family)) if family is Family.IPV6:
@@ -127,9 +134,11 @@ class DelegationSource:
         if settings is None:
             return []
         said: list[Output] = []
-        if settings.interface != self._settings.interface:
-            said += self._link(False, now_s)
-            said += [each for b in self._bindings for each in self._apply(b, Came.UNWANTED, now_s)]
+        if settings.interfaces != self._settings.interfaces:
+            if not settings.fits(self._interface):
+                said += self._detach(now_s)
+            gone = [each for each in self._bindings if not settings.fits(each.interface)]
+            said += [each for b in gone for each in self._apply(b, Came.UNWANTED, now_s)]
         self._settings = settings
         self._codes = Codes(settings.option_code, settings.enterprise)
         for binding in self._bindings:
@@ -146,39 +155,56 @@ class DelegationSource:
     def _resume(self, leases: Sequence[Lease], now_s: float) -> list[Output]:
         """Go on with what is held; the settings may be others now."""
         said: list[Output] = []
+        ended: set[GrantKey] = set()
+        kept: set[GrantKey] = set()
         for lease in leases:
             binding = binding_of(lease, self._settings, now_s)
             known = binding is not None and binding.iaid in self._bindings
             if binding is None or binding.held is None or known or self._bindings.is_full:
-                said.append(Withdrawn(lease.grant.key))
+                ended.add(lease.grant.key)
                 continue
+            kept.add(lease.grant.key)
             self._bindings.add(binding)
             grant = grant_of(self.name, binding, binding.held, self._settings)
             prefix = replace(grant.prefix, id=lease.grant.prefix.id, name=lease.grant.prefix.name)
             said.append(Granted(replace(grant, prefix=prefix)))
-        return said
+        # One that another has replaced under its key lingers by itself, for its sockets.
+        return [*said, *map(Withdrawn, sorted(ended - kept, key=lambda each: each.instance))]
 
-    def _link(self, up: bool, now_s: float) -> list[Output]:
-        if up == self._up:
+    def _attach(self, interface: str, now_s: float) -> list[Output]:
+        """There is a link, to whichever network; what is held is confirmed there."""
+        if self._up and interface == self._interface:
             return []
-        self._up = up
-        self._bindings.limit_solicits()  # it may be another link
-        came = Came.LINK_UP if up else Came.LINK_DOWN
-        said = [each for b in self._bindings for each in self._apply(b, came, now_s)]
+        said = self._detach(now_s) if self._up else []
+        self._up, self._interface = True, interface
+        self._bindings.attach(interface)
+        elsewhere = [e for e in self._bindings if e.attached and e.interface != interface]
+        said += self._unconfirmed(elsewhere)
+        said += [e for b in self._bindings for e in self._apply(b, Came.LINK_UP, now_s)]
         self._waiters.expect_nothing()
-        if not up:
-            keys = (key_of(self.name, each) for each in self._bindings if each.is_held)
-            said += map(Unconfirmed, keys)
-        if up:
-            for type_ in sorted(self._settings.types):
-                if type_ not in self._waiters:
-                    continue
-                on_net = self._waiters.wants_on_net(type_)
-                if (granted := self._held_of(type_, now_s, on_net=on_net)) is not None:
-                    self._waiters.wait_no_more(type_)
-                    said.append(granted)
-            delay_s = self._random.uniform(0.0, SOL_MAX_DELAY_S)
-            said += self._begin_wanted(now_s, delay_s)
+        for type_ in sorted(self._settings.types):
+            if type_ not in self._waiters:
+                continue
+            on_net = self._waiters.wants_on_net(type_)
+            if (granted := self._held_of(type_, now_s, on_net=on_net)) is not None:
+                self._waiters.wait_no_more(type_)
+                said.append(granted)
+        delay_s = self._random.uniform(0.0, SOL_MAX_DELAY_S)
+        return said + self._begin_wanted(now_s, delay_s)
+
+    def _detach(self, now_s: float) -> list[Output]:
+        """The link is gone; what is held is so still, and nothing leaves from it."""
+        self._up = False
+        said = [e for b in self._bindings for e in self._apply(b, Came.LINK_DOWN, now_s)]
+        self._waiters.expect_nothing()
+        return said + self._unconfirmed([e for e in self._bindings if e.attached])
+
+    def _unconfirmed(self, bindings: Sequence[Binding]) -> list[Output]:
+        said: list[Output] = []
+        for binding in bindings:
+            if binding.is_held:
+                binding.detach()
+                said.append(Unconfirmed(key_of(self.name, binding), attached=False))
         return said
 
     def _request(
@@ -198,8 +224,7 @@ class DelegationSource:
     def _held_of(self, type_: AddressType, now_s: float, *, on_net: bool) -> Granted | None:
         """A prefix of the type that is held, for whom asks for one; `on_net`: of this network."""
         for binding in self._bindings.of(type_):
-            fits = binding.confirmed or not on_net
-            if fits and binding.is_preferred(now_s) and binding.held is not None:
+            if binding.serves(now_s, on_net=on_net) and binding.held is not None:
                 return Granted(grant_of(self.name, binding, binding.held, self._settings))
         return None
 
@@ -209,7 +234,8 @@ class DelegationSource:
         for binding in self._bindings:
             if key_of(self.name, binding) != key or binding.held is None or not binding.is_held:
                 continue
-            if binding.type in self._settings.at_start:
+            here = binding.state is not State.UNSERVED
+            if binding.type in self._settings.at_start and here:
                 said.append(Granted(grant_of(self.name, binding, binding.held, self._settings)))
             else:
                 said += self._apply(binding, Came.UNWANTED, now_s)
@@ -236,19 +262,34 @@ class DelegationSource:
         self, binding: Binding, came: Came, now_s: float, news: News | None = None
     ) -> list[Output]:
         """One step of the table."""
+        found, given = (news.found, news.given) if news is not None else (None, None)
+        if binding.is_held and not binding.attached:
+            came = _of_another_network(binding, came, given)
         if (after := TRANSITIONS[binding.state].get(came)) is None:
             return []
         said: list[Output] = []
-        found, given = (news.found, news.given) if news is not None else (None, None)
-        why, before = found or binding.misfit, binding.held
+        why, before, was_attached = found or binding.misfit, binding.held, binding.attached
         binding.note(came, found, given)
+        if came is Came.NOT_HERE and found is not None:
+            back = self._bindings.refusal(binding, found, self._duid, now_s)
+            said += [Send(packed(back, self._codes), SERVERS)] if back is not None else []
+        if Do.UNSERVED in after.do:
+            said.append(Unserved(key_of(self.name, binding)))
+            network = binding.held.network if binding.held else None
+            said.append(Noted(Outcome.UNSERVED, binding.type, network, why.cause if why else ""))
+        if Do.DEPRECATE in after.do and binding.attached and binding.held is not None:
+            binding.deprecate(now_s)
+            said.append(Granted(grant_of(self.name, binding, binding.held, self._settings)))
         if Do.WITHDRAW in after.do:
-            said.append(Withdrawn(key_of(self.name, binding), at_once=True))
+            key = key_of(self.name, binding)
+            moved = came in (Came.TAKEN_BACK, Came.WRONG) and not was_attached
+            said.append(Unserved(key) if moved else Withdrawn(key, at_once=True))
             cause = why.cause if why else _CAUSES.get(came, "")
             outcome = Outcome.RELEASED if came is Came.UNWANTED else Outcome.WITHDRAWN
             network = binding.held.network if binding.held else None
             said.append(Noted(outcome, binding.type, network, cause))
         if Do.GRANT in after.do and given is not None:
+            binding.interface = self._interface
             said.append(self._waiters.granted(binding, given, before, now_s))
             said.append(Granted(grant_of(self.name, binding, given, self._settings)))
         if Do.FAIL in after.do and why is not None:
@@ -263,13 +304,16 @@ class DelegationSource:
     def _pass_time(self, now_s: float) -> list[Output]:
         said: list[Output] = []
         for type_ in self._waiters.late(now_s):
-            cause = _SILENT if self._up else f"{self._settings.interface} has no link"
+            named = " or ".join(self._settings.interfaces)
+            cause = _SILENT if self._up else f"{named} has no link"
             said += self._waiters.fail(type_, cause, Failure.TIMED_OUT, PATIENCE_S)
         for binding in self._bindings:
             while (came := binding.due(now_s)) is not None:
                 said += self._apply(binding, came, now_s)
         for binding in self._bindings:
-            if binding.state in ASKING and not self._is_wanted(binding.type, now_s):
+            if binding.state in ASKING and not (
+                self._is_wanted(binding.type, now_s) and not self._is_served(binding.type, now_s)
+            ):
                 said += self._apply(binding, Came.UNWANTED, now_s)
         if self._up:
             said += self._begin_wanted(now_s)
@@ -284,6 +328,11 @@ class DelegationSource:
             or type_ in self._settings.at_start
             or any(each.is_deprecated(now_s) for each in self._bindings.of(type_))
         )
+
+    def _is_served(self, type_: AddressType, now_s: float) -> bool:
+        """Whether one that is held serves who wants another one: its network has come back."""
+        on_net = self._waiters.wants_on_net(type_)
+        return any(each.serves(now_s, on_net=on_net) for each in self._bindings.of(type_))
 
     def _begin_wanted(self, now_s: float, delay_s: float = 0.0) -> list[Output]:
         """Begin to ask for what is wanted and neither held nor asked for."""
@@ -302,9 +351,23 @@ class DelegationSource:
             binding = self._bindings.add(Binding(iaid, type_, begin_s=begin_s))
             if type_ in self._waiters:
                 said += self._apply(binding, Came.WANTED, now_s)
-            elif type_ in self._settings.at_start:
+            elif begin_s <= now_s:
+                said += self._apply(binding, Came.BEGIN, now_s)
+            if type_ in self._waiters:
+                continue
+            if type_ in self._settings.at_start:
                 self._waiters.expect(type_, begin_s + PATIENCE_S)
         return said
+
+
+def _of_another_network(binding: Binding, came: Came, given: Held | None) -> Came:
+    """What an answer means for a prefix that came by another link, by its type: whether it was
+    taken back, or is not served here.
+    """
+    lost = came in (Came.TAKEN_BACK, Came.WRONG) or (
+        given is not None and binding.held is not None and given.network != binding.held.network
+    )
+    return Came.NOT_HERE if lost and waits(binding.type) else came
 
 
 _SILENT: Final = "no server answers"

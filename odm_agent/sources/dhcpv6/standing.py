@@ -11,15 +11,18 @@ from odm_agent.sources.dhcpv6.binding import Binding
 from odm_agent.sources.dhcpv6.transitions import ASKING, State
 
 #: `idle`: nothing is asked for. `confirming`: held, and the network is asked whether it still is.
-Word = Literal["idle", "asking", "bound", "renewing", "confirming", "waiting", "releasing"]
+Word = Literal[
+    "idle", "asking", "bound", "renewing", "confirming", "waiting", "unserved", "releasing"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A type that may be asked for, and a prefix of it that is held, if there is one.
 
-    `waiting`: it is held while the link is down. `server`: its DUID; `router`: who passed it on.
-    `asked_s` is since when the network is asked (boot time); `trouble` why it last gave nothing.
+    `waiting`: it is held while the link is down; `unserved`: while the present network does not
+    serve it. `server`: its DUID; `router`: who passed it on. `asked_s` is since when the
+    network is asked (boot time); `trouble` why it last gave nothing.
     """
 
     type: AddressType
@@ -55,6 +58,7 @@ _WORDS: Final[Mapping[State, Word]] = {
     State.CONFIRMING: "confirming",
     State.RESTORING: "confirming",
     State.DETACHED: "waiting",
+    State.UNSERVED: "unserved",
     State.RELEASING: "releasing",
     State.ENDED: "idle",
 }

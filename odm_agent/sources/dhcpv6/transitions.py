@@ -32,6 +32,8 @@ class State(Enum):
     RESTORING = "restoring"
     #: The link is down.
     DETACHED = "detached"
+    #: The present network does not serve it, another one may.
+    UNSERVED = "unserved"
     #: Until here.
     RELEASING = "releasing"
     ENDED = "ended"
@@ -52,6 +54,9 @@ class Came(Enum):
     WRONG = auto()
     #: A Reply takes the held prefix back: without an error, or for another one.
     TAKEN_BACK = auto()
+    #: The network that the host is attached to now does not serve what another one gave, and it
+    #: waits for one that does.
+    NOT_HERE = auto()
     #: A server knows of no such binding.
     NO_BINDING = auto()
     #: Any Reply to a Release.
@@ -77,6 +82,9 @@ class Do(Flag):
     GRANT = auto()
     WITHDRAW = auto()
     FAIL = auto()
+    #: It is given to no socket any more, and kept.
+    DEPRECATE = auto()
+    UNSERVED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ _HELD: Final = {
     _C.UNWANTED: Next(_S.RELEASING, Do.WITHDRAW, RELEASE_S),
     _C.LINK_DOWN: Next(_S.DETACHED),
 }
+_NOT_HERE: Final = {_C.NOT_HERE: Next(_S.UNSERVED, Do.UNSERVED)}
 _GIVEN: Final = {_C.GIVEN: Next(_S.BOUND, Do.GRANT)}
 
 TRANSITIONS: Final[Mapping[State, Mapping[Came, Next]]] = {
@@ -155,28 +164,34 @@ TRANSITIONS: Final[Mapping[State, Mapping[Came, Next]]] = {
     },
     _S.REBINDING: _HELD
     | _GIVEN
+    | _NOT_HERE
     | {
         _C.NO_BINDING: Next(_S.RESTORING),
     },
     _S.CONFIRMING: _HELD
     | _GIVEN
+    | _NOT_HERE
     | {
         _C.REFUSED: Next(_S.REBINDING, after_s=ERROR_S),
         _C.NO_BINDING: Next(_S.RESTORING),
         _C.GIVEN_UP: Next(_S.REBINDING),
     },
+    # The gateway of a server that has lost its memory does not lead here any more (RFC 8978): what
+    # is not restored, no other socket should have.
     _S.RESTORING: _HELD
     | _GIVEN
+    | _NOT_HERE
     | {
-        _C.REFUSED: Next(_S.REBINDING, after_s=ERROR_S),
-        _C.NO_BINDING: Next(_S.REBINDING, after_s=ERROR_S),
-        _C.GIVEN_UP: Next(_S.REBINDING),
+        _C.REFUSED: Next(_S.REBINDING, Do.DEPRECATE, ERROR_S),
+        _C.NO_BINDING: Next(_S.REBINDING, Do.DEPRECATE, ERROR_S),
+        _C.GIVEN_UP: Next(_S.REBINDING, Do.DEPRECATE),
     },
     _S.DETACHED: _HELD
     | {
         _C.LINK_UP: Next(_S.CONFIRMING),
         _C.UNWANTED: Next(_S.ENDED, Do.WITHDRAW),
     },
+    _S.UNSERVED: _HELD,
     _S.RELEASING: _UNHELD
     | {
         _C.ANSWERED: Next(_S.ENDED),
@@ -189,7 +204,10 @@ TRANSITIONS: Final[Mapping[State, Mapping[Came, Next]]] = {
 ASKING: Final = frozenset({_S.WAITING, _S.SOLICITING, _S.REQUESTING})
 #: States in which a prefix is held.
 HOLDING: Final = frozenset(
-    {_S.BOUND, _S.RENEWING, _S.REBINDING, _S.CONFIRMING, _S.RESTORING, _S.DETACHED}
+    {
+        *(_S.BOUND, _S.RENEWING, _S.REBINDING, _S.CONFIRMING, _S.RESTORING),
+        *(_S.DETACHED, _S.UNSERVED),
+    }
 )
 
 
@@ -217,8 +235,10 @@ EXCHANGES: Final[Mapping[State, Exchange]] = {
     _S.REQUESTING: Exchange(Kind.REQUEST, irt_s=1, mrt_s=30, mrc=10, to_one=True),
     _S.RENEWING: Exchange(Kind.RENEW, irt_s=10, mrt_s=600, to_one=True),
     _S.REBINDING: Exchange(Kind.REBIND, irt_s=10, mrt_s=600),
-    # Section 18.2.12: as a Confirm is sent, which there is not for prefixes.
-    _S.CONFIRMING: Exchange(Kind.REBIND, irt_s=1, mrt_s=4, mrd_s=10, first_s=1),
+    # Section 18.2.12: by the times of a Confirm, which there is not for prefixes. These are what
+    # section 15 calls parameters (IRT, MRT, MRC, MRD); a Confirm's delay before the first message
+    # is none, and connections would wait for it.
+    _S.CONFIRMING: Exchange(Kind.REBIND, irt_s=1, mrt_s=4, mrd_s=10),
     _S.RESTORING: Exchange(Kind.REQUEST, irt_s=1, mrt_s=30, mrc=10, to_one=True),
     _S.RELEASING: Exchange(Kind.RELEASE, irt_s=1, mrc=4, to_one=True),
     # Nothing is sent; so long a Reply to the last Solicit or Request may be late.

@@ -20,7 +20,7 @@ from odm_agent.sources.dhcpv6.settings import Settings
 
 DUID = bytes.fromhex("0004" + "11" * 16)
 NAME = "delegation:isp"
-ISP = Settings("isp", "w0", frozenset(TYPES))
+ISP = Settings("isp", ("w0",), frozenset(TYPES))
 LOCAL = LocalAddress(IPv6Address("fe80::1"), 64, "w0", ours=False)
 
 
@@ -189,3 +189,93 @@ def test_after_a_suspend_sources_are_told_as_if_the_link_had_been_lost(world: Wo
     world.told()
     world.delegations.woken()
     assert not world.told(), "nor any more"
+
+
+# --- several interfaces ---
+
+ROAMING = Settings("isp", ("w0", "wl*", "w1"), frozenset(TYPES))
+
+
+def links(*names: str, down: tuple[str, ...] = ()) -> HostState:
+    """Interfaces that are all there; those that are `down` carry nothing."""
+    return HostState(
+        links={name: Link(name, index=10 + n, up=name not in down) for n, name in enumerate(names)},
+        addresses=tuple(replace(LOCAL, interface=name) for name in names),
+    )
+
+
+def roaming(world: World) -> World:
+    world.configure(ROAMING)
+    return world
+
+
+def test_it_is_attached_by_the_best_interface_that_carries(world: World) -> None:
+    look = roaming(world).delegations.look
+    look(links("w1", "wlb", "wla", "w0", "x0", down=("w0",)))
+    assert world.told() == [("wlb", True)], "in the order of the configuration, then of the kernel"
+    assert [port.interface for port in world.ports] == ["wlb"]
+    (asked,) = world.delegations.standings()
+    assert (asked.interface, asked.linked) == ("wlb", True)
+
+
+def test_it_moves_when_its_link_is_lost_and_not_when_a_better_one_comes_back(world: World) -> None:
+    look = roaming(world).delegations.look
+    look(links("w0", "w1"))
+    look(links("w0", "w1", down=("w0",)))
+    assert world.told() == [("w0", True), ("w0", False), ("w1", True)]
+    first, second = world.ports
+    assert world.left == [first] and second.interface == "w1"
+    look(links("w0", "w1"))
+    assert world.told() == [] and world.left == [first]
+    look(links("w0"))
+    assert world.told() == [("w1", False), ("w0", True)]
+
+
+def test_with_no_link_left_it_stays_and_the_first_that_is_back_has_it(world: World) -> None:
+    look = roaming(world).delegations.look
+    look(links("w0", "w1"))
+    look(links("w0", "w1", down=("w0", "w1")))
+    assert world.told() == [("w0", True), ("w0", False)]
+    assert not world.left
+    look(links("w0", "w1", down=("w0",)))
+    assert world.told() == [("w1", True)]
+    look(HostState())
+    assert world.told() == [("w1", False)]
+    look(links("w0", "w1"))
+    assert world.told() == [("w0", True)]
+
+
+def test_a_port_that_is_taken_is_no_reason_not_to_ask_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(interface: str, index: int) -> Port:
+        if interface == "w0":
+            raise KernelError("dhclient (pid 7) has it")
+        return Port(interface, index)
+
+    monkeypatch.setattr(delegations, "DhcpPort", opened)
+    roaming(world).delegations.look(links("w0", "w1"))
+    assert world.told() == [("w1", True)] and not world.delegations.troubles
+
+
+def test_an_interface_that_is_named_no_more_is_left(world: World) -> None:
+    look = roaming(world).delegations.look
+    look(links("w0", "w1"))
+    world.configure(replace(ROAMING, interfaces=("w1",)))
+    look(links("w0", "w1"))
+    assert world.told() == [("w0", True), ("w0", False), ("w1", True)]
+
+
+def test_an_interface_that_was_renamed_or_made_anew_is_another_one(world: World) -> None:
+    look = roaming(world).delegations.look
+    look(links("w0"))
+    look(links("wl7"))
+    look(HostState())
+    look(links("x", "wl7"))
+    assert world.told() == [
+        ("w0", True),
+        ("w0", False),
+        ("wl7", True),
+        ("wl7", False),
+        ("wl7", True),
+    ]

@@ -27,6 +27,7 @@ EVENTS = (
     events.Granted(Grant(KEY, PREFIX, Lifetime(0.1 + 0.2))),
     events.Withdrawn(KEY),
     events.Unconfirmed(KEY),
+    events.Unserved(KEY),
     events.Failed(WANT, "no server", events.Failure.TIMED_OUT),
     events.Needed(WANT),
     events.Asked(Demand(1, None, 7.25)),

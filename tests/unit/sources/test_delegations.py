@@ -19,7 +19,7 @@ def told(text: str) -> Settings:
 
 def test_an_interface_is_enough() -> None:
     each = told('interface = "w0"')
-    assert (each.name, each.interface, each.types) == ("isp", "w0", frozenset(TYPES))
+    assert (each.name, each.interfaces, each.types) == ("isp", ("w0",), frozenset(TYPES))
     assert (each.at_start, each.untyped_as, each.enterprise) == (frozenset(), None, None)
     assert (each.option_code, each.length, each.gateway) == (65001, 64, None)
     assert each.terms_of(BRIEF).rotate_s == 86400

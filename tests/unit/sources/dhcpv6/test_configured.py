@@ -10,7 +10,7 @@ from odm_agent.core.model import AddressType
 from odm_agent.sources.base import Linked, Noted, Outcome
 from odm_agent.sources.dhcpv6.messages import Kind
 from odm_agent.sources.dhcpv6.source import PATIENCE_S
-from tests.virtual.delegated import FIXED, LINK, SESSION, SETTINGS, Link
+from tests.virtual.delegated import FIXED, SESSION, SETTINGS, Link
 from tests.virtual.dhcpv6_server import Server
 
 AT_START = replace(SETTINGS, at_start=frozenset({SESSION}))
@@ -66,7 +66,7 @@ def test_who_waits_for_a_type_that_is_named_no_more_is_told_so() -> None:
 def test_on_another_interface_all_begins_anew() -> None:
     link = held()
     key = link.granted.grant.key
-    link.source.configure(replace(AT_START, interface="w7"))
+    link.source.configure(replace(AT_START, interfaces=("w7",)))
     link.advance(10.0)
     assert link.of(Withdrawn) == [Withdrawn(key, at_once=True)]
     assert link.kinds == [Kind.SOLICIT]  # there is nobody to give it back to
@@ -145,7 +145,7 @@ def test_how_it_stands_is_told_of_each_type() -> None:
     assert session.lifetime == link.granted.grant.lifetime
     assert session.server == link.servers[0].duid
     assert str(session.router) == "fe80::1"
-    assert link.source.interface == LINK
+    assert link.source.interfaces == SETTINGS.interfaces
     link.link(False)
     assert {e.state for e in link.source.standings() if e.type is SESSION} == {"waiting"}
     link.link(True)

@@ -88,15 +88,17 @@ def test_a_server_without_its_database_costs_nobody_his_address(world: Delegated
 
 
 def test_another_link_confirms_the_prefix_or_replaces_it(world: DelegatedWorld) -> None:
-    """Sockets that have the former one keep it."""
+    """Sockets that have the former one keep it, for as long as they live."""
     address = address_of(world)
     world.change_link(False)
     world.advance(10.0)
     other = world.servers[0].renumber(IAID)
     world.change_link(True)
     world.advance(10.0)
+    assert world.connect(SESSION6) is None
+    world.advance(1.0)
     new = world.connect(SESSION6)
-    assert new in other
+    assert new is not None and new not in other and str(new).startswith("2001:db8:")
     assert {(address, "lo"), (new, "lo")} <= world.kernel.addresses.keys()
     world.sockets.remove(address)
     world.advance(200.0)

@@ -304,14 +304,16 @@ def test_a_forgotten_binding_is_requested_anew() -> None:
 
 def test_the_server_that_does_not_know_a_binding_is_asked_to_make_it() -> None:
     """After a link change it is another one than before."""
-    link = bound()
+    link = Link()
+    link.ask(AddressType.NONPERSISTENT)
+    link.advance(0.1)
     link.servers[:] = [other := Server(2)]
     link.link(False)
     link.link(True)
     link.advance(3)
     assert link.kinds == [Kind.SOLICIT, Kind.REBIND, Kind.REQUEST]
     assert link.sent[-1][1].server == other.duid
-    assert link.granted.grant.prefix.network == other.leases[0x02000000]
+    assert link.granted.grant.prefix.network == other.leases[0x01000000]
 
 
 def test_an_answer_that_says_nothing_of_the_prefix_changes_nothing() -> None:

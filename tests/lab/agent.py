@@ -52,6 +52,7 @@ class LabClass:
     caps: Mapping[AddressType, Mapping[str, int]] = field(default_factory=dict)
     #: type -> the keys of its lifetime, e.g. {SESSION: {"preferred": "5s"}}.
     lifetimes: Mapping[AddressType, Mapping[str, str]] = field(default_factory=dict)
+    on_handover: str | None = None
 
 
 @dataclass
@@ -87,6 +88,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             keys["default"] = each.default.word
         if each.on_failure:
             keys["on_failure"] = each.on_failure
+        if each.on_handover:
+            keys["on_handover"] = each.on_handover
         if each.delegated:
             keys["delegated"] = True
         if each.refuse:

@@ -43,7 +43,8 @@ class Rules:
     `pool_lengths`: a type's pool is this long (63: it has two prefixes). `known`: DUIDs that it
     knows, in hexadecimal. `known_only`: none but these get fixed prefixes. `debug`: it says why.
     `untyped`: it knows nothing of types and gives everybody nonpersistent prefixes, as most
-    servers there are. `reclaim_s`: how often it looks for expired leases.
+    servers there are. `reclaim_s`: how often it looks for expired leases. `grace_s`: how long who
+    comes from the other site keeps the graceful-replacement prefix that he has of it.
     """
 
     pool_lengths: Mapping[WireType, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Rules:
     known_only: bool = False
     untyped: bool = False
     reclaim_s: int = 1
+    grace_s: int = 30
     debug: bool = False
 
 
@@ -184,6 +186,7 @@ class Kea(Server):
             "id_moved": other.subnet_id(graceful),
             "prefix_moved": other.pools[graceful].network_address,
             "reclaim": rules.reclaim_s,
+            "grace": rules.grace_s,
             "severity": "DEBUG" if rules.debug else "INFO",
         }
         for type in WireType:

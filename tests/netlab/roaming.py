@@ -32,8 +32,9 @@ class Roamer:
         *,
         uplinks: Mapping[str, Mapping[str, Any]] | None = None,
         others: Mapping[str, Mapping[str, Any]] | None = None,
+        entry: str = "odm_agent",
     ) -> None:
-        """`uplinks` and `others` are as in `Settings`."""
+        """`uplinks` and `others` are as in `Settings`; `entry` is the agent's module."""
         self.lab = lab
         with ExitStack() as stack:
             self.cgroup = stack.enter_context(Cgroup("roamer"))
@@ -46,6 +47,7 @@ class Roamer:
             )
             self.agent = Agent(lab.mobile, self.cgroup, folder, settings)
             stack.callback(self.agent.close)
+            self.agent.entry = (entry,)
             for site in lab.sites.values():
                 site.await_router()
             self.agent.start()

@@ -44,6 +44,8 @@ class AccessSite:
         """
         self.plan, self.host, self.interface = plan, host, interface
         self._kept: list[str] = []
+        #: When the host's carrier was away, by the wall clock.
+        self.unplugged_s: list[float] = []
         self.folder = folder / plan.letter
         self.folder.mkdir(mode=0o750)  # newer Keas want nobody else to come near their sockets
         with ExitStack() as stack:
@@ -92,6 +94,7 @@ class AccessSite:
         ]
         began_s = time.monotonic()
         self.netns.ip("link", "set", ACCESS, "down")
+        self.unplugged_s.append(time.time())
         return began_s
 
     def plug(self) -> None:

@@ -1,0 +1,91 @@
+"""What comes from the host to each gateway: nothing may, that the site does not serve by then."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Final, Self
+
+from tests.lab.capture import Capture
+from tests.netlab.dissect import wire
+from tests.netlab.probe_client import Message
+from tests.netlab.site import ACCESS, AccessSite
+
+#: Both captures have the kernel's own clock; one of them in microseconds.
+_SLACK_S: Final = 1e-3
+
+
+class Watch:
+    """Captures before all gateways, from when it is made.
+
+    A site serves its link, and a prefix from when its server has said so to the host (a Reply, as
+    tshark reads it), until the host's carrier is lost: whoever is there next may be another one.
+    """
+
+    def __init__(self, sites: Iterable[AccessSite], folder: Path) -> None:
+        self._sites = tuple(sites)
+        self._began_s: dict[tuple[AccessSite, IPv6Network], float] = {}
+        self._came: dict[AccessSite, dict[IPv6Address, list[float]]] = {e: {} for e in self._sites}
+        with ExitStack() as stack:
+            self._captures = dict[AccessSite, Capture]()
+            (own := folder / "watch").mkdir()
+            # Of all interfaces, since a capture of one ends when that is set down.
+            self._wire = stack.enter_context(wire(self._sites[0].host, "any", own))
+            for site in self._sites:
+                self._captures[site] = stack.enter_context(Capture(site.netns, ACCESS))
+                for network in site.routed():
+                    self._began_s[site, network] = 0.0
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def look(self) -> None:
+        """Take what has come out of the kernel's buffers, which are not without end."""
+        for site, capture in self._captures.items():
+            for each in capture.packets():
+                source = each.source
+                if isinstance(source, IPv6Address) and not (
+                    source.is_link_local or source.is_unspecified or source in site.plan.link
+                ):
+                    self._came[site].setdefault(source, []).append(each.time_s)
+
+    def strays(self) -> dict[str, dict[IPv6Address, float]]:
+        """By site, the sources that came to it and that it did not serve by then; when that was, in
+        seconds before (or since) it did.
+        """
+        self.look()
+        found: dict[str, dict[IPv6Address, float]] = {}
+        for site, came in self._came.items():
+            said = self._said(site)
+            for source, times in came.items():
+                for at_s in times:
+                    if not any(
+                        source in network
+                        and since_s <= at_s + _SLACK_S
+                        and not any(since_s < lost_s < at_s for lost_s in site.unplugged_s)
+                        for network, since_s in said
+                    ):
+                        found.setdefault(site.plan.letter, {})[source] = at_s
+        return found
+
+    def came(self, site: AccessSite, network: IPv6Network) -> bool:
+        """Whether anything of a network has come to a site."""
+        self.look()
+        return any(each in network for each in self._came[site])
+
+    def _said(self, site: AccessSite) -> list[tuple[IPv6Network, float]]:
+        """What the site has said that it serves, and when."""
+        said = [(network, s) for (each, network), s in self._began_s.items() if each is site]
+        said += [
+            (given.prefix, reply.time_s)
+            for reply in self._wire.messages(Message.REPLY)
+            if reply.server[-1] == site.plan.number
+            for ia in reply.ias
+            for given in ia.prefixes
+            if given.valid
+        ]
+        return said

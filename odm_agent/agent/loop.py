@@ -185,12 +185,10 @@ class Service:
         self._on_signals(loop)
         self._advertisements.attach(loop)
         self._echoes.attach(loop)
-        readers = {
-            self._watch.fileno(): (self._watch.drain, Dirty.KERNEL),
-            self.state.cgroups.fileno(): (self.state.cgroups.drain, Dirty.CGROUPS),
-        }
-        for descriptor, (drain, what) in readers.items():
-            loop.add_reader(descriptor, self._on_event, descriptor, drain, what)
+        self._hear_of_kernel()
+        cgroups = self.state.cgroups
+        descriptor, drain = cgroups.fileno(), cgroups.drain
+        loop.add_reader(descriptor, self._on_event, descriptor, drain, Dirty.CGROUPS)
         loop.add_reader(self._timer.fileno(), self._on_timer)
         loop.add_reader(self.state.ring.fileno(), self.hear)
         metrics = self.state.config.agent.metrics
@@ -217,10 +215,8 @@ class Service:
                 with suppress(OdmError):
                     await self._changes.run(self.state.record_cgroups)
         finally:
-            for descriptor in readers:
-                loop.remove_reader(descriptor)
-            loop.remove_reader(self._timer.fileno())
-            loop.remove_reader(self._suspend.fileno())
+            for each in (self._watch, self.state.cgroups, self._timer, self._suspend):
+                loop.remove_reader(each.fileno())
             loop.remove_reader(self.state.ring.fileno())
             self._timer.close()
             self._suspend.close()
@@ -404,9 +400,20 @@ class Service:
             self._driver.put(Changed(self._dirty))
             self._dirty = Dirty(0)
         self.hear()
-        await self._changes.run(self._driver.run)
+        # A pass takes the news of the kernel away itself, most of them its own doings, before it
+        # looks for the last time. To be woken for each would take its time.
+        self._loop.remove_reader(self._watch.fileno())
+        try:
+            await self._changes.run(self._driver.run)
+        finally:
+            self._hear_of_kernel()
         self._timer.set(self._driver.deadline())
         self._group.create_task(self._disk.catch_up())
+
+    def _hear_of_kernel(self) -> None:
+        watch = self._watch
+        descriptor = watch.fileno()
+        self._loop.add_reader(descriptor, self._on_event, descriptor, watch.drain, Dirty.KERNEL)
 
     def _put(self, event: Event) -> None:
         self._driver.put(event)

@@ -1,7 +1,9 @@
 """The driver's hands on a real host: one pass after the other, and what comes of each is told."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.garbage import Garbage
@@ -25,6 +27,10 @@ from odm_agent.sources.base import Noted, Send
 
 log = logging.getLogger(__name__)
 
+#: So long a pass stops when somebody is answered within it (seconds): other threads tell him, and
+#: would have to fight for their turn while this one computes.
+_GIVES_WAY_S: Final = 0.0003
+
 
 class Passes:
     """What the driver wants done is done to the state.
@@ -47,6 +53,8 @@ class Passes:
         self._bulletin = Bulletin(state)
         self._garbage = Garbage()
         self._begun = False
+        #: How many were told something.
+        self._answers = 0
 
     def now(self) -> Moment:
         """This moment."""
@@ -57,7 +65,10 @@ class Passes:
         state = self._state
 
         def tell() -> None:
+            answers = self._answers
             serving(Serving(offers(state.engine)))
+            if self._answers > answers:
+                time.sleep(_GIVES_WAY_S)
 
         jobs: dict[str, Callable[[], object]] = {
             "putting things right": lambda: state.converge(look.dirty, tell),
@@ -130,6 +141,7 @@ class Passes:
 
     def answer(self, answer: Answer) -> None:
         """Tell who waits."""
+        self._answers += 1
         self._answer(answer)
 
     def end_sockets(self, ended: EndSockets) -> None:

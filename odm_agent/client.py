@@ -48,7 +48,7 @@ from typing import Final
 from odm_agent import notices as _notices
 from odm_agent import waiting
 from odm_agent.core.model import AddressType
-from odm_agent.notices import AddressState, Notice
+from odm_agent.notices import AddressState, Notice, Notices, watch, watched
 from odm_agent.waiting import Said, State
 
 __all__ = [
@@ -57,16 +57,20 @@ __all__ = [
     "Lifetime",
     "NotSupported",
     "Notice",
+    "Notices",
     "RequestFailed",
     "connect",
     "get_lifetime",
     "get_type",
     "lifetime_left",
     "notice",
+    "notices",
     "set_type",
     "setsc",
     "setsc_async",
     "supported",
+    "watch",
+    "watched",
 ]
 
 #: IPV6_ADDR_PREFERENCES (RFC 5014), at level IPPROTO_IPV6 on IPv4 and MPTCP sockets too.
@@ -156,6 +160,16 @@ def notice(sock: socket.socket) -> Notice | None:
     application has no class, or nobody enforces types here.
     """
     return _notices.read(sock, SOCKOPT)
+
+
+def notices(sock: socket.socket) -> Notices:
+    """The socket's notices, for `for` and `async for`: as it stands, then as something has changed.
+
+    They end when the socket is closed (a `for` that waits notices that with the next change), or is
+    none of ours any more. Each `for` is one caller at the agent, who lets 256 of a user watch: who
+    has many sockets has one `watch()` for all, and asks for each one's `notice`.
+    """
+    return Notices(sock, SOCKOPT)
 
 
 def _read_lifetime(sock: socket.socket) -> tuple[Lifetime | None, Lifetime | None] | None:

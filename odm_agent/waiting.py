@@ -85,7 +85,8 @@ def _request(ticket: int, within_s: float) -> bytes:
     return _REQUEST.pack(b"ODMw", int(within_s * 1000), ticket)
 
 
-def _path() -> str:
+def path() -> str:
+    """Where the agent lets applications wait."""
     return os.environ.get("ODM_WAIT_SOCKET", WAIT_SOCKET)
 
 
@@ -103,7 +104,7 @@ def wait(ticket: int, within_s: float) -> tuple[Said, str]:
     raw = b""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.settimeout(within_s + 1.0)
-        agent.connect(_path())
+        agent.connect(path())
         agent.sendall(_request(ticket, within_s))
         while piece := agent.recv(1024):
             raw += piece
@@ -115,7 +116,7 @@ async def wait_async(ticket: int, within_s: float) -> tuple[Said, str]:
     raw = b""
     with suppress(OSError):
         async with asyncio.timeout(within_s + 1.0):
-            reader, writer = await asyncio.open_unix_connection(_path())
+            reader, writer = await asyncio.open_unix_connection(path())
             try:
                 writer.write(_request(ticket, within_s))
                 raw = await reader.read(4096)

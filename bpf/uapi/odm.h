@@ -254,9 +254,10 @@ static inline int odm_supported(int fd)
 
 #include "odm_notice.h"
 
-/* setsc() needs POSIX: compilers that are told -std=c99 hide that, unless _POSIX_C_SOURCE is 200112L or more. */
+/* setsc() and odm_watch() need POSIX: compilers that are told -std=c99 hide that, unless _POSIX_C_SOURCE is 200112L or more. */
 #if defined(CLOCK_MONOTONIC) && defined(EAI_SYSTEM)
 #include "odm_setsc.h"
+#include "odm_watch.h"
 #endif
 
 #endif

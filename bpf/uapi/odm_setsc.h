@@ -66,7 +66,8 @@ enum odm_wait_said_ {
 	ODM_WAIT_FAILED_ = 2,
 	ODM_WAIT_LATE_ = 3,
 	ODM_WAIT_UNKNOWN_ = 4,
-	ODM_WAIT_UNREACHABLE_ = 5
+	ODM_WAIT_UNREACHABLE_ = 5,
+	ODM_WAIT_CHANGED_ = 6 /* to who watches (odm_watch.h) */
 };
 
 /*

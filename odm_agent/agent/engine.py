@@ -20,7 +20,7 @@ from odm_agent.core.errors import DatapathError, OdmError
 from odm_agent.core.host import Address, HostState
 from odm_agent.core.model import ClassPolicy, Family, IPAddress
 from odm_agent.core.projection import CgroupRow, Projection
-from odm_agent.core.tables import Put
+from odm_agent.core.tables import Drop, Put
 from odm_agent.datapath.base import Datapath
 from odm_agent.kernel.base import Kernel
 from odm_agent.prefixes import selection, untyped
@@ -41,6 +41,11 @@ _MOST_ROUNDS = 8
 
 #: What hooks go by when they hand out an address.
 _HANDED_OUT: Final = (tables.PREFIXES, tables.CHOICES)
+
+#: What the kernel goes by when it tells an application what becomes of its address.
+_NOTICED: Final = frozenset(
+    (*_HANDED_OUT, tables.SEATS, tables.LEASES, tables.SOURCES, tables.SPANS, tables.CLASSES)
+)
 
 #: A map that is full may refuse thousands of rows.
 _MOST_ALARMS = 10
@@ -69,6 +74,8 @@ class Engine:
     #: Called before each look at the kernel, which will see what has happened until then: whether
     #: anything has since the last time. What it does not hear of is found by passes `anew`.
     has_news: Callable[[], bool] = lambda: True
+    #: Called when what sockets are given, or how long they keep it, has changed.
+    on_change: Callable[[], object] = lambda: None
     #: Adds what the kernel doesn't tell to what it has told.
     hinted: Callable[[HostState], HostState] = lambda host: host
     #: What was found when nothing was left to do; None: not yet.
@@ -328,6 +335,8 @@ class Engine:
                 if error is not None:
                     failed.append(action)
                     self._note_failure(action, error, known)
+            if any(map(_is_noticed, tried)):
+                self.on_change()
             if failed:
                 actions, start = still_safe(failed, actions[start:]), 0
 
@@ -372,6 +381,17 @@ def _of_selection(shield: untyped.Shield) -> Iterator[str]:
             f"IPv6 sockets of no class that leave by {interface} are given a typed address, and"
             f" refused: the host has no other there; give {interface} an address of its own"
         )
+
+
+def _is_noticed(action: Action) -> bool:
+    """Whether it may change what an application is told of its address; new cgroups do not."""
+    match action:
+        case Put(table):
+            return table in _NOTICED
+        case Drop(table):
+            return table in _NOTICED or table is tables.CGROUPS
+        case _:
+            return False
 
 
 def _recording(action: Action) -> str | None:

@@ -341,9 +341,10 @@ class Service:
         async with AsyncExitStack() as stack:
             try:
                 if path := self.state.config.agent.wait_socket:
-                    await stack.enter_async_context(
+                    thread = await stack.enter_async_context(
                         WaitThread(path, Answers(self._known, self._awaited))
                     )
+                    self.state.engine.on_change = thread.tell_change
             except OdmError as error:
                 log.error("applications can't wait for addresses: %s", error)
                 self.state.troubles["letting applications wait"] = str(error)

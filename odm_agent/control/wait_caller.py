@@ -1,7 +1,9 @@
 """One who waits for an address: what he says, and what he is told.
 
 A caller says in `REQUEST` by which ticket, and for how long; he is answered once, by `ANSWER` and a
-cause for people, and that is all.
+cause for people, and that is all. Or he says by `WATCH`, in a request of the same size, that he
+watches: he hears `CHANGED` at once, and again whenever what sockets are given has changed, until he
+or the agent hangs up.
 """
 
 import asyncio
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 #: `MAGIC`, milliseconds, ticket; in host order, as it never leaves the host.
 REQUEST: Final = struct.Struct("=4sIQ")
 MAGIC: Final = b"ODMw"
+#: In the place of `MAGIC`, of who watches; the rest counts for nothing.
+WATCH: Final = b"ODMn"
 #: `Said`, how many bytes of UTF-8 follow.
 ANSWER: Final = struct.Struct("=II")
 #: Of a cause so much is told.
@@ -41,6 +45,8 @@ class Said(IntEnum):
     UNKNOWN = 4
     #: Too many wait already.
     BUSY = 5
+    #: What sockets are given has changed: ask the kernel (to who watches).
+    CHANGED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,9 @@ class Word:
         """As it goes over the socket."""
         text = self.cause.encode(errors="replace")[:_CAUSE_BYTES]
         return ANSWER.pack(self.said, len(text)) + text
+
+
+TOO_MANY: Final = Word(Said.BUSY, "too many wait already")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +83,18 @@ class Caller:
     """
 
     def __init__(
-        self, sock: socket.socket, answers: Answers, says_s: float, ended: Callable[[], None]
+        self,
+        sock: socket.socket,
+        answers: Answers,
+        says_s: float,
+        watches: Callable[[], bool],
+        ended: Callable[[], None],
     ) -> None:
-        """Within `says_s` seconds he has to say what he wants."""
+        """Within `says_s` seconds he has to say what he wants. `watches` is called if that is to
+        watch: whether he may.
+        """
         self._sock, self._answers, self._ended = sock, answers, ended
+        self._watches = watches
         self._loop = asyncio.get_running_loop()
         self._said = b""
         self._is_watched = False
@@ -120,6 +137,12 @@ class Caller:
     def _hear(self) -> None:
         self._silent.cancel()
         magic, milliseconds, ticket = REQUEST.unpack(self._said)
+        if magic == WATCH:
+            if self._watches():
+                self._watch()
+            else:
+                self._tell(TOO_MANY)
+            return
         if magic != MAGIC:
             self.end()
             return

@@ -16,7 +16,8 @@ from typing import Final, Self
 
 from odm_agent.control.listener import Listener
 from odm_agent.control.server import UCRED
-from odm_agent.control.wait_caller import Answers, Caller, Said, Word, tell
+from odm_agent.control.wait_caller import TOO_MANY, Answers, Caller, Said, Word, tell
+from odm_agent.control.watchers import MOST_WATCHERS, Watchers
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class WaitServer:
         self._answers, self._says_s = answers, says_s
         self._of_user = Counter[int]()
         self._callers: set[Caller] = set()
+        self._watchers = Watchers(Word(Said.CHANGED).encoded())
         self._pause: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -62,6 +64,7 @@ class WaitServer:
             self._loop.remove_reader(self._sock)
             if self._pause is not None:
                 self._pause.cancel()
+            self._watchers.close()
             self._sock.close()
             tasks = [each.task for each in self._callers if each.task is not None]
             for caller in [*self._callers]:
@@ -69,6 +72,10 @@ class WaitServer:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             self._listener.remove()
+
+    def tell_change(self) -> None:
+        """What sockets are given has changed: whoever watches is told."""
+        self._watchers.tell()
 
     def _listen(self) -> None:
         self._loop.add_reader(self._sock, self._accept)
@@ -90,17 +97,33 @@ class WaitServer:
         sock.setblocking(False)
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
         _, uid, _ = UCRED.unpack(credentials)
-        if len(self._callers) >= MOST_CALLERS or self._of_user[uid] >= MOST_OF_USER:
-            tell(sock, Word(Said.BUSY, "too many wait already"))
+        waiting = len(self._callers) - len(self._watchers)
+        if waiting >= MOST_CALLERS or self._of_user[uid] >= MOST_OF_USER:
+            tell(sock, TOO_MANY)
             sock.close()
             return
         self._of_user[uid] += 1
-        caller = Caller(sock, self._answers, self._says_s, lambda: self._end(caller, uid))
+        caller = Caller(
+            *(sock, self._answers, self._says_s),
+            lambda: self._watches(sock, uid),
+            lambda: self._end(caller, sock, uid),
+        )
         self._callers.add(caller)
         caller.read()
 
-    def _end(self, caller: Caller, uid: int) -> None:
+    def _watches(self, sock: socket.socket, uid: int) -> bool:
+        """Who watches does not count among those who wait."""
+        if not self._watchers.add(sock, uid):
+            return False
+        self._uncount(uid)
+        return True
+
+    def _end(self, caller: Caller, sock: socket.socket, uid: int) -> None:
         self._callers.discard(caller)
+        if not self._watchers.remove(sock):
+            self._uncount(uid)
+
+    def _uncount(self, uid: int) -> None:
         self._of_user[uid] -= 1
         if not self._of_user[uid]:
             del self._of_user[uid]
@@ -109,7 +132,7 @@ class WaitServer:
 def _allow_files() -> None:
     """Each caller is a descriptor, and the agent needs some for itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CALLERS + 1024
+    wanted = MOST_CALLERS + MOST_WATCHERS + 1024
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))

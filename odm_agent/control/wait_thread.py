@@ -9,6 +9,7 @@ wait anyway.
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -29,6 +30,11 @@ class WaitThread:
         self._path, self._answers = path, answers
         self._begun: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
+
+    def tell_change(self) -> None:
+        """What sockets are given has changed: whoever watches is told. Called on any thread."""
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._server.tell_change)
 
     async def __aenter__(self) -> Self:
         self._thread.start()
@@ -53,6 +59,6 @@ class WaitThread:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with WaitServer(self._path, self._answers):
+        async with WaitServer(self._path, self._answers) as self._server:
             self._begun.set_result(None)
             await self._stop.wait()

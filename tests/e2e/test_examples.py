@@ -3,6 +3,7 @@
 The witness is the other side: the address that the server, or the correspondent, saw.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from odm_agent.core.model import TYPES, AddressType, Family
 from tests.lab.agent import LabClass, Settings
 from tests.lab.cgroup import Cgroup
-from tests.lab.host import CORRESPONDENT, PREFIXES, prefix_of, type_of
+from tests.lab.host import CORRESPONDENT, PREFIXES, SESSION, prefix_of, type_of
 from tests.lab.netns import NetNs
 from tests.lab.world import World
 
@@ -274,6 +275,56 @@ def test_support_is_detected_under_an_agent(world: World, family: Family, tmp_pa
     for cgroup in ("all", "none", "unclassified"):
         for command in ([str(tmp_path / "support")], [sys.executable, "-c", python]):
             assert world.place(cgroup).run(command).stdout.split() == ["1", "1", "1", "0"], command
+
+
+@pytest.mark.parametrize(
+    ("language", "option"),
+    [("c", ()), ("python", ()), ("python", ("--asyncio",))],
+    ids=["c", "python", "asyncio"],
+)
+def test_T4_an_application_is_told_what_becomes_of_its_address(
+    example: Command, language: str, option: tuple[str, ...], tmp_path: Path
+) -> None:
+    """While it does nothing but wait for it. The successor is what new sockets are given."""
+    classes = {"session": LabClass(allow=(SESSION,), default=SESSION)}
+    settings = Settings(prefixes=PREFIXES, classes=classes, extra={"session6": {"rotate": "1h"}})
+    with World(tmp_path, settings) as world:
+        command = [*example("notices", language), CORRESPONDENT[Family.IPV6], "7001", "2", *option]
+        environment = {**os.environ, "ODM_WAIT_SOCKET": str(world.agent.wait_socket)}
+        place = world.place("session")
+        with place.spawn(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        ) as application:
+            try:
+                assert application.stdout is not None
+                held = world.address(SESSION, Family.IPV6)
+                assert application.stdout.readline() == f"preferred {held} -\n"
+                done = world.agent.call("rotate", "session6", "--socket", str(world.agent.socket))
+                assert done.returncode == 0, done.stderr
+                told, errors = application.communicate(timeout=20)
+            finally:
+                application.kill()
+        assert (application.returncode, errors) == (0, "")
+        state, former, successor = told.split()[:3]
+        assert (state, former) == ("deprecated", held)
+        if successor != "-":  # what is told first may be from before the next one serves
+            world.peer.seen()
+            place.run([*example("client", "python"), CORRESPONDENT[Family.IPV6], "7001"])
+            (caller,) = world.peer.seen()
+            assert str(caller.source) == successor
+
+
+@pytest.mark.parametrize(
+    ("language", "option"),
+    [("c", ()), ("python", ()), ("python", ("--asyncio",))],
+    ids=["c", "python", "asyncio"],
+)
+def test_S8_without_an_agent_an_application_is_told_nothing(
+    example: Command, language: str, option: tuple[str, ...], stock: Cgroup
+) -> None:
+    done = stock.run([*example("notices", language), "127.0.0.1", "9", "1", *option])
+    assert done.returncode == 0 and not done.stdout
+    assert "none of odm-agent's" in done.stderr
 
 
 def test_a_type_can_be_taken_back(world: World) -> None:

@@ -355,6 +355,43 @@ def test_T4_a_lifetime_of_the_socket_s_own_ends_its_address(world: World) -> Non
     assert second.state is AddressState.DEPRECATED
 
 
+def _iterated(ready: Ready) -> None:
+    """An application that waits for notices, and does nothing else."""
+    with Kind.TCP6.open() as sock:
+        ready(exchange(sock, Kind.TCP6).seen)
+        for told in client.notices(sock):
+            ready(told)
+        ready("none of ours")
+
+
+def test_T4_nothing_is_missed_when_the_agent_dies_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end wakes who watches; what another agent does then, too."""
+    with World(tmp_path, STANDARD) as world:
+        monkeypatch.setenv("ODM_WAIT_SOCKET", str(world.agent.wait_socket))
+        with world.place("session").conversation(_iterated) as talk:
+            held = talk.hear()
+            assert talk.hear().state is AddressState.PREFERRED
+            world.agent.sigkill()
+            kept = [each for each in PREFIXES if each is not prefix_of(SESSION, Family.IPV6)]
+            world.agent.configure(replace(STANDARD, prefixes=kept))
+            world.agent.start()
+            told = talk.hear(20)
+            while told.state is AddressState.DEPRECATED:  # on the way there
+                told = talk.hear(20)
+            assert (told.state, str(told.address)) == (AddressState.OVER, held)
+            world.agent.configure(STANDARD)
+            assert world.agent.reload().returncode == 0
+            while told.state is not AddressState.PREFERRED:
+                told = talk.hear(20)
+            assert str(told.address) == held
+            classes = {k: v for k, v in STANDARD.classes.items() if k != "session"}
+            world.agent.configure(replace(STANDARD, classes=classes))
+            assert world.agent.reload().returncode == 0
+            assert talk.hear(20) == "none of ours"
+
+
 @each_kind(Kind.TCP6, Kind.TCP4, Kind.UDP4)
 def test_T4_an_uplink_of_others_tells_who_wants_its_type(tmp_path: Path, kind: Kind) -> None:
     """Its address is everybody's: to others it is none of ours."""

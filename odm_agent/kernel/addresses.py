@@ -30,6 +30,7 @@ from pyroute2.netlink.rtnl.rtmsg import RT_SCOPE_HOST
 
 from odm_agent.core.host import Address, LocalAddress
 from odm_agent.kernel.links import indexes_of
+from odm_agent.kernel.packed import PackedMessage
 from odm_agent.kernel.rtnetlink import Rtnetlink, change
 from odm_agent.kernel.wire import attributes, number
 
@@ -53,12 +54,8 @@ _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _GONE: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO})
 
 
-class _Message(nlmsg):  # type: ignore[misc]  # pyroute2 is untyped
-    """An address message with attributes as bytes: pyroute2 takes long to pack others."""
-
-    prefix = "IFA_"
+class _Message(PackedMessage):
     fields = ifaddrmsg.fields
-    nla_map = tuple((number, f"IFA_{number}", "cdata") for number in range(IFA_PROTO + 1))
 
 
 def read(
@@ -150,9 +147,9 @@ def _addition(wanted: Address, indexes: Mapping[str, int], protocol: int, mode: 
         message["scope"] = RT_SCOPE_HOST
     preferred = 0 if wanted.deprecated else _FOREVER
     message["attrs"] += [
-        _said(IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | _without_detection(wanted))),
-        _said(IFA_PROTO, bytes([protocol])),
-        _said(IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
+        (IFA_FLAGS, _u32(IFA_F_NOPREFIXROUTE | _without_detection(wanted))),
+        (IFA_PROTO, bytes([protocol])),
+        (IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOREVER, 0, 0)),
     ]
     return change(message, RTM_NEWADDR, NLM_F_CREATE | mode)
 
@@ -179,7 +176,7 @@ def _is_tentative(netlink: Rtnetlink, address: Address, index: int) -> bool:
     question = _Message()
     question["family"] = _AF[address.address.version]
     question["index"] = index
-    question["attrs"] = [_said(IFA_ADDRESS, address.address.packed)]
+    question["attrs"] = [(IFA_ADDRESS, address.address.packed)]
     try:
         packed = netlink.get_packed(RTM_GETADDR, question)
     except NetlinkError:  # it is not there any more
@@ -207,12 +204,8 @@ def _named(address: Address, index: int) -> nlmsg:
     message["prefixlen"] = address.prefix_length
     message["index"] = index
     packed = address.address.packed
-    message["attrs"] = [_said(IFA_LOCAL, packed), _said(IFA_ADDRESS, packed)]
+    message["attrs"] = [(IFA_LOCAL, packed), (IFA_ADDRESS, packed)]
     return message
-
-
-def _said(kind: int, value: bytes) -> tuple[str, bytes]:
-    return f"IFA_{kind}", value
 
 
 def _parse(packed: bytes, names: Mapping[int, str], protocol: int) -> LocalAddress | None:

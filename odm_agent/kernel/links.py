@@ -17,6 +17,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import (
 )
 
 from odm_agent.core.host import Link
+from odm_agent.kernel.packed import PackedMessage
 from odm_agent.kernel.rtnetlink import Rtnetlink
 
 #: What an interface needs to carry packets, and what it is without it (RFC 2863's ifOperStatus, of
@@ -30,8 +31,13 @@ _NEEDED: Final = (
 _NO_PORTS: Final = frozenset({None, "vrf"})
 #: struct ifinfomsg: family and type, interface.
 _FIXED_PART: Final = struct.Struct("=Ii")
+_IFLA_IFNAME: Final = 3
 #: RFC 8200, section 5.
 _LEAST_MTU: Final = 1280
+
+
+class _Question(PackedMessage):
+    fields = ifinfmsg.fields
 
 
 def read(netlink: Rtnetlink) -> list[Link]:
@@ -54,8 +60,8 @@ def indexes_of(
 
 
 def _index_of(netlink: Rtnetlink, name: str) -> int:
-    request = ifinfmsg()
-    request["attrs"] = [("IFLA_IFNAME", name)]
+    request = _Question()
+    request["attrs"] = [(_IFLA_IFNAME, os.fsencode(name) + b"\0")]
     _, index = _FIXED_PART.unpack_from(netlink.get_packed(RTM_GETLINK, request))
     return int(index)
 

@@ -1,7 +1,7 @@
 """How the kernel spells a route (linux/rtnetlink.h), and how we read it.
 
 Routes are copied from one table to another, so whatever a route carries must come through whole:
-attributes that nobody here understands are kept as bytes (pyroute2 would take them apart).
+attributes that nobody here understands are kept as bytes.
 
 Nexthop objects are read as the next hops that they stand for, and not used for copies: IPv6 keeps
 its cached routes in the object, so that a copy would be answered with the original's source.
@@ -29,6 +29,7 @@ from pyroute2.netlink.rtnl.rtmsg import (
 
 from odm_agent.core.host import Attributes, Hop, Route, RouteKind
 from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.kernel.packed import PackedMessage
 from odm_agent.kernel.wire import attribute, attribute_list, number
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,8 @@ _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _KINDS: Final = {rt_type[kind.value]: kind for kind in RouteKind}
 
 
-class _Message(nlmsg):  # type: ignore[misc]
-    """A route message with attributes as bytes."""
-
-    prefix = "RTA_"
+class _Message(PackedMessage):
     fields = rtmsg.fields
-    nla_map = tuple((number, f"RTA_{number}", "cdata") for number in range(_RTA_ENCAP + 1))
 
 
 def message(route: Route, indexes: Mapping[str, int], protocol: int) -> nlmsg:
@@ -72,7 +69,7 @@ def message(route: Route, indexes: Mapping[str, int], protocol: int) -> nlmsg:
         built["dst_len"] = route.destination.prefixlen
     if route.gateway is not None:
         built["flags"] = RTNH_F_ONLINK  # a delegated prefix's gateway need not be a neighbour
-    built["attrs"] = [(f"RTA_{kind}", value) for kind, value in _attributes(route, indexes)]
+    built["attrs"] = [*_attributes(route, indexes)]
     return built
 
 

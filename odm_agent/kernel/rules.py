@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_network
@@ -22,6 +23,7 @@ from pyroute2.netlink.rtnl.fibmsg import (
 
 from odm_agent.core.host import ForeignRule, Rule, RuleAction
 from odm_agent.core.model import Family, IPNetwork
+from odm_agent.kernel.packed import PackedMessage
 from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
 #: Where the kernel has the rule for the main table.
@@ -30,6 +32,8 @@ _MAIN_PRIORITY: Final = 32766
 _LOCAL_TABLE: Final = 255
 #: linux/fib_rules.h
 _FIB_RULE_INVERT: Final = 0x2
+_FRA_SRC, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK = 2, 3, 4, 6, 10
+_FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 14, 15, 16, 21
 _FOREIGN_ACTIONS: Final = {
     FR_ACT_TO_TBL: "lookup",
     FR_ACT_GOTO: "goto",
@@ -54,6 +58,10 @@ _ACTIONS: Final = {
 _ACTION_OF: Final = {number: action for action, number in _ACTIONS.items()}
 #: Packets that this host makes "come in" by this interface (ip-rule(8)).
 _LOCAL: Final = "lo"
+
+
+class _Message(PackedMessage):
+    fields = fibmsg.fields
 
 
 def read(netlink: Rtnetlink, protocol: int) -> tuple[frozenset[Rule], tuple[ForeignRule, ...]]:
@@ -148,29 +156,29 @@ def _fitting(rule: Rule) -> set[Rule]:
     }
 
 
-def _addition(rule: Rule, protocol: int, mode: int = 0) -> fibmsg:
+def _addition(rule: Rule, protocol: int, mode: int = 0) -> nlmsg:
     """The message that adds a rule; without NLM_F_EXCL also one that is there already."""
     return _message(rule, protocol, RTM_NEWRULE, NLM_F_CREATE | mode)
 
 
-def _message(rule: Rule, protocol: int, kind: int, flags: int = 0) -> fibmsg:
-    message = fibmsg()
+def _message(rule: Rule, protocol: int, kind: int, flags: int = 0) -> nlmsg:
+    message = _Message()
     message["family"] = _AF[rule.family]
     message["action"] = _ACTIONS[rule.action]
-    said: dict[str, str | int | None] = {
-        "FRA_PRIORITY": rule.priority,
-        "FRA_PROTOCOL": protocol,
-        "FRA_TABLE": rule.table or None,
-        "FRA_GOTO": rule.goto or None,
-        "FRA_SUPPRESS_PREFIXLEN": rule.suppress_prefix_length,
-        "FRA_IIFNAME": _LOCAL if rule.local_only else None,
-    }
+    message["attrs"] = [(_FRA_PRIORITY, _u32(rule.priority)), (_FRA_PROTOCOL, bytes([protocol]))]
+    if rule.table:
+        message["attrs"].append((_FRA_TABLE, _u32(rule.table)))
+    if rule.goto:
+        message["attrs"].append((_FRA_GOTO, _u32(rule.goto)))
+    if rule.suppress_prefix_length is not None:
+        message["attrs"].append((_FRA_SUPPRESS_PREFIXLEN, _u32(rule.suppress_prefix_length)))
+    if rule.local_only:
+        message["attrs"].append((_FRA_IIFNAME, _LOCAL.encode() + b"\0"))
     if rule.source is not None:
         message["src_len"] = rule.source.prefixlen
-        said["FRA_SRC"] = str(rule.source.network_address)
+        message["attrs"].append((_FRA_SRC, rule.source.network_address.packed))
     if rule.mark or rule.mask:
-        said |= {"FRA_FWMARK": rule.mark, "FRA_FWMASK": rule.mask}
-    message["attrs"] = [(name, value) for name, value in said.items() if value is not None]
+        message["attrs"] += [(_FRA_FWMARK, _u32(rule.mark)), (_FRA_FWMASK, _u32(rule.mask))]
     return change(message, kind, flags)
 
 
@@ -242,3 +250,7 @@ def _limits(found: fibmsg) -> str:
 
 def _network(address: str | None, length: int) -> IPNetwork | None:
     return None if address is None else ip_network((address, length))
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)

@@ -46,7 +46,7 @@ _LOOPBACK: Final = "lo"
 #: Of so many added addresses it is awaited that they are ready; the kernel comes to the last last.
 _MOST_AWAITED: Final = 16
 #: What is waited between one question whether they are and the next (seconds).
-_PAUSES_S: Final = (0.0, *(0.0001,) * 4, *(0.001,) * 10)
+_PAUSES_S: Final = (0.0, *(0.0001,) * 4, *(0.001,) * 100)
 #: linux/if_addr.h; since Linux 5.18.
 _IFAPROT_KERNEL_RA: Final = 2
 _AF: Final = {4: socket.AF_INET, 6: socket.AF_INET6}

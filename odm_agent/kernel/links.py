@@ -45,6 +45,14 @@ def read(netlink: Rtnetlink) -> list[Link]:
     return [_parse(each) for each in netlink.dump(RTM_GETLINK, ifinfmsg())]
 
 
+def without_carrier(netlink: Rtnetlink) -> frozenset[int]:
+    """The numbers of interfaces that are up, and have no carrier."""
+    flags = {each["index"]: each["flags"] for each in netlink.dump(RTM_GETLINK, ifinfmsg())}
+    return frozenset(
+        index for index, each in flags.items() if each & IFF_UP and not each & IFF_LOWER_UP
+    )
+
+
 def indexes_of(
     netlink: Rtnetlink, names: Iterable[str]
 ) -> tuple[dict[str, int], dict[str, NetlinkError]]:

@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from odm_agent.core.host import Hop, Route, RouteKind
 from odm_agent.core.model import Family
-from odm_agent.kernel import routespec
+from odm_agent.kernel import neighbours, routespec
 from odm_agent.kernel.links import indexes_of
 from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
@@ -109,7 +109,7 @@ def remove(
     """Remove exactly these routes of ours if they are there; what each came to.
 
     Looked up first, each table once: IPv6 ignores the source in a removal and would take the
-    route's successor.
+    route's successor. What still waits for a gateway on a link that is lost is given up with it.
     """
     indexes, _ = indexes_of(netlink, _interfaces(unwanted))
     there = _standing(netlink, unwanted, indexes, protocol)
@@ -117,7 +117,16 @@ def remove(
         [change(routespec.message(each, indexes, protocol), RTM_DELROUTE)] if each in there else []
         for each in unwanted
     )
-    return netlink.carry_out(steps, _GONE)
+    outcomes = netlink.carry_out(steps, _GONE)
+    neighbours.give_up(
+        netlink,
+        {
+            (indexes[each.interface], each.gateway)
+            for each in there.intersection(unwanted)
+            if each.interface in indexes and each.gateway is not None
+        },
+    )
+    return outcomes
 
 
 def _mode(wanted: Route) -> int:

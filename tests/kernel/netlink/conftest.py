@@ -14,8 +14,14 @@ PROTOCOL = 86
 
 
 @pytest.fixture
-def host() -> Iterator[NetNs]:
-    with NetNs("host", dad=True) as host, NetNs("gateway") as gateway:
+def gateway() -> Iterator[NetNs]:
+    with NetNs("gateway") as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def host(gateway: NetNs) -> Iterator[NetNs]:
+    with NetNs("host", dad=True) as host:
         veth(host, "w0", gateway, "g0")
         veth(host, "w1", gateway, "g1")
         address(host, "w0", "192.0.2.10/24", "2001:db8:1::10/64")

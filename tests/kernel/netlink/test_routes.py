@@ -1,5 +1,6 @@
 """Routes: exactly the wanted ones, in their tables; the main table read for mirroring."""
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -211,3 +212,35 @@ def test_a_table_that_somebody_flushed_needs_no_removal(kernel: LabKernel, host:
     host.ip("route", "flush", "table", str(TABLE))
     kernel.apply(RemoveRoute(DEFAULT4))
     assert kernel.read().routes == frozenset()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "there"])
+def test_what_waits_for_a_gateway_is_given_up_with_a_route_by_a_link_that_is_lost(
+    kernel: LabKernel, host: NetNs, gateway: NetNs, shown: Show, version: int, lost: bool
+) -> None:
+    """By a link that is there it goes on: the gateway may be found yet."""
+    default = {4: DEFAULT4, 6: DEFAULT6}[version]
+    silent = {4: "192.0.2.77", 6: "fe80::77"}[version]  # nobody answers as this one
+    route = replace(default, gateway=ip_address(silent))
+    kernel.apply(AddRoute(route))
+    lookup = ("table", str(TABLE), "priority", "100")
+    host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
+    if lost:
+        gateway.ip("link", "set", "g0", "down")
+
+    def send() -> None:
+        family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind((str(route.source), 0))
+            sock.sendto(b"waits", ({4: "203.0.113.9", 6: "2001:db8:99::9"}[version], 9))
+
+    host.call(send)
+
+    def waits() -> bool:
+        entries = shown("neighbour", "show", "dev", "w0")
+        return any(e["dst"] == silent and "INCOMPLETE" in e["state"] for e in entries)
+
+    assert waits()
+    kernel.apply(RemoveRoute(route))
+    assert waits() is not lost

@@ -92,30 +92,33 @@ def _serves_by(both: TwoNetworks, letter: str, request: str) -> None:
     wait_until(lambda: both.fetch(request) == letter, f"site {letter} serves", _LATE_S)
 
 
-@pytest.mark.parametrize("lost", ["carrier", "down", "gone"])
+def _link(*arguments: str) -> Callable[[NetLab], object]:
+    return lambda lab: lab.mobile.ip("link", "set", *arguments)
+
+
+#: How the first uplink is lost, and how it comes back.
+_LOSSES: Final[dict[str, tuple[Callable[[NetLab], object], Callable[[NetLab], object]]]] = {
+    "carrier": (lambda lab: lab.a.unplug(), lambda lab: lab.a.plug()),
+    "down": (_link("w0", "down"), _link("w0", "up")),
+    "gone": (_link("w0", "name", "x0"), _link("x0", "name", "w0")),
+}
+
+
+@pytest.mark.parametrize("lost", _LOSSES)
 def test_D2_a_type_held_by_an_uplink_that_is_down_is_requested_of_the_other(
     make: Callable[[Rules], TwoNetworks], lost: str
 ) -> None:
+    lose, restore = _LOSSES[lost]
     both = make(Rules())
     _serves_by(both, "a", "first")
     assert not both.asked("b")
-    if lost == "carrier":
-        both.lab.a.unplug()
-    elif lost == "down":
-        both.lab.mobile.ip("link", "set", "w0", "down")
-    else:
-        both.lab.mobile.ip("link", "set", "w0", "name", "x0")
+    lose(both.lab)
     time.sleep(2.0)
     assert not both.asked("b")  # S7: a link that is lost is no application
     _serves_by(both, "b", "second")
     assert both.held("a") and both.held("b")
     assert {each.xid for each in both.asked("b")} == {both.asked("b")[0].xid}
-    if lost == "carrier":
-        both.lab.a.plug()
-    elif lost == "down":
-        both.lab.mobile.ip("link", "set", "w0", "up")
-    else:
-        both.lab.mobile.ip("link", "set", "x0", "name", "w0")
+    restore(both.lab)
     _serves_by(both, "a", "third")
     assert both.held("b")
     assert not both.asked("a", Message.RELEASE) and not both.asked("b", Message.RELEASE)

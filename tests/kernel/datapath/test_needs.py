@@ -1,6 +1,5 @@
 """What the programs tell of sockets that find no prefix: with a wake-up, seldom, and no secret."""
 
-import ctypes as ct
 import os
 import select
 from collections.abc import Iterator
@@ -11,12 +10,13 @@ import pytest
 from odm_agent import client, waiting
 from odm_agent.core.demands import Wish
 from odm_agent.core.model import AddressType, Family
-from odm_agent.datapath import abi, libbpf
+from odm_agent.datapath import abi
 from odm_agent.datapath.maps.reader import MapReader
 from odm_agent.datapath.maps.ring import Ring
 from tests.lab.asking import CLASSES
 from tests.lab.client import Kind, ask, call, outcome
 from tests.lab.host import FIXED, NONPERSISTENT, PREFIXES, SESSION
+from tests.lab.needs import emptied_ring, forget
 from tests.lab.world import STANDARD, World
 
 
@@ -32,23 +32,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def ring(world: World) -> Iterator[Ring]:
-    """The ring, with nothing in it, and nothing told a moment ago."""
-    _forget(world)
-    with Ring(world.agent.pins) as made:
-        made.take()
+    """The world's."""
+    with emptied_ring(world) as made:
         yield made
-
-
-def _turns(world: World) -> libbpf.Map:
-    pinned = libbpf.get_pinned(world.agent.pins / "odm_need_turns")
-    return libbpf.Map(pinned, ct.c_uint32, abi.NeedTurn, "odm_need_turns")
-
-
-def _forget(world: World) -> None:
-    turns = _turns(world)
-    for class_id in range(1, 16):
-        turns.put(class_id, abi.NeedTurn())
-    turns.close()
 
 
 def _told(ring: Ring) -> list[tuple[str, AddressType, Family]]:
@@ -87,12 +73,12 @@ def test_a_default_a_bind_and_a_mapped_address_are_needs_of_their_family(
 ) -> None:
     world.place("default").do(lambda: outcome(lambda: call(Kind.TCP_MAPPED)))
     assert _told(ring) == [("need", SESSION, Family.IPV4)]
-    _forget(world)
+    forget(world)
 
     def binds() -> str:
         with Kind.UDP6.open() as sock:
             ask(sock, NONPERSISTENT)
-            _forget(world)
+            forget(world)
             ring.take()
             return outcome(lambda: sock.bind(("::", 0)))
 

@@ -13,6 +13,7 @@ from odm_agent.datapath.maps.ring import Ring
 from tests.lab.agent import LabClass
 from tests.lab.client import Kind, outcome
 from tests.lab.host import GRACEFUL, PREFIXES
+from tests.lab.needs import emptied_ring, forget
 from tests.lab.world import STANDARD, World
 
 _MOST = 3
@@ -36,19 +37,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def ring(world: World) -> Iterator[Ring]:
-    """The ring, with nothing in it, and nothing told a moment ago."""
-    _forget(world)
-    with Ring(world.agent.pins) as made:
-        made.take()
+    """The world's."""
+    with emptied_ring(world) as made:
         yield made
-
-
-def _forget(world: World) -> None:
-    pinned = libbpf.get_pinned(world.agent.pins / "odm_need_turns")
-    turns = libbpf.Map(pinned, ct.c_uint32, abi.NeedTurn, "odm_need_turns")
-    for class_id in range(1, len(_SETTINGS.classes) + 1):
-        turns.put(class_id, abi.NeedTurn())
-    turns.close()
 
 
 @pytest.mark.parametrize(("place", "told"), [("free", 7), ("capped", _MOST)])
@@ -61,7 +52,7 @@ def test_attempts_to_have_a_new_address_are_told_as_often_as_the_class_may_reque
         with Kind.TCP6.open() as sock:
             client.set_type(sock, GRACEFUL, fresh=True)
             for _ in range(6):
-                _forget(world)
+                forget(world)
                 assert outcome(lambda: sock.connect(Kind.TCP6.destination)) == "EADDRNOTAVAIL"
 
     world.place(place).do(application)

@@ -26,6 +26,7 @@ def tell_turns(
         if (old := before.by_id(row.prefix.id)) is not None:
             for event, address in _marks(old, row):
                 log.note(event, wall_s, **_of(row), address=address)
+    _tell_deprecated(log, before, after, wall_s)
     turns = list(turned(before, after, causes))
     for turn in turns:
         log.note(
@@ -38,6 +39,28 @@ def tell_turns(
             detail=turn.cause.value,
         )
     return turns
+
+
+def _tell_deprecated(log: EventLog, before: PrefixTable, after: PrefixTable, wall_s: float) -> None:
+    """Prefixes that sockets are given no more, and those that they are given in their place."""
+    former = {row.prefix.id for row in before if not row.prefix.lingering}
+    for row in after:
+        if not row.prefix.lingering:
+            continue
+        successors = [
+            each
+            for each in after
+            if not (each.prefix.lingering or each.prefix.managed)
+            and (each.prefix.type, each.prefix.family) == (row.prefix.type, row.prefix.family)
+        ]
+        new = str(successors[0].prefix.network) if successors else None
+        told: Happened | None = None
+        if row.prefix.id in former:
+            told = "deprecated"
+        elif new and not any(each.prefix.id in former for each in successors):
+            told = "succeeded"
+        if told is not None:
+            log.note(told, wall_s, **_of(row), address=str(row.prefix.network), new=new)
 
 
 def tell_end(log: EventLog, row: Row, address: str, ended: str, wall_s: float) -> None:

@@ -23,6 +23,8 @@ Happened = Literal[
     "failed",
     "returned",
     "withdrawn",
+    "deprecated",
+    "succeeded",
 ]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 

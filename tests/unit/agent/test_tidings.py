@@ -100,3 +100,26 @@ def test_refusals_are_told_by_class_and_when_they_happened() -> None:
     assert {each.time for each in found} == {"2027-01-15T07:59:59.000Z"}
     assert {each.detail for each in found} == {"class, at connect6"}
     assert {each.type for each in found} == {"fixed"}
+
+
+def test_a_prefix_that_sockets_are_given_no_more_is_told_once_with_what_follows() -> None:
+    """Its successor may be there by then, or come later."""
+
+    def prefix(id: int, subnet: str, lingering: bool) -> TypedPrefix:
+        net = IPv6Network(subnet)
+        return TypedPrefix(
+            *(id, "web", AddressType.NONPERSISTENT, net, "w0", None, Placement.DELEGATED, (net,)),
+            lingering=lingering,
+        )
+
+    def held(*prefixes: TypedPrefix) -> PrefixTable:
+        return PrefixTable(b"secret").with_only(prefixes)
+
+    first, next_ = "2001:db8:1::/64", "2001:db8:2::/64"
+    serving = held(prefix(3, first, False))
+    alone = held(prefix(3, first, True))
+    both = held(prefix(3, first, True), prefix(4, next_, False))
+    assert told(serving, alone) == [("deprecated", first, None)]
+    assert told(alone, both) == [("succeeded", first, next_)]
+    assert told(serving, both) == [("deprecated", first, next_)]
+    assert told(both, both) == told(alone, alone) == []

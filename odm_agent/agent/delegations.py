@@ -56,6 +56,8 @@ class Delegations:
         self._retiring: frozenset[str] = frozenset()
         self._ports: dict[str, DhcpPort] = {}
         self._linked: dict[str, bool] = {}
+        #: How often the link of each had been lost by the last look.
+        self._losses: dict[str, int] = {}
         self._lost: Counter[str] = Counter()
         #: What kept a source from talking (source -> why), and is tried again.
         self.troubles: dict[str, str] = {}
@@ -109,8 +111,14 @@ class Delegations:
                 self._retire(name)
         for name, source in self._sources.items():
             self._attach(name, source.interfaces, host)
-            port = self._ports.get(name)
-            self._tell(name, port is not None and _carries(host, port.interface))
+            if (port := self._ports.get(name)) is None:
+                self._tell(name, False)
+                continue
+            losses = host.links[port.interface].losses
+            if self._losses.get(name, losses) != losses:
+                self._tell(name, False)  # it was lost meanwhile
+            self._losses[name] = losses
+            self._tell(name, _carries(host, port.interface))
         if self.troubles:
             raise KernelError("; ".join(self.troubles.values()))
 
@@ -204,6 +212,7 @@ class Delegations:
 
     def _close(self, name: str) -> None:
         port = self._ports.pop(name)
+        self._losses.pop(name, None)
         self._lost += port.dropped
         if self._linked.get(name):
             self._linked[name] = False

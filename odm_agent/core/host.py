@@ -7,7 +7,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
-from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork
+from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork, TypedPrefix
 
 #: What IPv6 makes of a route without a metric; the model writes 0 for it.
 IPV6_DEFAULT_METRIC: Final = 1024
@@ -22,7 +22,8 @@ class Link:
     can lead by an enabled one. `ipv6_fault` says why it carries no IPv6, whatever else is right.
     `group` is a number that interfaces can have in common (`ip link`), 0 if nobody has set one.
     `peered`: packets need no next hop there (a tunnel, PPP), since there is one peer, or whoever
-    carries them knows the way.
+    carries them knows the way. `losses`: how often it has lost its carrier; the kernel tells nobody
+    of a loss that is shorter than a second, but counts it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Link:
     ipv6_fault: str = ""
     group: int = 0
     peered: bool = False
+    losses: int = 0
 
     def lacks(self, family: Family) -> str:
         """Why neither addresses nor routes of a family can stand there; empty: they can."""
@@ -313,22 +315,19 @@ class HostState:
         Of several next hops each is a way of its own interface. As routes of table 0, without
         source.
         """
-        found: dict[tuple[Family, str], tuple[bool, int, str]] = {}
-        ways: dict[tuple[Family, str], Route] = {}
+        return {key: ways[0] for key, ways in self.all_ways.items()}
+
+    @cached_property
+    def all_ways(self) -> dict[tuple[Family, str], list[Route]]:
+        """All default routes on each interface, as `ways` has the best of them."""
+        found: dict[tuple[Family, str], list[tuple[tuple[bool, int, str], Route]]] = {}
         tables = ((False, self.main_routes), (True, self.foreign_routes))
         for elsewhere, route in ((where, each) for where, routes in tables for each in routes):
             special = route.destination is not None or route.tos or route.only_from is not None
             if special or route.kind is not RouteKind.UNICAST:
                 continue
             for hop in route.hops or (Hop(route.interface or "", route.gateway),):
-                key, place = (
-                    (route.family, hop.interface),
-                    (elsewhere, route.cost, str(hop.gateway)),
-                )
-                if key in found and found[key] <= place:
-                    continue
-                found[key] = place
-                ways[key] = Route(
+                way = Route(
                     table=0,
                     family=route.family,
                     destination=None,
@@ -337,7 +336,21 @@ class HostState:
                     metric=route.metric,
                     attributes=(*route.attributes, *hop.attributes),
                 )
-        return ways
+                place = (elsewhere, route.cost, str(hop.gateway))
+                found.setdefault((route.family, hop.interface), []).append((place, way))
+        return {
+            key: [way for _, way in sorted(ways, key=lambda each: each[0])]
+            for key, ways in found.items()
+        }
+
+    def way_of(self, prefix: TypedPrefix) -> Route | None:
+        """The default route that a prefix follows (`learned_gateway`); None: there is none.
+
+        One by the router of the network before leads nowhere now, however long main has it yet.
+        """
+        ways = self.all_ways.get((prefix.family, prefix.interface), ())
+        former = prefix.former_gateway
+        return next((w for w in ways if former is None or w.gateway != former), None)
 
     @cached_property
     def _places(self) -> dict[tuple[IPAddress, str], list[LocalAddress]]:

@@ -190,6 +190,9 @@ class TypedPrefix:
     #: Whether its packets take main's best default route by `interface`, as that changes. `gateway`
     #: serves where there is none, and an interface that has one peer needs neither.
     learned_gateway: bool = False
+    #: The router of the network to which the host was attached before: main may have a default
+    #: route by it for a while yet, on the same interface.
+    former_gateway: IPAddress | None = None
     #: Of a managed one: the name of its interface, or a glob for it.
     pattern: str = ""
     #: Of a managed one: whether those addresses alone are its own that routers call its type.

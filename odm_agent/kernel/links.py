@@ -89,6 +89,7 @@ def _parse(message: ifinfmsg) -> Link:
         ipv6_fault=_ipv6_fault(message),
         group=message.get_attr("IFLA_GROUP") or 0,
         peered=bool(flags & (IFF_POINTOPOINT | IFF_NOARP)),
+        losses=message.get_attr("IFLA_CARRIER_DOWN_COUNT") or 0,
     )
 
 

@@ -29,13 +29,12 @@ _PRIVATE: Final[tuple[IPNetwork, ...]] = tuple(
 class Mirror:
     """The main table's routes that are no default route, and the interfaces that are uplinks.
 
-    `ways` are the best default routes, by IP version and interface.
+    `host` has the default routes.
     """
 
     routes: tuple[Route, ...]
     uplinks: frozenset[str]
-    links: Mapping[str, Link]
-    ways: Mapping[tuple[Family, str], Route]
+    host: HostState
 
     @classmethod
     def of(cls, table: PrefixTable, host: HostState) -> "Mirror":
@@ -47,9 +46,13 @@ class Mirror:
             frozenset(row.prefix.interface for row in table).union(
                 *(r.interfaces for r in defaults if r.gateway is not None or r.hops)
             ),
-            host.links,
-            host.ways,
+            host,
         )
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """The host's interfaces."""
+        return self.host.links
 
     def way(self, row: Row) -> Route | None:
         """The default route of a prefix, in no table yet and without source; None: there is none.
@@ -60,7 +63,7 @@ class Mirror:
         if not prefix.attached:
             return None
         if prefix.learned_gateway:
-            learned = self.ways.get((prefix.family, prefix.interface))
+            learned = self.host.way_of(prefix)
             if learned is not None:
                 return replace(learned, metric=0)
             link = self.links.get(prefix.interface)
@@ -139,7 +142,7 @@ class Mirror:
 
 def next_hop(prefix: TypedPrefix, host: HostState) -> IPAddress | None:
     """The gateway that a prefix has now, for people; None: it has none, or needs none."""
-    way = host.ways.get((prefix.family, prefix.interface)) if prefix.learned_gateway else None
+    way = host.way_of(prefix) if prefix.learned_gateway else None
     return way.gateway if way is not None else prefix.gateway
 
 

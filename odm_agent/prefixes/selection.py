@@ -47,7 +47,7 @@ def absence(row: Row, host: HostState) -> str | None:
     if row.addresses and row.forgotten.issuperset(row.addresses):
         return f"the router of {interface} announces the prefix of its addresses no more"
     follows = prefix.learned_gateway and prefix.gateway is None and not link.peered
-    if follows and (family, interface) not in host.ways:
+    if follows and host.way_of(prefix) is None:
         return f"no IPv{family} default route leads by {interface}"
     if why := host.dead.get((family, interface), ""):
         return f"{interface} {why}"

@@ -48,8 +48,7 @@ class Roamer:
             self.agent = Agent(lab.mobile, self.cgroup, folder, settings)
             stack.callback(self.agent.close)
             self.agent.entry = (entry,)
-            for site in lab.sites.values():
-                site.await_router()
+            lab.await_routers()
             self.agent.start()
             self._stack = stack.pop_all()
 

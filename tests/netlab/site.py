@@ -91,6 +91,7 @@ class AccessSite:
             for line in self.netns.ip(
                 *("-6", "route", "show", "dev", ACCESS, "proto", _PROTOCOL)
             ).splitlines()
+            if "expires -" not in line  # it is over, and is not taken away yet
         ]
         began_s = time.monotonic()
         self.netns.ip("link", "set", ACCESS, "down")

@@ -35,13 +35,14 @@ class NetLab:
             if len(letters) > 1:
                 self.postgres.start()
             self.mobile = stack.enter_context(NetNs("mobile"))
+            self._wire_up(stack)
             self.core = stack.enter_context(NetNs("core"))
             address(self.core, "lo", f"{CORE[1]}/128")
             self.core.sysctl("net/ipv6/conf/all/forwarding", "1")
             self.sites: dict[str, AccessSite] = {}
-            for interface, letter in zip(("w0", "w1"), letters, strict=False):
+            for letter in letters:
                 site = AccessSite(
-                    *(self.folder, SITES[letter], self.mobile, interface),
+                    *(self.folder, SITES[letter], *self._end_of(letter)),
                     by_site.get(letter, STANDARD),
                     database=self.postgres.for_kea if self.postgres.running else None,
                     core=self.core,
@@ -62,6 +63,18 @@ class NetLab:
     def close(self) -> None:
         """End all servers and remove everything."""
         self._stack.close()
+
+    def await_routers(self) -> None:
+        """Wait until the host has heard the routers of all its links."""
+        for site in self.sites.values():
+            site.await_router()
+
+    def _wire_up(self, stack: ExitStack) -> None:
+        """Make what is between the host and the sites: nothing."""
+
+    def _end_of(self, letter: str) -> tuple[NetNs, str]:
+        """Where a site's link ends, and by which interface."""
+        return self.mobile, f"w{len(self.sites)}"
 
     @property
     def a(self) -> AccessSite:

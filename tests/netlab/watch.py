@@ -16,14 +16,16 @@ _SLACK_S: Final = 1e-3
 
 
 class Watch:
-    """Captures before all gateways, from when it is made.
+    """Captures before all gateways, from when it is made. What kernels make of advertisements is
+    none of an agent's.
 
-    A site serves its link, and a prefix from when its server has said so to the host (a Reply, as
+    A site serves a prefix from when its server has said so to the host (a Reply, as
     tshark reads it), until the host's carrier is lost: whoever is there next may be another one.
     """
 
     def __init__(self, sites: Iterable[AccessSite], folder: Path) -> None:
         self._sites = tuple(sites)
+        self._links = [each.plan.link for each in self._sites]
         self._began_s: dict[tuple[AccessSite, IPv6Network], float] = {}
         self._came: dict[AccessSite, dict[IPv6Address, list[float]]] = {e: {} for e in self._sites}
         with ExitStack() as stack:
@@ -49,7 +51,9 @@ class Watch:
             for each in capture.packets():
                 source = each.source
                 if isinstance(source, IPv6Address) and not (
-                    source.is_link_local or source.is_unspecified or source in site.plan.link
+                    source.is_link_local
+                    or source.is_unspecified
+                    or any(source in each for each in self._links)
                 ):
                     self._came[site].setdefault(source, []).append(each.time_s)
 

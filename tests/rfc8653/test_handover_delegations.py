@@ -23,6 +23,7 @@ from tests.lab.process import wait_until
 from tests.lab.root import needs_root
 from tests.netlab.dissect import Seen, Wire, wire
 from tests.netlab.kea import Rules
+from tests.netlab.one_link import OneLink
 from tests.netlab.plan import SITES, WireType
 from tests.netlab.probe_client import Message
 from tests.netlab.roaming import Roamer
@@ -52,7 +53,13 @@ _PORT: Final = 7171
 class Host:
     """A host with an agent, and streams of all classes to the correspondent."""
 
-    def __init__(self, stack: ExitStack, folder: Path, lab: NetLab, *interfaces: str) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Path,
+        lab: NetLab,
+        *interfaces: str,
+    ) -> None:
         self.lab = lab
         words = [each.word for each in TYPES]
         delegation = {
@@ -256,3 +263,63 @@ def test_N3_every_binding_is_confirmed_where_the_host_is_attached(moved: Moved) 
 def test_N3_no_source_comes_to_a_network_that_does_not_serve_it(moved: Moved) -> None:
     assert not moved.watch.strays()
     assert moved.watch.came(moved.lab.b, pool(moved.lab.a, WireType.GRACEFUL_REPLACEMENT))
+
+
+# --- one interface ---
+
+
+class Station(Host):
+    """A host whose only link moves, as that of a Wi-Fi station does."""
+
+    lab: OneLink
+
+    def await_site(self, letter: str) -> None:
+        """Wait until new sockets have the nonpersistent prefix of a site."""
+        own = SITES[letter].pools[WireType.NONPERSISTENT]
+
+        def is_there() -> bool:
+            rows = self.roamer.agent.read("prefixes")
+            ready = [IPv6Network(r["prefix"]) for r in rows if r["state"] == "ready"]
+            return any(each.subnet_of(own) for each in ready)
+
+        wait_until(is_there, f"attached to site {letter}", _LATE_S)
+
+
+@pytest.fixture(scope="module")
+def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
+    with ExitStack() as stack:
+        lab = stack.enter_context(OneLink(Rules(grace_s=GRACE_S)))
+        yield Station(stack, tmp_path_factory.mktemp("station"), lab, "w0")
+
+
+@pytest.mark.parametrize("how", ["moves", "moves and the agent is killed", "made anew", "flap"])
+def test_N3_one_interface_that_moves_between_networks(station: Station, how: str) -> None:
+    """Main has a default route by the former router all the while."""
+    lab, agent = station.lab, station.roamer.agent
+    lab.move("a")
+    station.await_site("a")
+    time.sleep(2.0)  # its link is confirmed by then, wherever it was before
+    before = {name: station.source_of_new(name) for name in ("fixed", "session", "brief")}
+    opened = {
+        name: station.streams.open("tcp", f"{name}-{time.monotonic_ns()}", place)
+        for name in before
+        if (place := station.roamer.places[name])
+    }
+    lab.detach()
+    time.sleep(1.0)
+    if how == "made anew":
+        lab.renew()
+    elif how == "moves and the agent is killed":
+        agent.sigkill()
+    lab.attach("a" if how == "flap" else "b")
+    if agent.ended:
+        agent.start()
+    station.await_site("a" if how == "flap" else "b")
+    for name in ("fixed", "session"):
+        opened[name].await_flow(time.monotonic(), _LATE_S)
+        outcome = opened[name].stop()
+        assert (outcome.error, outcome.lost, outcome.source) == (None, 0, str(before[name]))
+    brief = opened["brief"].stop()
+    assert brief.error == (None if how == "flap" else "ECONNABORTED")
+    if how != "flap":  # what waits for the gateway's link-layer address comes when that is back
+        assert not station.watch.strays()

@@ -1,5 +1,7 @@
 """Grants of what is held, and what is held of the grants that an agent before this one had."""
 
+from ipaddress import IPv6Address
+
 from odm_agent.core.clock import NEVER
 from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.leases import Lease
@@ -17,8 +19,14 @@ def key_of(source: str, binding: Binding) -> GrantKey:
     return GrantKey(source, f"{binding.iaid:08x}")
 
 
-def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> Grant:
-    """What is held, as the agent holds it."""
+def grant_of(
+    source: str,
+    binding: Binding,
+    held: Held,
+    settings: Settings,
+    former: IPv6Address | None = None,
+) -> Grant:
+    """What is held, as the agent holds it. `former`: the router of the network before."""
     seats = settings.seats.get(binding.type, ())
     prefix = TypedPrefix(
         id=0,
@@ -28,6 +36,7 @@ def grant_of(source: str, binding: Binding, held: Held, settings: Settings) -> G
         interface=binding.interface,
         gateway=settings.gateway or held.gateway,
         learned_gateway=settings.gateway is None,
+        former_gateway=former,
         placement=Placement.DELEGATED,
         spans=(held.network,),
         pool=max(settings.pool, len(seats)),

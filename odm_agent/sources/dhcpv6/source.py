@@ -8,7 +8,7 @@ from typing import Final
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import GiveBack, Release, Request
 from odm_agent.core.events import Failed, Failure, Granted, Unconfirmed, Unserved, Withdrawn
-from odm_agent.core.grants import GrantKey
+from odm_agent.core.grants import Grant, GrantKey
 from odm_agent.core.handover import waits
 from odm_agent.core.leases import Lease
 from odm_agent.core.model import AddressType, Family
@@ -28,6 +28,7 @@ from odm_agent.sources.dhcpv6.codec import MalformedError, packed, parsed
 from odm_agent.sources.dhcpv6.grants import binding_of, grant_of, key_of
 from odm_agent.sources.dhcpv6.incoming import News, asker_of, news_of, router_of
 from odm_agent.sources.dhcpv6.messages import Codes
+from odm_agent.sources.dhcpv6.routers import Routers
 from odm_agent.sources.dhcpv6.settings import Settings
 from odm_agent.sources.dhcpv6.standing import Standing, standing_of
 from odm_agent.sources.dhcpv6.transitions import (
@@ -59,6 +60,7 @@ class DelegationSource:
         self._up = False
         #: Where it is attached, or was last.
         self._interface = ""
+        self._routers = Routers()
         self._waiters = Waiters(settings.name)
         #: Types that are not asked for by ourselves before (boot-time seconds).
         self._not_before: dict[AddressType, float] = {}
@@ -145,7 +147,7 @@ class DelegationSource:
             if binding.type not in settings.types:
                 said += self._apply(binding, Came.UNWANTED, now_s)
             elif binding.is_held and binding.held is not None:
-                said.append(Granted(grant_of(self.name, binding, binding.held, settings)))
+                said.append(Granted(self._grant_of(binding, binding.held)))
         for type_ in self._waiters.keep_only(settings.types):
             said += self._waiters.fail(type_, _NOT_NAMED, Failure.UNSUPPORTED)
         for type_ in self._not_before.keys() - settings.types:
@@ -164,8 +166,9 @@ class DelegationSource:
                 ended.add(lease.grant.key)
                 continue
             kept.add(lease.grant.key)
+            self._routers.resume(lease.grant.prefix)
             self._bindings.add(binding)
-            grant = grant_of(self.name, binding, binding.held, self._settings)
+            grant = self._grant_of(binding, binding.held)
             prefix = replace(grant.prefix, id=lease.grant.prefix.id, name=lease.grant.prefix.name)
             said.append(Granted(replace(grant, prefix=prefix)))
         # One that another has replaced under its key lingers by itself, for its sockets.
@@ -177,6 +180,7 @@ class DelegationSource:
             return []
         said = self._detach(now_s) if self._up else []
         self._up, self._interface = True, interface
+        self._routers.unknown()
         self._bindings.attach(interface)
         elsewhere = [e for e in self._bindings if e.attached and e.interface != interface]
         said += self._unconfirmed(elsewhere)
@@ -225,7 +229,7 @@ class DelegationSource:
         """A prefix of the type that is held, for whom asks for one; `on_net`: of this network."""
         for binding in self._bindings.of(type_):
             if binding.serves(now_s, on_net=on_net) and binding.held is not None:
-                return Granted(grant_of(self.name, binding, binding.held, self._settings))
+                return Granted(self._grant_of(binding, binding.held))
         return None
 
     def _give_back(self, key: GrantKey, now_s: float) -> list[Output]:
@@ -236,7 +240,7 @@ class DelegationSource:
                 continue
             here = binding.state is not State.UNSERVED
             if binding.type in self._settings.at_start and here:
-                said.append(Granted(grant_of(self.name, binding, binding.held, self._settings)))
+                said.append(Granted(self._grant_of(binding, binding.held)))
             else:
                 said += self._apply(binding, Came.UNWANTED, now_s)
         return said
@@ -257,6 +261,9 @@ class DelegationSource:
         return [] if news is None else self._apply(binding, news.came, now_s, news)
 
     # --- what comes of it ---
+
+    def _grant_of(self, binding: Binding, held: Held) -> Grant:
+        return grant_of(self.name, binding, held, self._settings, self._routers.former)
 
     def _apply(
         self, binding: Binding, came: Came, now_s: float, news: News | None = None
@@ -279,7 +286,7 @@ class DelegationSource:
             said.append(Noted(Outcome.UNSERVED, binding.type, network, why.cause if why else ""))
         if Do.DEPRECATE in after.do and binding.attached and binding.held is not None:
             binding.deprecate(now_s)
-            said.append(Granted(grant_of(self.name, binding, binding.held, self._settings)))
+            said.append(Granted(self._grant_of(binding, binding.held)))
         if Do.WITHDRAW in after.do:
             key = key_of(self.name, binding)
             moved = came in (Came.TAKEN_BACK, Came.WRONG) and not was_attached
@@ -290,8 +297,9 @@ class DelegationSource:
             said.append(Noted(outcome, binding.type, network, cause))
         if Do.GRANT in after.do and given is not None:
             binding.interface = self._interface
+            self._routers.answers(given.gateway)
             said.append(self._waiters.granted(binding, given, before, now_s))
-            said.append(Granted(grant_of(self.name, binding, given, self._settings)))
+            said.append(Granted(self._grant_of(binding, given)))
         if Do.FAIL in after.do and why is not None:
             took_s = binding.took_s(now_s)
             said += self._waiters.fail(binding.type, why.cause, why.kind, took_s)

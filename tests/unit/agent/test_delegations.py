@@ -279,3 +279,17 @@ def test_an_interface_that_was_renamed_or_made_anew_is_another_one(world: World)
         ("wl7", False),
         ("wl7", True),
     ]
+
+
+def test_a_loss_that_was_too_short_to_be_seen_is_one(world: World) -> None:
+    """The kernel counts it: the host may be attached to another network now."""
+    look = world.delegations.look
+    look(host(LOCAL, losses=3))
+    look(host(LOCAL, losses=3))
+    assert world.told() == [("w0", True)]
+    look(host(LOCAL, losses=4))
+    assert world.told() == [("w0", False), ("w0", True)]
+    look(host(LOCAL, losses=5, up=False))
+    assert world.told() == [("w0", False)]
+    look(host(LOCAL, losses=5))
+    assert world.told() == [("w0", True)]

@@ -14,6 +14,7 @@ from odm_agent.core.host import Address, Hop, Route, RouteKind
 from odm_agent.core.model import Family, IPAddress
 from tests.lab.kernel import LabKernel
 from tests.lab.netns import NetNs
+from tests.lab.process import wait_until
 
 Show = Callable[..., Any]
 
@@ -228,6 +229,8 @@ def test_what_waits_for_a_gateway_is_given_up_with_a_route_by_a_link_that_is_los
     host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
     if lost:
         gateway.ip("link", "set", "g0", "down")
+        # The kernel deals with it a little later, and forgets all neighbours as it does.
+        wait_until(lambda: shown("link", "show", "w0")[0]["operstate"] != "UP", "it is known")
 
     def send() -> None:
         family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]

@@ -174,10 +174,9 @@ static __always_inline bool odm_is_lost_group(struct __sk_buff *skb, u16 class_i
 /*
  * Over `lo`: to a typed address, from one that is not the host's. The kernel would answer it from the
  * typed address to whoever holds that source, by SYN cookies, resets, echo replies and errors that
- * quote the packet: that is sending from there. Most of what crosses `lo` goes from an address to itself,
- * as the kernel chooses; where an address of the host's talks to another one, it costs one lookup.
+ * quote the packet: that is sending from there.
  */
-static __always_inline int odm_egress_local(struct __sk_buff *skb)
+static __always_inline int odm_check_local(struct __sk_buff *skb)
 {
 	struct odm_settings *settings = odm_settings_get();
 	struct odm_addr source, destination;
@@ -189,8 +188,8 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	__u8 type;
 
 	if (!settings || !odm_packet_ends(skb, &source, &destination) ||
-	    odm_same_addr(&source, &destination) || odm_is_exempt_inline(&destination))
-		return 1; /* to itself, or to where types are not for */
+	    odm_is_exempt_inline(&destination))
+		return 1; /* to where types are not for */
 	group = odm_is_v4(&destination) && odm_is_multicast(&destination);
 	typed = odm_source_of_inline(group ? &source : &destination);
 	type = typed.type;
@@ -213,6 +212,18 @@ static __always_inline int odm_egress_local(struct __sk_buff *skb)
 	d = odm_soften(d, class->mode);
 	odm_count(cgroup.class_id, d, ODM_H_EGRESS);
 	return d.verdict != ODM_REFUSE;
+}
+
+/* Most of what crosses `lo` goes from an address to itself, as the kernel chooses, and nearly all else to untyped ones. */
+static __always_inline int odm_egress_local(struct __sk_buff *skb)
+{
+	struct odm_addr destination;
+
+	if (!odm_leads_elsewhere(skb, &destination))
+		return 1; /* to itself, or neither IPv4 nor IPv6 */
+	if (odm_is_in_untyped_block(&destination) && !odm_is_multicast(&destination))
+		return 1; /* nothing typed is asked; of a group the source counts */
+	return odm_check_local(skb);
 }
 
 /* Count what leaves from a typed address; false: it may not, since the address's hard budget is used up. */
@@ -250,11 +261,13 @@ int odm_egress(struct __sk_buff *skb)
 		return odm_egress_local(skb);
 	if (!odm_packet_ends(skb, &addr, &destination))
 		return 1; /* neither IPv4 nor IPv6: no type has it */
-	source = odm_source_of_inline(&addr);
 	settings = odm_settings_get();
 	if (!settings)
 		return 1; /* never: an array has its row */
 	marked = skb->mark & settings->mark_mask;
+	if (!marked && !settings->strict_classes && odm_is_in_untyped_block(&addr))
+		return 1; /* as below, for less */
+	source = odm_source_of_inline(&addr);
 	if ((!source.type || odm_is_shared(source)) && !marked && !settings->strict_classes)
 		return 1; /* untyped, and nobody minds */
 	cgroup = odm_class_of_packet(skb, settings);

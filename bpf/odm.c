@@ -8,6 +8,7 @@
 #include "odm_event.h"
 #include "odm_verdict.h"
 #include "odm_address.h"
+#include "odm_block.h"
 #include "odm_blur.h"
 #include "odm_lease.h"
 #include "odm_source.h"

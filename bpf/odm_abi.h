@@ -25,10 +25,15 @@
 #define ODM_MAX_CHOICES 8     /* prefixes that serve one type of one family */
 #define ODM_MAX_SOURCES 16384 /* local addresses of the namespace */
 #define ODM_MAX_SPANS 4096
+#define ODM_BLOCK_SHIFT4 4 /* bits of an IPv4 address that lie within its block */
+#define ODM_BLOCK_BITS 12  /* of a block's number */
+#define ODM_BLOCK_WORDS 64 /* in which each number has a bit */
+#define ODM_BLOCK_FACTOR 0x9e3779b1
 #define ODM_MAX_LEASES 16384
 #define ODM_MAX_EVENTS 262144                      /* bytes of events that are not read yet */
 #define ODM_MAX_LIFETIME_BYTES 1000000000000000000 /* that a socket may ask for */
 #define ODM_MAX_CGROUPS 16384
+#define ODM_MAX_STRANGERS 1024   /* a power of 2 */
 #define ODM_MAX_DEPTH 32         /* levels of cgroups that a class is inherited over */
 #define ODM_MAX_DIALOGUES 131072 /* of UDP ports with peers; each class has its share */
 #define ODM_MAX_UPLINKS 1024

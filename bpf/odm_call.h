@@ -265,7 +265,7 @@ static __always_inline int odm_legacy_source(const struct odm_call *call, struct
 	struct odm_source source;
 	struct odm_class *class;
 
-	if (odm_is_any(addr) || odm_is_exempt(addr))
+	if (odm_is_any(addr) || odm_is_in_untyped_block(addr) || odm_is_exempt(addr))
 		return 1;
 	source = odm_source_of(addr);
 	if (!source.type || odm_is_shared(source) || !odm_is_home(call))

@@ -3,6 +3,9 @@
 #ifndef ODM_CLASS_H
 #define ODM_CLASS_H
 
+/* Bits of a cgroup's id in a word of odm_strangers. */
+#define ODM_STRANGER_SHIFT 40
+
 static __always_inline struct odm_settings *odm_settings_get(void)
 {
 	u32 zero = 0;
@@ -64,26 +67,86 @@ static __always_inline struct odm_cgroup odm_walk(struct __sk_buff *skb, u64 id,
 	return found;
 }
 
-static __always_inline struct odm_cgroup odm_resolve(struct __sk_buff *skb, u64 id, u32 epoch)
+/* A cgroup and an epoch in one word, so that both are read at once; 0: they don't fit, and nothing is noted. */
+static __always_inline u64 odm_stranger(u64 id, u32 epoch)
 {
-	struct odm_cgroup *known = odm_resolved.lookup(&id);
-
-	if (known && known->epoch == epoch)
-		return *known;
-	return odm_walk(skb, id, epoch);
+	if (id >> ODM_STRANGER_SHIFT || epoch >> (64 - ODM_STRANGER_SHIFT))
+		return 0;
+	return (u64)epoch << ODM_STRANGER_SHIFT | id;
 }
 
-/* Class of the calling task: for a socket of no class this one lookup is all that a hook costs. */
+static __always_inline bool odm_is_stranger(u64 id, u32 epoch)
+{
+	u32 slot = id & (ODM_MAX_STRANGERS - 1);
+	u64 word = odm_stranger(id, epoch), *noted = odm_strangers.lookup(&slot);
+
+	return noted && word && *noted == word;
+}
+
+static __always_inline void odm_note_stranger(u64 id, u32 epoch)
+{
+	u32 slot = id & (ODM_MAX_STRANGERS - 1);
+	u64 *noted = odm_strangers.lookup(&slot);
+
+	if (noted)
+		*noted = odm_stranger(id, epoch);
+}
+
+/* The class of a cgroup that is no stranger, as far as is known; one that turns out to be is noted. */
+static __always_inline struct odm_cgroup odm_resolve(struct __sk_buff *skb, u64 id, u32 epoch)
+{
+	struct odm_cgroup *known = odm_resolved.lookup(&id), found;
+
+	if (known && known->epoch == epoch)
+		found = *known;
+	else
+		found = odm_walk(skb, id, epoch);
+	if (!found.class_id && !found.kept)
+		odm_note_stranger(id, epoch);
+	return found;
+}
+
+ODM_FUNCTION(11, u64, odm_resolve_task, u32);
+u64 odm_resolve_task_body(const u32 *epoch)
+{
+	union {
+		struct odm_cgroup cgroup;
+		u64 word;
+	} row = {};
+
+	if (epoch)
+		row.cgroup = odm_resolve(NULL, bpf_get_current_cgroup_id(), *epoch);
+	return row.word;
+}
+
+/*
+ * Class of the calling task. Most cgroups are of no class, and whose sockets they are should not notice us: one
+ * load is all that a hook costs them.
+ */
 static __always_inline struct odm_cgroup odm_class_of_caller(const struct odm_settings *settings)
 {
-	return odm_resolve(NULL, bpf_get_current_cgroup_id(), settings->epoch);
+	struct odm_cgroup stranger = { .default_type = ODM_DEFAULT_OF_CLASS };
+	u32 epoch = settings->epoch;
+	union {
+		u64 word;
+		struct odm_cgroup cgroup;
+	} row;
+
+	if (odm_is_stranger(bpf_get_current_cgroup_id(), epoch))
+		return stranger;
+	row.word = odm_resolve_task(&epoch);
+	return row.cgroup;
 }
 
 /* Class of a packet's socket, as its creator's cgroup has it; "current" is an accident there. */
 static __always_inline struct odm_cgroup odm_class_of_packet(struct __sk_buff *skb,
 							     const struct odm_settings *settings)
 {
-	return odm_resolve(skb, bpf_skb_cgroup_id(skb), settings->epoch);
+	struct odm_cgroup stranger = { .default_type = ODM_DEFAULT_OF_CLASS };
+	u64 id = bpf_skb_cgroup_id(skb);
+
+	return odm_is_stranger(id, settings->epoch) ? stranger
+						    : odm_resolve(skb, id, settings->epoch);
 }
 
 /*

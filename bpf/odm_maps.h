@@ -27,6 +27,12 @@ ODM_MAP("hash", u64, struct odm_cgroup, odm_cgroups, ODM_MAX_CGROUPS, BPF_F_NO_P
 /* cgroup id -> class of its nearest classified ancestor. Hooks write; LRU: full forgets. */
 ODM_MAP("lru_hash", u64, struct odm_cgroup, odm_resolved, ODM_MAX_CGROUPS, 0);
 
+/*
+ * slot -> a cgroup of no class, as of an epoch (odm_stranger); the cheaper half of odm_resolved. Hooks write; what
+ * comes last stays.
+ */
+ODM_MAP("array", u32, u64, odm_strangers, ODM_MAX_STRANGERS, 0);
+
 /* slot -> the globs; the slot whose generation is in force counts. */
 ODM_MAP("array", u32, struct odm_globs, odm_globs, 2, 0);
 
@@ -53,6 +59,9 @@ ODM_MAP("hash", struct odm_addr, struct odm_source, odm_origins, ODM_MAX_SOURCES
 /* typed network -> its type; asked only for addresses that odm_origins lacks. */
 ODM_MAP("lpm_trie", struct odm_span_key, struct odm_source, odm_spans, ODM_MAX_SPANS,
 	BPF_F_NO_PREALLOC);
+
+/* word of a block's number -> bit by bit: no typed address has this number, but shared ones. 0: nothing is known. */
+ODM_MAP("array", u32, u64, odm_untyped_blocks, ODM_BLOCK_WORDS, 0);
 
 /* prefix id -> what to hand out. */
 ODM_MAP("array", u32, struct odm_prefix, odm_offers, ODM_MAX_PREFIXES, 0);

@@ -54,6 +54,24 @@ static __always_inline bool odm_packet_ends(struct __sk_buff *skb, struct odm_ad
 	return odm_packet_source(skb, source) && odm_packet_destination(skb, destination);
 }
 
+/* Has a packet a destination that is not its source? Read in place, and only what is asked for is copied. */
+static __always_inline bool odm_leads_elsewhere(struct __sk_buff *skb, struct odm_addr *destination)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__be32 *v4 = data + 12, *v6 = data + 8;
+	struct odm_addr source;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP) && data + 20 <= end) {
+		*destination = odm_addr4(v4[1]);
+		return v4[0] != v4[1];
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) && data + 40 <= end) {
+		*destination = ODM_ADDR6(v6 + 4);
+		return v6[0] != v6[4] || v6[1] != v6[5] || v6[2] != v6[6] || v6[3] != v6[7];
+	}
+	return odm_packet_ends(skb, &source, destination) && !odm_same_addr(&source, destination);
+}
+
 /*
  * Skip hop-by-hop, routing, fragment, destination options and AH, which may stand before the
  * transport. A fragment header is still there only where one fragment is the whole (RFC 6946).

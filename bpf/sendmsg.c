@@ -60,7 +60,8 @@ static __always_inline int odm_send_legacy(const struct odm_call *call, struct o
 					   const struct odm_addr *source)
 {
 	odm_unmark(call);
-	if (odm_is_any(source) || !odm_source_of_inline(source).type)
+	if (odm_is_any(source) || odm_is_in_untyped_block(source) ||
+	    !odm_source_of_inline(source).type)
 		return 1;
 	return odm_legacy_source(call, cgroup, source);
 }

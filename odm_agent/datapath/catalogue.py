@@ -112,6 +112,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_classes": Shape(_ARRAY, _U32, abi.Class, abi.MAX_CLASSES, 0, "agent"),
     CGROUPS: Shape(_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, _NO_PREALLOC, "agent"),
     "odm_resolved": Shape(_LRU_HASH, _U64, abi.Cgroup, abi.MAX_CGROUPS, 0, "hooks"),
+    "odm_strangers": Shape(_ARRAY, _U32, _U64, abi.MAX_STRANGERS, 0, "hooks"),
     "odm_globs": Shape(_ARRAY, _U32, abi.Globs, 2, 0, "agent"),
     "odm_steps": Shape(_HASH, abi.StepKey, abi.Step, abi.MAX_STEPS, _NO_PREALLOC, "agent"),
     "odm_folders": Shape(_HASH, abi.FolderKey, abi.Folder, abi.MAX_FOLDERS, _NO_PREALLOC, "agent"),
@@ -119,6 +120,7 @@ MAPS: Final[dict[str, Shape]] = {
     "odm_births": Shape(_PERCPU_ARRAY, _U32, abi.Birth, 1, 0, "hooks"),
     "odm_origins": Shape(_HASH, abi.Addr, abi.Source, abi.MAX_SOURCES, _NO_PREALLOC, "agent"),
     "odm_spans": Shape(_LPM_TRIE, abi.SpanKey, abi.Source, abi.MAX_SPANS, _NO_PREALLOC, "agent"),
+    "odm_untyped_blocks": Shape(_ARRAY, _U32, _U64, abi.BLOCK_WORDS, 0, "agent"),
     "odm_offers": Shape(_ARRAY, _U32, abi.Prefix, abi.MAX_PREFIXES, 0, "agent"),
     "odm_seats": Shape(_HASH, _U32, _U32, abi.MAX_PREFIXES, _NO_PREALLOC, "agent"),
     "odm_uplinks": Shape(_HASH, _U32, _U32, abi.MAX_UPLINKS, _NO_PREALLOC, "agent"),
@@ -162,8 +164,11 @@ TOGETHER: Final = (
     ("odm_leases", "odm_meters"),
     ("odm_classes", "odm_caps", "odm_limits"),
     ("odm_settings", "odm_resolved"),
+    ("odm_origins", "odm_spans", "odm_untyped_blocks"),
     ("odm_lifetimes", "odm_lifetimes_asked"),
     ("odm_globs", "odm_steps", "odm_folders"),
     ("odm_dialogues", "odm_dialogue_slots", "odm_dialogue_turns"),
     ("odm_needs", "odm_need_turns"),
 )
+#: Maps that say something only beside another one: shared with the programs in force if that is.
+BESIDE: Final = {"odm_strangers": "odm_settings"}

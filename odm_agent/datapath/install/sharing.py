@@ -4,7 +4,7 @@ from pathlib import Path
 
 from odm_agent.core.errors import DatapathError
 from odm_agent.datapath import libbpf
-from odm_agent.datapath.catalogue import MAPS, TOGETHER
+from odm_agent.datapath.catalogue import BESIDE, MAPS, TOGETHER
 
 
 def shareable(pin_dir: Path, *, without: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -28,4 +28,5 @@ def shareable(pin_dir: Path, *, without: frozenset[str] = frozenset()) -> frozen
     for group in TOGETHER:
         if not found.issuperset(group):
             found.difference_update(group)
+    found -= {name for name, other in BESIDE.items() if other not in found}
     return frozenset(found)

@@ -16,6 +16,7 @@ from odm_agent.datapath import abi
 from odm_agent.datapath.base import Sent
 from odm_agent.datapath.guards import packet_sockets
 from odm_agent.datapath.maps import classes, following, forgetting, rows
+from odm_agent.datapath.maps.blocks import OF_TYPINGS, Blocks
 from odm_agent.datapath.maps.reader import MapReader
 from odm_agent.datapath.maps.tables import Leases, opened
 from odm_agent.policy.automaton import Automaton
@@ -38,6 +39,10 @@ class MapWriter(MapReader):
         super().__init__(pin_dir)
         self._tables = opened(self._maps)
         self._any_ip = self._any_ip_spans()
+        self._blocks = Blocks(self._maps["odm_untyped_blocks"])
+        for table in OF_TYPINGS:
+            for key, row in self._tables[table].rows.items():
+                self._blocks.note(table, key, row)
         self._written: set[int] = set()
         self._is_followed = False
         self._guards = packet_sockets.guarded(pin_dir)
@@ -148,7 +153,7 @@ class MapWriter(MapReader):
             case Put(tables.CGROUPS, cgroup_id, cgroup):
                 self._classify(cgroup_id, cgroup)
             case Put(table, key, row):
-                self._tables[table].put(key, row)
+                self._write(table, key, row)
                 self._sum_up(table, key)
             case Drop(table, key):
                 self._tables[table].drop(key)
@@ -169,12 +174,20 @@ class MapWriter(MapReader):
         for table, written in self._tables.items():
             if written.names.issubset(fresh):
                 for key, row in table.of(goal).items():
-                    written.put(key, row)
+                    self._write(table, key, row)
+        if "odm_untyped_blocks" in fresh:
+            self._blocks.write()
         self._any_ip = self._any_ip_spans()
         self._count("any_ip_spans", len(self._any_ip))
         self._count_shared()
         self._count_classes()
         self._forget_resolved()
+
+    def _write(self, table: Table[Any, Any], key: Any, row: Any) -> None:
+        """Nothing is typed in a block that counts as untyped."""
+        if table in OF_TYPINGS:
+            self._blocks.before(table, key, row)
+        self._tables[table].put(key, row)
 
     # --- what follows from rows -----------------------------------------------------------------
 
@@ -191,6 +204,8 @@ class MapWriter(MapReader):
 
     def _sum_up(self, table: Table[Any, Any], key: Any) -> None:
         """Keep what hooks read in one place true, now that a row was written or removed."""
+        if table in OF_TYPINGS:
+            self._blocks.after(table, key, self._tables[table].rows.get(key))
         match table:
             case tables.SPANS:
                 row = self._tables[table].rows.get(key)

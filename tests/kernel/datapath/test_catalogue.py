@@ -5,7 +5,7 @@ import re
 
 from odm_agent.core import tables
 from odm_agent.datapath import libbpf
-from odm_agent.datapath.catalogue import MAPS, TOGETHER
+from odm_agent.datapath.catalogue import BESIDE, MAPS, TOGETHER
 from odm_agent.datapath.install import c_text
 from odm_agent.datapath.maps.writer import FOLLOWED
 from tests.lab.world import World
@@ -28,6 +28,9 @@ def test_table_has_the_shape_of_every_compiled_map(world: World) -> None:
 
 
 def test_all_that_the_agent_writes_can_be_filled_before_a_switch() -> None:
-    filled = {table.map_name for table in tables.ALL} | {"odm_slots", "odm_caps", "odm_limits"}
+    filled = {table.map_name for table in tables.ALL} | {
+        *("odm_slots", "odm_caps", "odm_limits", "odm_untyped_blocks")
+    }
     assert {n for n, shape in MAPS.items() if shape.maker == "agent"} == filled | FOLLOWED
     assert {name for group in TOGETHER for name in group} <= MAPS.keys()
+    assert BESIDE.keys() | set(BESIDE.values()) <= MAPS.keys()

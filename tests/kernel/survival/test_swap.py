@@ -99,7 +99,7 @@ def test_upgrade_to_another_abi_and_back(own: World, tmp_path: Path) -> None:
         # Of maps that belong together none is shared if one can't be, though both know the others.
         assert _listed(done.stdout, "new maps") == {
             *RENAMED.values(),
-            *("odm_slots", "odm_caps", "odm_limits"),
+            *("odm_slots", "odm_caps", "odm_limits", "odm_untyped_blocks"),
         }
         assert _listed(done.stdout, "removed maps") == set(RENAMED)
         assert (own.agent.pins / "odm_spans_2").exists()

@@ -98,9 +98,12 @@ class AccessSite:
         self.unplugged_s.append(time.time())
         return began_s
 
-    def plug(self) -> None:
-        """Give the carrier back; returns when both ends can send."""
+    def plug(self) -> float:
+        """Give the carrier back; returns when both ends can send, and tells since when there is one
+        (monotonic, at most as late as some milliseconds).
+        """
         self.netns.ip("link", "set", ACCESS, "up")
+        linked_s = time.monotonic()
         self._number()
         self.netns.batch("".join(f"route replace {each}\n" for each in self._kept))
         for netns, interface in ((self.netns, ACCESS), (self.host, self.interface)):
@@ -111,6 +114,7 @@ class AccessSite:
                 ),
                 f"{interface} has a link-local address",
             )
+        return linked_s
 
     def serves(self, source: str) -> bool:
         """Whether an address is the site's: of its link, or of a prefix that it routes."""

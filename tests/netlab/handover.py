@@ -1,0 +1,139 @@
+"""How streams fare when the host moves: `python -m tests.netlab.handover [--write]` (root).
+
+A benchmark to be run by hand; all is in namespaces and cgroups of its own. A stock host without an
+agent moves in a network of its own at the same time. `--write`: the table goes into
+docs/handover.md.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from odm_agent.core.model import AddressType
+from tests.lab.host import FIXED, GRACEFUL, NONPERSISTENT, SESSION
+from tests.netlab.stock import StockHost
+from tests.netlab.travelling import Order, Traveller
+
+KINDS: Final = ("ssh", "iperf3", "mptcp")
+_BOUND_S: Final = 60.0
+_STREAM_S: Final = 6.0
+_SETTLES_S: Final = 1.5
+_PAGE: Final = Path(__file__).parents[2] / "docs" / "handover.md"
+_BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+
+
+@dataclass
+class Row:
+    """What was seen of one type in one order: by kind of stream, in seconds; and bytes lost."""
+
+    name: str
+    order: str
+    silences: dict[str, list[float]] = field(default_factory=dict)
+    lost: int = 0
+
+    def cells(self) -> list[str]:
+        """Of the table's line: median and longest in milliseconds."""
+        times = [self.silences.get(kind, []) for kind in KINDS]
+        shown = [
+            f"{median(each) * 1e3:.0f} ({max(each) * 1e3:.0f}) ms" if each else "-"
+            for each in times
+        ]
+        return [self.name, self.order, *shown, str(self.lost)]
+
+
+def main() -> None:
+    """Measure, print, and write if told to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        text = "".join(f"{line}\n" for line in _measured(Path(folder), options.rounds))
+    print(text)
+    if options.write:
+        page = _PAGE.read_text()
+        head, _, rest = page.partition(_BEGIN)
+        _PAGE.write_text(f"{head}{_BEGIN}{text}{_END}{rest.partition(_END)[2]}")
+
+
+def _measured(folder: Path, rounds: int) -> list[str]:
+    with StockHost() as stock:
+        hanging = {kind: stock.open(kind, kind) for kind in KINDS}
+        lost_s = stock.by.unplug()
+        with Traveller(folder) as traveller:
+            rows = [
+                _kept(traveller, type, order, rounds)
+                for type in (FIXED, SESSION)
+                for order in Order
+            ]
+            told = [_told(traveller, order, n) for n in range(rounds) for order in Order]
+            calls = [_calls(traveller, order) for order in Order]
+        time.sleep(max(0.0, lost_s + _BOUND_S + 1 - time.monotonic()))
+        stock_cells = [
+            f"> {_BOUND_S:.0f} s" if each.silence_s(lost_s) > _BOUND_S else "goes on"
+            for each in hanging.values()
+        ]
+    head = ["type", "order", *(f"{kind}: silence" for kind in KINDS), "bytes lost"]
+    lines = [head, ["-"] * len(head)]
+    lines += [["stock Linux, no agent", Order.MAKE_FIRST.value, *stock_cells, "all since"]]
+    lines += [each.cells() for each in rows]
+    failed, made = sum(each[0] for each in calls), sum(each[1] for each in calls)
+    return [
+        f"{date.today()}, Linux {platform.release()}, {rounds} handovers a line: median (longest).",
+        "",
+        *("| " + " | ".join(line) + " |" for line in lines),
+        "",
+        f"Graceful-replacement: {failed} of {made} new connections failed, tried every 20 ms "
+        "while the host moved.",
+        "",
+        'Nonpersistent, `on_handover = "end"`: the application is told '
+        f"{median(told) * 1e3:.0f} ms (longest {max(told) * 1e3:.0f}) after the link was lost.",
+    ]
+
+
+def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) -> Row:
+    row = Row(type.word, order.value)
+    for number in range(rounds):
+        streams = {
+            kind: traveller.open(kind, type, f"{type.word}-{order.name}-{number}-{kind}", _STREAM_S)
+            for kind in KINDS
+        }
+        with traveller.moving(order) as move:
+            there_s = time.monotonic()
+            for each in streams.values():
+                each.await_flow(there_s)
+            time.sleep(_SETTLES_S)
+            for kind, each in streams.items():
+                row.silences.setdefault(kind, []).append(each.silence_s(move.lost_s))
+        row.lost += sum(each.stop().lost for each in streams.values())
+    return row
+
+
+def _told(traveller: Traveller, order: Order, number: int) -> float:
+    """How long after the link was lost an application is told that its address is over, seconds."""
+    stream = traveller.open("tcp", NONPERSISTENT, f"told-{order.name}-{number}")
+    with traveller.moving(order) as move:
+        traveller.await_attached(move.came)
+        time.sleep(0.5)
+        outcome = stream.stop()
+    assert outcome.error == "ECONNABORTED" and outcome.error_s is not None, outcome
+    return outcome.error_s - move.lost_s
+
+
+def _calls(traveller: Traveller, order: Order) -> tuple[int, int]:
+    """How many new connections failed, of how many."""
+    with traveller.calling(GRACEFUL, 3.0) as calls:
+        time.sleep(0.5)
+        with traveller.moving(order):
+            made = calls()
+    return sum(each.error is not None for each in made), len(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo netlab netlab-down netlab-status test test-quick test-smoke pages soak bare lint format clean root
+.PHONY: help setup demo netlab netlab-down netlab-status test test-quick test-smoke pages soak soak-handover bare lint format clean root
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,6 +36,9 @@ pages: root setup ## Run all tests and write the pages that they make: docs/bypa
 
 soak: root setup ## Kill the agent under thousands of sockets; DURATION=600 (seconds), SEED=N (root)
 	@.venv/bin/python -m tests.soak --seconds $(or $(DURATION),600) $(if $(SEED),--seed $(SEED))
+
+soak-handover: root setup ## Move the host to and fro, its agent killed in a third; HANDOVERS=1000, SEED=N (root)
+	@.venv/bin/python -m tests.soak.handover --handovers $(or $(HANDOVERS),1000) $(if $(SEED),--seed $(SEED))
 
 bare: root ## Follow the README on a bare Debian 12 and 13, or SUITE=trixie (root; minutes)
 	@scripts/bare $(SUITE)

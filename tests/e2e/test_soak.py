@@ -25,6 +25,19 @@ def test_a_short_soak_has_no_violation() -> None:
     assert "killed" in done.stdout
 
 
+def test_some_handovers_in_a_row_have_no_violation() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak.handover", "--handovers", "6", "--seed", "5"],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "handovers: 0 violations" in done.stdout
+
+
 def test_the_correspondent_sees_what_is_wrong() -> None:
     judge = Judge()
     fixed = AddressType.FIXED.word

@@ -1,7 +1,15 @@
 """Brings kernel and maps to what the typed prefix table says; the service drives it."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableSet,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -29,7 +37,7 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.additions import with_added
+from odm_agent.reconcile.additions import foreseen, parted, with_added
 from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import classify, plan
 from odm_agent.reconcile.projections import classified, desired, observe
@@ -78,6 +86,8 @@ class Engine:
     on_change: Callable[[], object] = lambda: None
     #: Adds what the kernel doesn't tell to what it has told.
     hinted: Callable[[HostState], HostState] = lambda host: host
+    #: Whether this pass plans for what is there only when it has been done.
+    _foresees: bool = False
     #: What was found when nothing was left to do; None: not yet.
     _rest: Projection | None = None
     _vanished: list[str] = field(default_factory=list)
@@ -109,13 +119,14 @@ class Engine:
 
     def _converged(self, serving: Callable[[], object], *, anew: bool) -> bool:
         known, self._failing = set(self.failures), []
+        self._foresees = True
         try:
             return self._until_done(known, serving, anew=anew)
         finally:  # who asks for alarms meanwhile hears those of the pass before
             self.failures = self._failing
 
     def _until_done(
-        self, known: Collection[str], serving: Callable[[], object], *, anew: bool
+        self, known: MutableSet[str], serving: Callable[[], object], *, anew: bool
     ) -> bool:
         rest, self._rest = self._rest, None
         changed, added = False, list[KernelAction]()
@@ -125,8 +136,10 @@ class Engine:
         for _ in range(_MOST_ROUNDS):
             if look:
                 self._look(added)
-            goal = desired(self.table, self._policies, self.cgroups, self.host, self.numbers)
-            now = observe(self.host, self.datapath.read())
+            maps = self.datapath.read()
+            host = self._foreseen(maps)
+            goal = desired(self.table, self._policies, self.cgroups, host, self.numbers)
+            now = observe(self.host, maps)
             if rest is not None:
                 self._vanished += vanished(rest, goal, now)
                 rest = None
@@ -137,6 +150,11 @@ class Engine:
             if not actions:
                 self._rest = now
                 return changed
+            if (is_foreseen := host is not self.host) and actions:
+                additions, actions = parted(actions)
+                if not self._comes_true(additions, host, known):
+                    changed, look, added = True, True, []
+                    continue
             self._execute(actions, known)
             if self._failing:
                 return True  # the same plan would fail again; the next event or timer retries
@@ -145,10 +163,33 @@ class Engine:
                 serving()
             # Rows of maps change nothing of what the kernel holds.
             asked = [action for action in actions if isinstance(action, KernelAction)]
-            look = bool(asked or added)
+            look = bool(asked or added or is_foreseen)
             added = asked if _waits_for_addresses(asked) else []
         log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
         return changed
+
+    def _foreseen(self, maps: Projection) -> HostState:
+        """The host for which is planned. Once in a pass, prefixes that are new are counted in."""
+        if not self._foresees:
+            return self.host
+        self._foresees = False
+        return foreseen(self.table, maps.prefixes, self.host, self.numbers)
+
+    def _comes_true(self, additions: list[Action], host: HostState, known: MutableSet[str]) -> bool:
+        """Carry out what a plan adds; whether the kernel holds then all that was foreseen. Else
+        what is offered is planned again, for what there is.
+        """
+        there = {each.address for each in self.host.addresses}
+        self._execute(additions, known)
+        if self._failing:
+            known |= set(self._failing)
+            self._failing.clear()
+            return False
+        asked = [each for each in additions if isinstance(each, KernelAction)]
+        self._look(asked if _waits_for_addresses(asked) else [])
+        return self.host.ready.issuperset(
+            each.address for each in host.addresses if each.address not in there
+        )
 
     def _look(self, added: Sequence[KernelAction]) -> None:
         """Read the kernel: all of it, or, after plans that only `added` to it, the addresses alone.

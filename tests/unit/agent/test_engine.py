@@ -3,21 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 
+from odm_agent.agent import engine as engine_module
 from odm_agent.agent.engine import Engine
 from odm_agent.core import tables
-from odm_agent.core.actions import AddAddress, KernelAction
+from odm_agent.core.actions import (
+    AddAddress,
+    AddRoute,
+    AddRule,
+    DatapathAction,
+    KernelAction,
+)
 from odm_agent.core.errors import DatapathError, KernelError
 from odm_agent.core.host import HostState, Link, LocalAddress
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
-from odm_agent.core.projection import CgroupRow
+from odm_agent.core.projection import CgroupRow, Projection
 from odm_agent.core.tables import Put
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable
+from odm_agent.reconcile import projections
 
 NUMBERS = Numbers(table_base=1000, rule_priority=500, mark_mask=0xFF00, protocol=86)
 NET6, NET4 = IPv6Network("2001:db8:1::/64"), IPv4Network("192.0.2.0/24")
@@ -236,6 +245,87 @@ def test_a_pass_ends_with_a_look_at_all_of_it_though_an_address_is_not_ready_yet
     seen = looks(made, kernel)
     made.converge()
     assert seen[-3:] == ["addresses", "drain", "read"] and not made.all_usable()
+
+
+HOOKS = (tables.PREFIXES, tables.CHOICES)
+
+
+def plans(made: Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One word for each plan from now on, and the looks between."""
+    seen = looks(made, made.kernel)  # type: ignore[arg-type]
+    desired = projections.desired
+
+    def planning(*given: Any) -> Projection:
+        seen.append("plan")
+        return desired(*given)
+
+    monkeypatch.setattr(engine_module, "desired", planning)
+    return seen
+
+
+def test_a_new_prefix_is_offered_by_one_plan_and_after_a_look_at_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, _, maps = engine(HOME6)
+    seen = plans(made, monkeypatch)
+    maps.fault = lambda action: seen.append("offer") if _offers(action) else None
+    made.converge(lambda: seen.append("serving"))
+    whole = ["drain", "read", "plan"]
+    assert seen == [*whole, "addresses", "offer", "offer", "serving", *whole]
+    assert made.is_at_rest
+
+
+def _offers(action: DatapathAction) -> bool:
+    return isinstance(action, Put) and action.table in HOOKS
+
+
+def test_nothing_is_offered_of_what_was_foreseen_and_did_not_come_true() -> None:
+    made, kernel, maps = engine(HOME6)
+    read, ready = kernel.read, False
+
+    def as_shown() -> HostState:
+        host = read()
+        shown = tuple(replace(each, ready=ready) for each in host.addresses)
+        return replace(host, addresses=shown)
+
+    kernel.read = as_shown  # type: ignore[method-assign]
+    kernel.read_addresses = lambda among: as_shown().addresses  # type: ignore[method-assign]
+    offered: list[DatapathAction] = []
+    maps.fault = lambda action: offered.append(action) if _offers(action) else None
+    made.converge()
+    assert kernel.addresses and not offered
+    ready = True
+    made.converge()
+    assert maps.read().choices and made.is_at_rest
+
+
+@pytest.mark.parametrize("kind", [AddAddress, AddRoute, AddRule])
+def test_a_new_prefix_that_can_not_be_configured_stops_no_other(kind: type) -> None:
+    other = replace(
+        HOME6,
+        id=3,
+        name="other",
+        network=IPv6Network("2001:db8:3::/64"),
+        spans=(IPv6Network("2001:db8:3::/64"),),
+        type=AddressType.SESSION_LASTING,
+    )
+    made, kernel, maps = engine(HOME6, other)
+
+    def refuse(action: KernelAction) -> None:
+        about = str(action)
+        if isinstance(action, kind) and ("2001:db8:1:" in about or "table=1001" in about):
+            raise KernelError(about)
+
+    kernel.fault = refuse
+    for _ in range(3):
+        made.converge()
+    assert maps.read().choices == {(AddressType.SESSION_LASTING, Family.IPV6): (3,)}
+    assert made.failures
+    assert len(made.failures) == len(set(made.failures)), "each is told once"
+    kernel.fault = lambda action: None
+    made.converge()
+    assert made.is_at_rest and not made.failures
+    assert (AddressType.FIXED, Family.IPV6) in maps.read().choices
 
 
 def test_cgroups_alone_are_classified_without_a_look_at_the_kernel() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from odm_agent.agent.bulletin import Bulletin
+from odm_agent.agent.departures import Departures
 from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.meters import found
 from odm_agent.agent.offers import offered, offers
@@ -51,6 +52,7 @@ class Passes:
         self._state = state
         self._probe, self._answer, self._put = probe, answer, put
         self._bulletin = Bulletin(state)
+        self._departures = Departures(state)
         self._garbage = Garbage()
         self._begun = False
         #: How many were told something.
@@ -72,6 +74,7 @@ class Passes:
 
         jobs: dict[str, Callable[[], object]] = {
             "putting things right": lambda: state.converge(look.dirty, tell),
+            "ending what is left": lambda: self._departures.look(self.now().wall_s),
             "telling": lambda: self._bulletin.tell(self.now().boot_s),
         }
         if look.resync:

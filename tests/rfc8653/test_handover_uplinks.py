@@ -4,6 +4,7 @@ Main's best default route is by w0, towards gateway A; the uplink is w1, towards
 """
 
 import errno
+import json
 import re
 import subprocess
 import time
@@ -13,18 +14,19 @@ from datetime import datetime
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from odm_agent.core.model import Family
+from odm_agent.core.model import AddressType, Family
 from odm_agent.kernel.echo_socket import EchoSocket
 from tests.kernel.agent.conftest import eventually
-from tests.lab.agent import LabClass
-from tests.lab.client import Kind, call
-from tests.lab.host import CORRESPONDENT, GRACEFUL, LINKS, NONPERSISTENT, SESSION
+from tests.lab.agent import LabClass, Settings
+from tests.lab.client import Kind, call, exchange, outcome
+from tests.lab.host import CORRESPONDENT, FIXED, GRACEFUL, LINKS, NONPERSISTENT, SESSION
 from tests.lab.icmp6 import send_on
 from tests.lab.netns import address
+from tests.lab.place import Conversation, Ready
 from tests.lab.uplinked import WIFI, host, states, uplinked, way
 from tests.lab.world import PLAIN, World
 from tests.netlab.mobile import MobileHost, Told
@@ -41,7 +43,9 @@ _PIO: Final = 3
 _FLAGS: Final = 0xC0
 CLASSES: Final = {
     "brief": LabClass(allow=(NONPERSISTENT,), default=NONPERSISTENT, on_failure="closed"),
-    "graceful": LabClass(allow=(GRACEFUL,), default=GRACEFUL, on_failure="closed"),
+    "ending": LabClass(
+        allow=(NONPERSISTENT,), default=NONPERSISTENT, on_failure="closed", on_handover="end"
+    ),
 }
 
 
@@ -82,7 +86,7 @@ class Router:
             time.sleep(1.0)
 
 
-def _hears(world: World) -> None:
+def _autoconfigures(world: World) -> None:
     """The host makes addresses on w1 of what it hears alone."""
     link = world.site.host
     link.sysctl("net/ipv6/conf/w1/accept_ra", "2")
@@ -96,7 +100,7 @@ def _hears(world: World) -> None:
 def world(tmp_path: Path) -> Iterator[World]:
     """w1 is an uplink of type nonpersistent, and hears router advertisements."""
     with uplinked(tmp_path, {"wifi": WIFI}, CLASSES) as made:
-        _hears(made)
+        _autoconfigures(made)
         yield made
 
 
@@ -310,3 +314,296 @@ def _advertise(world: World, *prefixes: IPv6Network, lifetime: int = 1800) -> No
     )
     data = message(*options, lifetime=lifetime)
     world.site.b.call(send_on, "to-host", data)
+
+
+#: By class and IP version: an address that the manager of w1 gives in place of the one before.
+_NEXT: Final = {Family.IPV4: "198.51.100.33", Family.IPV6: "2001:db8:b::33"}
+_KINDS: Final = {Family.IPV4: Kind.TCP4, Family.IPV6: Kind.TCP6}
+BOTH: Final = pytest.mark.parametrize("family", Family, ids=lambda family: family.name)
+
+
+def _talk(kind: Kind) -> Callable[[Ready], None]:
+    """An application with one connection: it tells its source, then each answer, then its end."""
+
+    def application(ready: Ready) -> None:
+        with kind.open() as sock:
+            sock.settimeout(0.3)
+            ready(exchange(sock, kind).seen)
+            while True:
+                try:
+                    sock.send(b"x")
+                    sock.recv(4096)
+                    ready("answered")
+                except TimeoutError:
+                    ready("nothing")
+                except OSError as error:
+                    ready(errno.errorcode[error.errno or 0])
+                    return
+                time.sleep(0.05)
+
+    return application
+
+
+def _hears(talk: Conversation, word: str, within_s: float = 5.0) -> None:
+    """Nothing but what the connection may say comes before the word; then it comes."""
+    until_s = time.monotonic() + within_s
+    while (said := talk.hear()) != word:
+        assert said in ("answered", "nothing"), said
+        assert time.monotonic() < until_s, f"{word} does not come"
+
+
+def _outlives(talk: Conversation, for_s: float) -> None:
+    until_s = time.monotonic() + for_s
+    while time.monotonic() < until_s:
+        assert talk.hear() in ("answered", "nothing")
+
+
+def _swap(world: World, family: Family, interface: str = "w1") -> None:
+    """The manager gives another address, and takes the one before."""
+    length = LINKS["B", family][0].prefixlen
+    link = world.site.host
+    link.sysctl(f"net/ipv4/conf/{interface}/promote_secondaries", "1")
+    address(link, interface, f"{_NEXT[family]}/{length}")
+    link.ip("address", "del", f"{host('B', family)}/{length}", "dev", interface)
+    way(world, family)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[World]:
+    """w1 is an uplink of type nonpersistent, with addresses that were put there by hand."""
+    with uplinked(tmp_path, {"wifi": WIFI}, CLASSES) as made:
+        yield made
+
+
+@BOTH
+def test_T3_an_address_that_is_replaced_ends_sockets_of_classes_that_want_it_so(
+    plain: World, family: Family
+) -> None:
+    """They hear at once; others wait, as on any host. New sockets have the new address at once."""
+    kind = _KINDS[family]
+    with (
+        plain.place("ending").conversation(_talk(kind)) as ending,
+        plain.place("brief").conversation(_talk(kind)) as kept,
+        plain.place(PLAIN).conversation(_talk(kind)) as bystander,
+    ):
+        assert {ending.hear(), kept.hear()} == {host("B", family)}
+        assert bystander.hear() == host("A", family)
+        with plain.captures() as captures:
+            began_s = time.monotonic()
+            _swap(plain, family)
+            _hears(ending, "ECONNABORTED")
+            took_s = time.monotonic() - began_s
+            assert _given(plain, "ending", kind) == _given(plain, kind=kind) == _NEXT[family]
+            _outlives(kept, 1.0)
+            _outlives(bystander, 0.3)
+            assert not captures.strays()
+    print(f"IPv{family}: its application heard {took_s * 1e3:.0f} ms after all began")
+    (told,) = (e for e in _events(plain, "ended"))
+    assert (told["address"], told["detail"]) == (host("B", family), "sockets: 1")
+
+
+def _events(world: World, kind: str) -> list[dict[str, Any]]:
+    said = world.agent.call("events", "--json", "--socket", str(world.agent.socket))
+    found = [json.loads(line) for line in said.stdout.splitlines()]
+    return [each for each in found if each["event"] == kind]
+
+
+@BOTH
+def test_T3_a_connected_datagram_socket_is_ended_too(plain: World, family: Family) -> None:
+    """Who reads hears of it; who writes finds that it is connected no more."""
+    kind = Kind.UDP4 if family is Family.IPV4 else Kind.UDP6
+
+    def application(ready: Ready) -> None:
+        with kind.open() as sock:
+            ready(exchange(sock, kind).seen)
+            sock.settimeout(10)
+            ready(outcome(lambda: sock.recv(1)))
+
+    with plain.place("ending").conversation(application) as ending:
+        assert ending.hear() == host("B", family)
+        _swap(plain, family)
+        assert ending.hear() == "ECONNABORTED"
+
+
+@BOTH
+@pytest.mark.parametrize("type_", [SESSION, FIXED], ids=lambda type_: type_.word)
+def test_N3_sockets_of_types_that_stay_are_ended_by_no_handover(
+    tmp_path: Path, family: Family, type_: AddressType
+) -> None:
+    """The address may come back, as that of a tunnel does, and the connection goes on."""
+    kind = _KINDS[family]
+    classes = {"ending": LabClass(allow=(type_,), default=type_, on_handover="end")}
+    with (
+        uplinked(tmp_path, {"wifi": {**WIFI, "type": type_.word}}, classes) as world,
+        world.place("ending").conversation(_talk(kind)) as talk,
+    ):
+        assert talk.hear() == host("B", family)
+        _swap(world, family)
+        eventually(lambda: _given(world, "ending", kind) == _NEXT[family], "the new one", 5)
+        _outlives(talk, 1.0)
+        address(world.site.host, "w1", f"{host('B', family)}/{LINKS['B', family][0].prefixlen}")
+        _hears(talk, "answered", 20.0)
+
+
+@BOTH
+def test_T4_an_old_address_goes_on_beside_its_successor_until_its_manager_takes_it(
+    tmp_path: Path, family: Family
+) -> None:
+    """Deprecated, as its manager keeps it (RFC 4862, section 5.5.4; dhcpcd does so for IPv4)."""
+    kind, link = _KINDS[family], f"{host('B', family)}/{LINKS['B', family][0].prefixlen}"
+    graceful = {"ending": LabClass(allow=(GRACEFUL,), default=GRACEFUL, on_handover="end")}
+    uplinks = {"wifi": {**WIFI, "type": GRACEFUL.word}}
+    with uplinked(tmp_path, uplinks, graceful) as world:
+        site = world.site.host
+        site.sysctl("net/ipv4/conf/w1/promote_secondaries", "1")
+        with world.place("ending").conversation(_talk(kind)) as talk:
+            assert talk.hear() == host("B", family)
+            address(site, "w1", f"{_NEXT[family]}/{LINKS['B', family][0].prefixlen}")
+            site.ip("address", "change", link, "dev", "w1", "preferred_lft", "0")
+            eventually(lambda: _given(world, "ending", kind) == _NEXT[family], "the new one", 5)
+            for _ in range(20):
+                assert talk.hear() == "answered"
+            site.ip("address", "del", link, "dev", "w1")
+            _hears(talk, "ECONNABORTED")
+            way(world, family)
+            assert _given(world, "ending", kind) == _NEXT[family]
+
+
+@BOTH
+def test_N3_a_flap_of_the_carrier_ends_nothing(plain: World, family: Family) -> None:
+    kind = _KINDS[family]
+    with plain.place("ending").conversation(_talk(kind)) as talk:
+        assert talk.hear() == host("B", family)
+        plain.site.b.ip("link", "set", "to-host", "down")
+        eventually(lambda: set(states(plain).values()) == {"withdrawn"}, "it is seen", 5)
+        time.sleep(1.0)
+        plain.site.b.ip("link", "set", "to-host", "up")
+        for each in Family:
+            network, near, _ = LINKS["B", each]
+            address(plain.site.b, "to-host", f"{near}/{network.prefixlen}")
+        _hears(talk, "answered", 20.0)
+        eventually(lambda: set(states(plain).values()) == {"ready"}, "it serves again", 10)
+        assert _given(plain, "ending", kind) == host("B", family)
+    assert not _events(plain, "ended")
+
+
+@BOTH
+def test_T3_another_interface_that_fits_takes_over(tmp_path: Path, family: Family) -> None:
+    """For want of a carrier; what is open ends when the manager takes the address away."""
+    kind, link = _KINDS[family], f"{host('B', family)}/{LINKS['B', family][0].prefixlen}"
+    with uplinked(tmp_path, {"wifi": {"interface": "w*"}}, CLASSES) as world:
+        site = world.site.host
+        _worse(world, "w0", 9000)
+        eventually(lambda: _given(world, kind=kind) == host("B", family), "w1 serves", 10)
+        with (
+            world.place("ending").conversation(_talk(kind)) as ending,
+            world.place("brief").conversation(_talk(kind)) as kept,
+            world.captures() as captures,
+        ):
+            assert {ending.hear(), kept.hear()} == {host("B", family)}
+            world.site.b.ip("link", "set", "to-host", "down")
+            eventually(lambda: _given(world, kind=kind) == host("A", family), "w0 serves", 5)
+            _outlives(ending, 1.0)
+            site.ip("address", "del", link, "dev", "w1")
+            _hears(ending, "ECONNABORTED")
+            _outlives(kept, 0.5)
+            assert not captures.strays()
+
+
+def _worse(world: World, interface: str, metric: int) -> None:
+    """Main's default routes by an interface get another metric, as their manager likes."""
+    letter = {"w0": "A", "w1": "B"}[interface]
+    for family in Family:
+        gateway = str(LINKS[letter, family][1])
+        link = world.site.host
+        old = link.ip(f"-{family}", "route", "show", "default", "dev", interface).splitlines()
+        link.ip(
+            *(f"-{family}", "route", "replace", "default", "via", gateway, "dev", interface),
+            *("metric", str(metric)),
+        )
+        for each in old:
+            if f"metric {metric} " not in f"{each} ":
+                link.ip(f"-{family}", "route", "del", *each.split(), "dev", interface)
+
+
+@BOTH
+def test_N3_two_interfaces_of_an_uplink_swap_their_roles(tmp_path: Path, family: Family) -> None:
+    kind = _KINDS[family]
+    with uplinked(tmp_path, {"wifi": {"interface": "w*"}}, CLASSES) as world:
+        for _ in range(3):
+            for interface, letter in (("w1", "B"), ("w0", "A")):
+                with world.place("ending").conversation(_talk(kind)) as ending:
+                    ending.hear()
+                    other = {"w0": "w1", "w1": "w0"}[interface]
+                    _worse(world, other, 9000)
+                    _worse(world, interface, 100)
+                    eventually(
+                        lambda letter=letter: _given(world, kind=kind) == host(letter, family),  # type: ignore[misc]
+                        f"{interface} serves",
+                        5,
+                    )
+                    if interface == "w1":
+                        _hears(ending, "ECONNABORTED")
+
+
+@BOTH
+def test_N3_two_uplinks_swap_their_roles_and_sockets_stay_where_they_are(
+    tmp_path: Path, family: Family
+) -> None:
+    """Each has a mark and a table of its own, so what is open on the one goes on."""
+    kind = _KINDS[family]
+    uplinks = {"wifi": {**WIFI, "preference": 1}, "lan": {"interface": "w0"}}
+    with (
+        uplinked(tmp_path, uplinks, CLASSES) as world,
+        world.place("ending").conversation(_talk(kind)) as first,
+        world.captures() as captures,
+    ):
+        assert first.hear() == host("B", family)
+        swapped = {"wifi": WIFI, "lan": {"interface": "w0", "preference": 1}}
+        world.agent.configure(Settings(classes=CLASSES, uplinks=swapped))
+        assert not world.agent.reload().returncode
+        assert _given(world, kind=kind) == host("A", family)
+        for _ in range(10):
+            assert first.hear() == "answered"
+        assert not captures.strays()
+
+
+@BOTH
+def test_N3_all_uplinks_are_lost_and_come_back(tmp_path: Path, family: Family) -> None:
+    kind = _KINDS[family]
+    uplinks = {"wifi": {**WIFI, "preference": 1}, "lan": {"interface": "w0"}}
+    with (
+        uplinked(tmp_path, uplinks, CLASSES) as world,
+        world.place("ending").conversation(_talk(kind)) as ending,
+        world.place("brief").conversation(_talk(kind)) as kept,
+    ):
+        assert ending.hear() == host("B", family) == kept.hear()
+        for site in (world.site.a, world.site.b):
+            site.ip("link", "set", "to-host", "down")
+        eventually(lambda: set(states(world).values()) == {"withdrawn"}, "all are lost", 5)
+        assert _given(world, kind=kind) == "EADDRNOTAVAIL"
+        time.sleep(1.0)
+        for letter, site in (("A", world.site.a), ("B", world.site.b)):
+            site.ip("link", "set", "to-host", "up")
+            for each in Family:
+                network, near, _ = LINKS[letter, each]
+                address(site, "to-host", f"{near}/{network.prefixlen}")
+        for talk in (ending, kept):
+            _hears(talk, "answered", 20.0)
+        eventually(lambda: _given(world, kind=kind) == host("B", family), "all is back", 10)
+
+
+def test_T3_a_prefix_that_its_router_has_forgotten_ends_sockets_too(
+    world: World, router: Router
+) -> None:
+    router.announce(BEFORE)
+    _await_source(world, BEFORE)
+    with (
+        world.place("ending").conversation(_talk(Kind.TCP6)) as ending,
+        world.place("brief").conversation(_talk(Kind.TCP6)) as kept,
+    ):
+        assert ip_address(ending.hear()) in BEFORE and ip_address(kept.hear()) in BEFORE
+        router.lose_memory()
+        router.announce(AFTER)
+        _hears(ending, "ECONNABORTED", 20.0)
+        _outlives(kept, 1.0)

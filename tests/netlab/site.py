@@ -106,14 +106,8 @@ class AccessSite:
         linked_s = time.monotonic()
         self._number()
         self.netns.batch("".join(f"route replace {each}\n" for each in self._kept))
-        for netns, interface in ((self.netns, ACCESS), (self.host, self.interface)):
-            wait_until(
-                lambda netns=netns, interface=interface: (
-                    "fe80:"  # type: ignore[misc]
-                    in netns.ip("-6", "address", "show", "dev", interface, "scope", "link")
-                ),
-                f"{interface} has a link-local address",
-            )
+        self._await_link_local(self.netns, ACCESS)
+        self._await_link_local(self.host, self.interface)
         return linked_s
 
     def serves(self, source: str) -> bool:
@@ -133,10 +127,21 @@ class AccessSite:
     def _number(self) -> None:
         address(self.netns, ACCESS, f"{self.plan.router}/{self.plan.link.prefixlen}")
 
+    @staticmethod
+    def _await_link_local(netns: NetNs, interface: str) -> None:
+        """The kernel makes it when the carrier is there, a moment after that was asked for."""
+
+        def ready() -> bool:
+            shown = netns.ip("-6", "address", "show", "dev", interface, "scope", "link")
+            return "fe80:" in shown and "tentative" not in shown
+
+        wait_until(ready, f"{interface} has a link-local address")
+
     def _wire_up(self) -> None:
         plan = self.plan
         veth(self.host, self.interface, self.netns, ACCESS)
         self._number()
+        self._await_link_local(self.netns, ACCESS)  # Kea binds to it, or ends
         self.netns.sysctl("net/ipv6/conf/all/forwarding", "1")
         # What is delegated to nobody is nowhere: it must not go back where it came from.
         self.netns.batch(

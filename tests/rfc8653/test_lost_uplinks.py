@@ -4,6 +4,7 @@ Two access sites with a stock Kea each, which delegate the same type. The captur
 interfaces say what each was asked.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +37,7 @@ class TwoNetworks:
     def __init__(self, roamer: Roamer, wires: dict[str, Wire]) -> None:
         self.roamer, self.wires = roamer, wires
         self.lab = roamer.lab
+        self._tries = itertools.count()
 
     def asked(self, letter: str, kind: Message = Message.SOLICIT) -> list[Seen]:
         """What a site was sent of a kind."""
@@ -54,6 +56,7 @@ class TwoNetworks:
         It asks as often as a person would, who wonders what is wrong.
         """
         time.sleep(0.3)
+        request = f"{request}-{next(self._tries)}"
         if self.roamer.fetch("brief", request) != "hello":
             return None
         (source,) = self.roamer.lab.nginx.logged(request)

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from odm_agent.agent import endings
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.departures import Departures
 from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.meters import found
 from odm_agent.agent.offers import offered, offers
-from odm_agent.agent.sockets import classes_of
 from odm_agent.agent.state import State
-from odm_agent.agent.tidings import tell_end, tell_turns
+from odm_agent.agent.tidings import tell_turns
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Answer, EndSockets, GiveBack, Look, Record, Release, Request
 from odm_agent.core.errors import OdmError
@@ -22,8 +22,7 @@ from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import IPAddress, TypedPrefix
 from odm_agent.kernel import timer
-from odm_agent.kernel.sock_destroy import end_sockets
-from odm_agent.kernel.sock_diag import SocketInfo, sockets
+from odm_agent.kernel.sock_diag import sockets
 from odm_agent.sources.base import Noted, Send
 
 log = logging.getLogger(__name__)
@@ -150,28 +149,15 @@ class Passes:
     def end_sockets(self, ended: EndSockets) -> None:
         """End the connections of an address. Where that can't be done, nothing leaves from it.
 
-        By a handover those alone whose class wants it so: others may rather wait than begin anew.
+        By a handover those alone whose class wants it so.
         """
         row = self._state.engine.table.by_id(ended.prefix_id)
         address = row.known.kept.get(ended.number) if row else None
         if row is None or address is None:
             return
-        extra: dict[str, object] = {"address": str(address)}
-        try:
-            extra["sockets"] = end_sockets(address, self._wanted(ended))
-        except OdmError as error:
-            extra["error"] = str(error)
-        log.info("the time of an address is over", extra=extra)
-        told = "; ".join(f"{what}: {n}" for what, n in extra.items() if what != "address")
-        tell_end(self._state.events, row, str(address), told, self.now().wall_s)
-
-    def _wanted(self, ended: EndSockets) -> Callable[[SocketInfo], bool]:
-        if not ended.handover:
-            return lambda info: True
-        if not any(each.ends_on_handover for each in self._state.engine.classes.values()):
-            return lambda info: False
-        class_of = classes_of(self._state)
-        return lambda info: (found := class_of(info)) is not None and found.ends_on_handover
+        wanted = endings.on_handover(self._state) if ended.handover else endings.each_one
+        wall_s, what = self.now().wall_s, "the time of an address"
+        endings.end(self._state, row, address, wanted, wall_s, what=what)
 
     def _read_meters(self) -> None:
         state = self._state

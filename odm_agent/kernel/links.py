@@ -29,8 +29,8 @@ _NEEDED: Final = (
 )
 #: What an interface is to its master where packets still arrive at the interface itself.
 _NO_PORTS: Final = frozenset({None, "vrf"})
-#: struct ifinfomsg: family and type, interface.
-_FIXED_PART: Final = struct.Struct("=Ii")
+#: struct ifinfomsg: family and type, interface, flags.
+_FIXED_PART: Final = struct.Struct("=IiI")
 _IFLA_IFNAME: Final = 3
 #: RFC 8200, section 5.
 _LEAST_MTU: Final = 1280
@@ -45,12 +45,17 @@ def read(netlink: Rtnetlink) -> list[Link]:
     return [_parse(each) for each in netlink.dump(RTM_GETLINK, ifinfmsg())]
 
 
-def without_carrier(netlink: Rtnetlink) -> frozenset[int]:
-    """The numbers of interfaces that are up, and have no carrier."""
-    flags = {each["index"]: each["flags"] for each in netlink.dump(RTM_GETLINK, ifinfmsg())}
-    return frozenset(
-        index for index, each in flags.items() if each & IFF_UP and not each & IFF_LOWER_UP
-    )
+def has_lost_carrier(netlink: Rtnetlink, index: int) -> bool:
+    """Whether the interface of this number is up, and has no carrier; not if there is none."""
+    request = _Question()
+    request["index"] = index
+    request["attrs"] = []
+    try:
+        packed = netlink.get_packed(RTM_GETLINK, request)
+    except NetlinkError:
+        return False
+    _, _, flags = _FIXED_PART.unpack_from(packed)
+    return bool(flags & IFF_UP and not flags & IFF_LOWER_UP)
 
 
 def indexes_of(
@@ -70,7 +75,7 @@ def indexes_of(
 def _index_of(netlink: Rtnetlink, name: str) -> int:
     request = _Question()
     request["attrs"] = [(_IFLA_IFNAME, os.fsencode(name) + b"\0")]
-    _, index = _FIXED_PART.unpack_from(netlink.get_packed(RTM_GETLINK, request))
+    _, index, _ = _FIXED_PART.unpack_from(netlink.get_packed(RTM_GETLINK, request))
     return int(index)
 
 

@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl import RTM_DELNEIGH
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from odm_agent.core.model import Family, IPAddress
-from odm_agent.kernel.links import without_carrier
+from odm_agent.kernel.links import has_lost_carrier
 from odm_agent.kernel.rtnetlink import Rtnetlink, change
 
 _AF: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
@@ -29,9 +29,8 @@ def give_up(netlink: Rtnetlink, gateways: Collection[tuple[int, IPAddress]]) -> 
     Others' packets to the same gateway are given up, too, as they would be after three seconds.
     A refusal changes nothing but how soon that is.
     """
-    if not gateways:
-        return
-    lost = without_carrier(netlink)
+    indexes = {index for index, _ in gateways}
+    lost = {index for index in indexes if has_lost_carrier(netlink, index)}
     netlink.carry_out(
         (
             [change(_message(index, each), RTM_DELNEIGH)]

@@ -4,10 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final
-
-#: As asyncio has it.
-_BACKLOG: Final = 100
+from typing import Any
 
 Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
@@ -22,22 +19,17 @@ class Callers:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def open(
-        self, sock: socket.socket, accept: Accept, *, limit: int, backlog: int = _BACKLOG
-    ) -> None:
+    async def open(self, sock: socket.socket, accept: Accept, *, limit: int) -> None:
         """Have `accept` called for each caller, of whose words so many bytes are kept."""
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
-        self._server = await asyncio.start_unix_server(
-            accept, sock=sock, limit=limit, backlog=backlog
-        )
+        self._server = await asyncio.start_unix_server(accept, sock=sock, limit=limit)
 
-    def serve(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def serve(self, work: Coroutine[Any, Any, None]) -> None:
         """Serve a caller."""
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def close(
         self,

@@ -89,7 +89,7 @@ class Bindings:
         if after.state is State.ENDED:
             del self._by_iaid[binding.iaid]
         elif exchange is not None:
-            binding.schedule = timing.begun(exchange, now_s + after.after_s, self._random)
+            binding.schedule = timing.begun(exchange, now_s + after.after_s)
             if exchange.kind is not None:
                 binding.xid = self._new_xid()
 

@@ -57,11 +57,11 @@ class Schedule:
         )
 
 
-def begun(exchange: Exchange, at_s: float, random: Random) -> Schedule:
-    """An exchange whose first message is due at `at_s`, or a little later."""
+def begun(exchange: Exchange, at_s: float) -> Schedule:
+    """An exchange whose first message is due at `at_s`."""
     if exchange.kind is None:
         return Schedule(exchange, NEVER, at_s + exchange.mrd_s)
-    return Schedule(exchange, at_s + random.uniform(0.0, exchange.first_s))
+    return Schedule(exchange, at_s)
 
 
 def _next_rt(exchange: Exchange, before_s: float, random: Random) -> float:

@@ -216,8 +216,8 @@ class Exchange:
     """A message that is sent until it is answered (RFC 8415, section 15; times in seconds).
 
     `irt_s` is the initial, `mrt_s` the longest time between two, `mrc` how many there are at most,
-    `mrd_s` after how long it fails; 0: no limit. `first_s`: the first one waits a random time up to
-    that. `to_one`: it carries a server's identifier, and no other server's answer counts.
+    `mrd_s` after how long it fails; 0: no limit. `to_one`: it carries a server's identifier,
+    and no other server's answer counts.
     """
 
     kind: Kind | None
@@ -225,7 +225,6 @@ class Exchange:
     mrt_s: float = 0.0
     mrc: int = 0
     mrd_s: float = 0.0
-    first_s: float = 0.0
     to_one: bool = False
 
 

@@ -11,31 +11,29 @@ _ROOT = Path(__file__).parents[2]
 FIXED, UNTYPED = "2001:db8:a1::1", "2001:db8:a::10"
 
 
-def test_a_short_soak_has_no_violation() -> None:
+def _soaked(*words: str, timeout_s: float) -> str:
+    """What a soak prints that has found nothing wrong."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.soak", "--seconds", "12", "--seed", "8653"],
+        [sys.executable, "-m", *words],
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=timeout_s,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "soak: 0 violations" in done.stdout
-    assert "killed" in done.stdout
+    return done.stdout
+
+
+def test_a_short_soak_has_no_violation() -> None:
+    said = _soaked("tests.soak", "--seconds", "12", "--seed", "8653", timeout_s=100)
+    assert "soak: 0 violations" in said
+    assert "killed" in said
 
 
 def test_some_handovers_in_a_row_have_no_violation() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.soak.handover", "--handovers", "6", "--seed", "5"],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "handovers: 0 violations" in done.stdout
+    said = _soaked("tests.soak.handover", "--handovers", "6", "--seed", "5", timeout_s=110)
+    assert "handovers: 0 violations" in said
 
 
 def test_the_correspondent_sees_what_is_wrong() -> None:

@@ -1,13 +1,11 @@
 """`python -m tests.soak [--seconds N] [--seed N]`: exit code 1 if anything was not as promised."""
 
-import argparse
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +15,6 @@ from typing import Any, Final
 
 from odm_agent.core.model import Family
 from odm_agent.datapath.maps.writer import MapWriter
-from tests import residue
-from tests.lab import run
 from tests.lab.counts import settles_at
 from tests.lab.host import CORRESPONDENT, FIXED
 from tests.lab.netns import NetNs
@@ -26,6 +22,7 @@ from tests.lab.place import Place, Ready
 from tests.lab.world import World
 from tests.soak.checks import frozen_check
 from tests.soak.classes import CGROUPS, DEFAULTS, SERVICES, SETTINGS
+from tests.soak.command import soaked
 from tests.soak.services import serve
 from tests.soak.turmoil import Turmoil
 from tests.soak.worker import Report, work
@@ -36,23 +33,7 @@ _CHECK_EVERY: Final = 3
 
 def main() -> int:
     """Run it and print what was seen."""
-    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    options = parser.parse_args()
-    os.environ[run.MARK] = str(os.getpid())
-    print(f"soak: {options.seconds:.0f} s, seed {options.seed}", flush=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix="odm-soak-") as folder:
-            violations = _soak(Path(folder), options.seconds, random.Random(options.seed))
-    except KeyboardInterrupt:
-        print("soak: interrupted; everything is removed")
-        return 130
-    violations += residue.left_behind()
-    for each in violations[:40]:
-        print(f"VIOLATION {each}")
-    print(f"soak: {len(violations)} violations")
-    return 1 if violations else 0
+    return soaked("soak", __doc__, "--seconds", 600.0, lambda seconds: f"{seconds:.0f} s", _soak)
 
 
 def _soak(folder: Path, seconds: float, draw: random.Random) -> list[str]:

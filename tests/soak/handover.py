@@ -5,22 +5,18 @@ the handovers. Witnesses: captures at both gateways (no source that a site does 
 records that the streams carry, and the kernel's lists, which must not grow.
 """
 
-import argparse
-import os
 import random
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from odm_agent.datapath.maps.writer import MapWriter
-from tests import residue
-from tests.lab import run
 from tests.lab.host import FIXED, SESSION
 from tests.netlab.travelling import Order, Traveller
 from tests.netlab.watch import Watch
+from tests.soak.command import soaked
 
 _FLOWS_S: Final = 60.0
 _KILL_AFTER_S: Final = (0.0, 0.4)
@@ -28,19 +24,7 @@ _KILL_AFTER_S: Final = (0.0, 0.4)
 
 def main() -> int:
     """Run it and print what was seen."""
-    parser = argparse.ArgumentParser(prog="soak.handover", description=__doc__)
-    parser.add_argument("--handovers", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    options = parser.parse_args()
-    os.environ[run.MARK] = str(os.getpid())
-    print(f"handovers: {options.handovers}, seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="odm-soak-") as folder:
-        violations = _soak(Path(folder), options.handovers, random.Random(options.seed))
-    violations += residue.left_behind()
-    for each in violations[:40]:
-        print(f"VIOLATION {each}")
-    print(f"handovers: {len(violations)} violations")
-    return 1 if violations else 0
+    return soaked("handovers", __doc__, "--handovers", 1000, str, _soak)
 
 
 def _soak(folder: Path, handovers: int, draw: random.Random) -> list[str]:

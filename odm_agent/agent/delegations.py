@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState, Link
 from odm_agent.kernel.dhcp_port import DhcpPort
-from odm_agent.prefixes.managed import fits
+from odm_agent.prefixes.managed import fits, fits_any
 from odm_agent.sources.base import Input, Linked, Send
 from odm_agent.sources.dhcpv6.settings import Settings
 from odm_agent.sources.dhcpv6.source import DelegationSource
@@ -188,7 +188,7 @@ class Delegations:
         port = self._ports.get(name)
         if port is not None:
             link = host.links.get(port.interface)
-            named = any(fits(pattern, port.interface) for pattern in patterns)
+            named = fits_any(patterns, port.interface)
             if link is None or link.index != port.index or not named:
                 self._close(name)
                 port = None

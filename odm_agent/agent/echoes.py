@@ -16,7 +16,7 @@ from odm_agent.core.errors import KernelError
 from odm_agent.core.host import HostState, Link
 from odm_agent.core.model import Family, IPAddress
 from odm_agent.kernel.echo_socket import EchoSocket
-from odm_agent.prefixes.managed import fits
+from odm_agent.prefixes.managed import fits_any
 from odm_agent.prefixes.table import PrefixTable
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Echoes:
         for each in echoes_of(self._config()):
             family = Family.of(each.target)
             for name, link in host.links.items():
-                if not any(fits(pattern, name) for pattern in each.patterns):
+                if not fits_any(each.patterns, name):
                     continue
                 source = self._source(link, each.target, host)
                 leads = each.target.is_link_local or link.peered or (family, name) in host.ways

@@ -16,7 +16,7 @@ def offers(engine: Engine) -> dict[Want, IPAddress]:
     """For each want the address that is given first, of those that the kernel held, ready, when it
     was read.
     """
-    return _offers(engine, _firsts(engine, _held(engine)))
+    return _offers(engine, _firsts(engine, engine.host.ready))
 
 
 def _offers(engine: Engine, firsts: Mapping[int, IPAddress]) -> dict[Want, IPAddress]:
@@ -61,7 +61,7 @@ def offered(
     failed may name more. A prefix of `ended` counts as used as long as hooks may hand it out, one
     that is `watched` only if a socket has an address of it.
     """
-    held = _held(engine)
+    held = engine.host.ready
     firsts = _firsts(engine, held)
     given = _offers(engine, firsts)
     rows, choices = engine.datapath.prefixes(), engine.datapath.choices()
@@ -95,11 +95,7 @@ def _is_stalled(row: Row, host: HostState) -> bool:
     return absence(row, host) is not None or not any(map(row.serves, row.addresses))
 
 
-def _held(engine: Engine) -> set[IPAddress]:
-    return {a.address for a in engine.host.addresses if a.ready and not a.failed}
-
-
-def _ready_leases(engine: Engine, held: set[IPAddress]) -> frozenset[int]:
+def _ready_leases(engine: Engine, held: frozenset[IPAddress]) -> frozenset[int]:
     """Of addresses that an interface holds, or that are local by a route."""
     ready: set[int] = set()
     for row in engine.table:

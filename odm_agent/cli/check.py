@@ -96,13 +96,13 @@ def _port_findings(config: Config, host: HostState) -> Iterator[Finding]:
     """Whether somebody else asks where delegations are to ask."""
     from odm_agent.config.delegations import interfaces_of
     from odm_agent.kernel.dhcp_port import CLIENT, holder_of_port
-    from odm_agent.prefixes.managed import fits
+    from odm_agent.prefixes.managed import fits_any
 
     agent = _agent(config) if config.delegations else 0
     for name, each in config.delegations.items():
         named = interfaces_of(each)
         for link in host.links.values():
-            if not any(fits(pattern, link.name) for pattern in named):
+            if not fits_any(named, link.name):
                 continue
             if (holder := holder_of_port(link.index, agent)) is None:
                 continue

@@ -9,7 +9,7 @@ from odm_agent.config.schema import Config, PrefixConfig
 from odm_agent.config.values import spans_of
 from odm_agent.core.host import HostState, LocalAddress
 from odm_agent.core.model import IPAddress
-from odm_agent.prefixes.managed import fits
+from odm_agent.prefixes.managed import fits, fits_any
 
 
 def host_errors(config: Config, host: HostState) -> list[Problem]:
@@ -37,7 +37,7 @@ def host_warnings(config: Config, host: HostState) -> list[Problem]:
             " asked for until it appears, see `ip link`",
         )
         for name, each in config.delegations.items()
-        if not any(fits(p, link) for p in interfaces_of(each) for link in host.links)
+        if not any(fits_any(interfaces_of(each), link) for link in host.links)
     ]
     return [*absent, *_uplinks(config, host), *advice(config, host), *_given(config, host)]
 

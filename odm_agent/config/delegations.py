@@ -3,16 +3,22 @@
 from typing import Final
 
 from odm_agent.config.quantities import seconds
-from odm_agent.config.schema import Config, DelegationConfig, PrefixConfig, TermsConfig
+from odm_agent.config.schema import (
+    Config,
+    DelegationConfig,
+    PrefixConfig,
+    TermsConfig,
+    UplinkConfig,
+)
 
 #: Words of `release` that are no duration.
 NEVER: Final = "never"
 UNUSED: Final = "unused"
 
 
-def interfaces_of(delegation: DelegationConfig) -> tuple[str, ...]:
+def interfaces_of(section: DelegationConfig | UplinkConfig) -> tuple[str, ...]:
     """By which interfaces it may be attached, names or globs, the better ones first."""
-    named = delegation.interface
+    named = section.interface
     return (named,) if isinstance(named, str) else tuple(named)
 
 

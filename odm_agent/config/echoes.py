@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from odm_agent.config.delegations import interfaces_of
 from odm_agent.config.quantities import seconds
 from odm_agent.config.schema import Config, DelegationConfig, UplinkConfig
 from odm_agent.core.model import IPAddress
@@ -25,7 +26,7 @@ def echoes_of(config: Config) -> Iterator[EchoSettings]:
         *config.delegations.values(),
     ]
     for section in sections:
-        named = section.interface
-        patterns = (named,) if isinstance(named, str) else tuple(named)
         for target in section.echo:
-            yield EchoSettings(patterns, ip_address(target), seconds(section.echo_interval))
+            yield EchoSettings(
+                interfaces_of(section), ip_address(target), seconds(section.echo_interval)
+            )

@@ -35,6 +35,8 @@ def left(before: Serving, table: PrefixTable, host: HostState) -> tuple[Serving,
         for address in row.addresses
         if row.serves(address)
     }
+    if not before:
+        return serving, []
     rows = {row.prefix.id: row for row in managed}
     held = {local.address for local in host.addresses if not local.failed}
     over: list[IPAddress] = []

@@ -4,7 +4,7 @@ Nothing is remembered of them and nobody tells of a change: whatever a network m
 its interface since, the next look at the host finds it, as it finds all else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Network, ip_network
@@ -79,6 +79,11 @@ def _spans(prefix: TypedPrefix, addresses: tuple[IPAddress, ...]) -> tuple[IPNet
 def fits(pattern: str, interface: str) -> bool:
     """Whether a name is the one that an uplink names, or one of its glob."""
     return interface != "lo" and fnmatchcase(interface, pattern)
+
+
+def fits_any(patterns: Iterable[str], interface: str) -> bool:
+    """The same of several."""
+    return any(fits(pattern, interface) for pattern in patterns)
 
 
 def _followed(row: Row, table: PrefixTable, host: HostState, taken: set[str]) -> Row:

@@ -5,12 +5,12 @@ have them leave by somebody else's gateway: default routes, whatever they are ma
 over other uplinks.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Link, Route, RouteKind
+from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Route, RouteKind
 from odm_agent.core.model import Family, IPAddress, IPNetwork, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable, Row
 
@@ -49,11 +49,6 @@ class Mirror:
             host,
         )
 
-    @property
-    def links(self) -> Mapping[str, Link]:
-        """The host's interfaces."""
-        return self.host.links
-
     def way(self, row: Row) -> Route | None:
         """The default route of a prefix, in no table yet and without source; None: there is none.
 
@@ -66,7 +61,7 @@ class Mirror:
             learned = self.host.way_of(prefix)
             if learned is not None:
                 return replace(learned, metric=0)
-            link = self.links.get(prefix.interface)
+            link = self.host.links.get(prefix.interface)
             if prefix.gateway is None and not (link is not None and link.peered):
                 return None
         return Route(0, prefix.family, None, interface=prefix.interface, gateway=prefix.gateway)
@@ -113,7 +108,7 @@ class Mirror:
         """The route by those of its next hops that are set up and on no uplink of others."""
 
         def serves(interface: str | None) -> bool:
-            link = self.links.get(interface or "")
+            link = self.host.links.get(interface or "")
             return (
                 link is not None
                 and link.enabled

@@ -50,7 +50,7 @@ def routes_of(
 def _ways_of(row: Row, source: IPAddress, mirror: Mirror, table: int) -> Iterator[Route]:
     prefix = row.prefix
     yield from mirror.copies(row, source, table)
-    link = mirror.links.get(prefix.interface)
+    link = mirror.host.links.get(prefix.interface)
     if link is not None and link.enabled and not link.lacks(prefix.family):
         way = mirror.way(row)
         if way is not None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from odm_agent.core.lifetimes import WITHOUT_END, Terms
 from odm_agent.core.model import AddressType, Seat
-from odm_agent.prefixes.managed import fits
+from odm_agent.prefixes.managed import fits_any
 
 #: The code that stands for the option of draft-moses-dmm-dhcp-ondemand-mobility-11, which never
 #: was assigned one: the first of those for private use (RFC 8415, section 24, leaves 65001 free).
@@ -52,7 +52,7 @@ class Settings:
 
     def fits(self, interface: str) -> bool:
         """Whether it may be attached by an interface."""
-        return any(fits(pattern, interface) for pattern in self.interfaces)
+        return fits_any(self.interfaces, interface)
 
     def terms_of(self, type_: AddressType) -> Terms:
         """How long addresses of a type serve."""

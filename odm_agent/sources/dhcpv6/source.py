@@ -280,9 +280,9 @@ class DelegationSource:
         if came is Came.NOT_HERE and found is not None:
             back = self._bindings.refusal(binding, found, self._duid, now_s)
             said += [Send(packed(back, self._codes), SERVERS)] if back is not None else []
+        network = binding.held.network if binding.held else None
         if Do.UNSERVED in after.do:
             said.append(Unserved(key_of(self.name, binding)))
-            network = binding.held.network if binding.held else None
             said.append(Noted(Outcome.UNSERVED, binding.type, network, why.cause if why else ""))
         if Do.DEPRECATE in after.do and binding.attached and binding.held is not None:
             binding.deprecate(now_s)
@@ -293,7 +293,6 @@ class DelegationSource:
             said.append(Unserved(key) if moved else Withdrawn(key, at_once=True))
             cause = why.cause if why else _CAUSES.get(came, "")
             outcome = Outcome.RELEASED if came is Came.UNWANTED else Outcome.WITHDRAWN
-            network = binding.held.network if binding.held else None
             said.append(Noted(outcome, binding.type, network, cause))
         if Do.GRANT in after.do and given is not None:
             binding.interface = self._interface
@@ -319,9 +318,8 @@ class DelegationSource:
             while (came := binding.due(now_s)) is not None:
                 said += self._apply(binding, came, now_s)
         for binding in self._bindings:
-            if binding.state in ASKING and not (
-                self._is_wanted(binding.type, now_s) and not self._is_served(binding.type, now_s)
-            ):
+            unwanted = not self._is_wanted(binding.type, now_s)
+            if binding.state in ASKING and (unwanted or self._is_served(binding.type, now_s)):
                 said += self._apply(binding, Came.UNWANTED, now_s)
         if self._up:
             said += self._begin_wanted(now_s)
@@ -359,10 +357,9 @@ class DelegationSource:
             binding = self._bindings.add(Binding(iaid, type_, begin_s=begin_s))
             if type_ in self._waiters:
                 said += self._apply(binding, Came.WANTED, now_s)
-            elif begin_s <= now_s:
-                said += self._apply(binding, Came.BEGIN, now_s)
-            if type_ in self._waiters:
                 continue
+            if begin_s <= now_s:
+                said += self._apply(binding, Came.BEGIN, now_s)
             if type_ in self._settings.at_start:
                 self._waiters.expect(type_, begin_s + PATIENCE_S)
         return said

@@ -12,7 +12,6 @@ from odm_agent.agent.journal_work import JournalWork
 from odm_agent.core import trace
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Record
-from odm_agent.core.grants import Grant
 from odm_agent.core.leases import Lease, flaw, later
 from odm_agent.core.lifetimes import Phase
 from odm_agent.journal import Journal
@@ -85,9 +84,4 @@ class LeaseBook(JournalWork):
                 # A wall clock that went back must not give it more time than it had.
                 was_s = min(now.boot_at(then.wall_s), now.boot_s)
                 return later(lease, was_s - then.boot_s)
-            case Grant() as grant:  # on the wall clock: of a version before address leases
-                lease = Lease(grant)
-                if (why := flaw(lease, now.wall_s)) is not None:
-                    raise ValueError(why)
-                return later(lease, now.boot_s - now.wall_s)
         raise ValueError("it is no lease")

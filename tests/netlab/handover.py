@@ -128,9 +128,11 @@ def _told(traveller: Traveller, order: Order, number: int) -> float:
 
 def _calls(traveller: Traveller, order: Order) -> tuple[int, int]:
     """How many new connections failed, of how many."""
-    with traveller.calling(GRACEFUL, 3.0) as calls:
+    with traveller.calling(GRACEFUL) as calls:
         time.sleep(0.5)
-        with traveller.moving(order):
+        with traveller.moving(order) as move:
+            traveller.await_attached(move.came)
+            time.sleep(0.5)
             made = calls()
     return sum(each.error is not None for each in made), len(made)
 

@@ -36,6 +36,7 @@ _DELEGATION: Final = {"interface": ["w0", "w1"], "types": _WORDS, "at_start": _W
 _ATTACHED_S: Final = 60.0
 _CALL_EVERY_S: Final = 0.02
 _CALL_S: Final = 10.0
+_CALLS_S: Final = 60.0
 
 
 class Order(Enum):
@@ -130,22 +131,30 @@ class Traveller:
         return self.streams.open(kind, name, self.roamer.places[type.word], seconds)
 
     @contextmanager
-    def calling(self, type: AddressType, seconds: float) -> Iterator[Callable[[], list[Call]]]:
-        """For so long new sockets of a class connect to the correspondent, many a second.
+    def calling(self, type: AddressType) -> Iterator[Callable[[], list[Call]]]:
+        """New sockets of a class connect to the correspondent, many a second.
 
-        Yields what waits until the last one is decided, and returns them.
+        Yields what ends that, waits until the last one is decided, and returns them.
         """
+        enough = self.roamer.agent.folder / "enough"
+        enough.unlink(missing_ok=True)
 
         def application(ready: Ready) -> None:
             ready(None)
-            ready(_calls(seconds))
+            ready(_calls(enough))
+
+        def calls() -> list[Call]:
+            enough.touch()
+            made: list[Call] = talk.hear(2 * _CALL_S)
+            return made
 
         with self.roamer.places[type.word].conversation(application) as talk:
             talk.hear()
-            yield lambda: talk.hear(seconds + 2 * _CALL_S)
+            yield calls
 
 
-def _calls(seconds: float) -> list[Call]:
+def _calls(enough: Path) -> list[Call]:
+    """Those that were made until the file is there."""
     made: list[Call] = []
 
     def one() -> None:
@@ -157,8 +166,8 @@ def _calls(seconds: float) -> list[Call]:
         made.append(Call(began_s, time.monotonic() - began_s, error))
 
     threads = []
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
+    until_s = time.monotonic() + _CALLS_S
+    while not enough.exists() and time.monotonic() < until_s:
         threads.append(threading.Thread(target=one))
         threads[-1].start()
         time.sleep(_CALL_EVERY_S)

@@ -64,11 +64,12 @@ def test_T4_new_connections_fail_at_most_while_the_link_is_being_lost(
     """Those that were begun before the agent knew, by the link that is lost, may: docs/handover.md
     says how many.
     """
-    with traveller.calling(GRACEFUL, 3.0) as calls:
+    with traveller.calling(GRACEFUL) as calls:
         time.sleep(0.5)
         with traveller.moving(order) as move:
             traveller.await_attached(move.came)
             there_s = time.monotonic()
+            time.sleep(0.5)
             made = calls()
     assert [each for each in made if each.at_s < move.lost_s]
     assert [each for each in made if each.at_s > there_s]

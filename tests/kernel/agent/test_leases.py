@@ -9,9 +9,11 @@ from typing import Final
 
 from odm_agent.core import trace
 from odm_agent.core.grants import Grant, GrantKey
-from odm_agent.core.lifetimes import Lifetime
+from odm_agent.core.leases import Lease
+from odm_agent.core.lifetimes import AddressLease, Lifetime, Phase
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from odm_agent.journal import Journal
+from odm_agent.kernel import timer
 from tests.kernel.agent.conftest import eventually
 from tests.lab.client import Kind, call
 from tests.lab.host import NONPERSISTENT, type_of
@@ -27,11 +29,13 @@ PREFIX: Final = TypedPrefix(
 
 def _lease(world: World, lasts_s: float) -> None:
     """What an agent that had a source would have left in its journal."""
+    now = timer.now()
+    lasts = Lifetime(now.boot_s + lasts_s, now.boot_s + lasts_s)
+    address = AddressLease(0, 1, now.boot_s, Phase.CURRENT, lasts)
+    lease = Lease(Grant(GrantKey("lab", "1"), PREFIX, lasts), addresses=(address,), numbered=1)
     with closing(Journal(world.agent.folder / "state" / "state.db")) as journal:
         journal.give_number("prefix", "lab/1/lent", PREFIX.id)
-        until_s = time.time() + lasts_s
-        grant = Grant(GrantKey("lab", "1"), PREFIX, Lifetime(until_s, until_s))
-        journal.keep_leases({PREFIX.id: trace.spelled(grant)})
+        journal.keep_leases({PREFIX.id: trace.spelled(("", now, lease))})
 
 
 def _ours(world: World) -> list[str]:

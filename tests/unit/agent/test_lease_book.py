@@ -140,13 +140,6 @@ def test_a_wall_clock_that_went_back_over_a_boot_gives_no_more_time(written: Pat
     ]
 
 
-def test_a_lease_of_the_version_before_is_read(journal: FullDisk) -> None:
-    """It was a grant, on the wall clock."""
-    journal.keep_leases({9: trace.spelled(replace(LEASE.grant, lifetime=Lifetime(5010.0)))})
-    (lease,) = LeaseBook(journal).read(LATER)
-    assert lease == Lease(replace(LEASE.grant, lifetime=Lifetime(9.0)))
-
-
 @pytest.mark.parametrize("value", [(1, 2, 3), ("boot", NOW), ("boot", 5.0, LEASE), LEASE])
 def test_a_row_of_another_shape_is_left_out(
     journal: FullDisk, value: object, caplog: pytest.LogCaptureFixture

@@ -1,13 +1,13 @@
 """Which cgroups are of which class now: what patterns name, and what `exec` has made."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
+from odm_agent.agent.left_out import LeftOut
 from odm_agent.control import scopes
 from odm_agent.core.errors import KernelError
 from odm_agent.core.model import UNCLASSIFIED, AddressType, ClassPolicy, Mode
@@ -21,19 +21,11 @@ from odm_agent.policy.ended import of_no_class
 from odm_agent.policy.globs import is_glob, nearest_class_of
 from odm_agent.policy.leads import Lead, Leads
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
 _SCOPES: Final = f"{scopes.PARENT}/*"
 #: How many cgroups are looked at, and how many rows decided, in a piece.
 PIECE: Final = 256
 #: For how many pieces of others' cgroups a start waits.
 MOST_PIECES: Final = 40
-#: So many refusals of a class are told, the others counted.
-_MOST_TOLD: Final = 10
-#: So many different reasons are logged.
-_MOST_LOGGED: Final = 1000
 #: The class of new cgroups of which the programs can't tell whether a closed class's glob fits.
 UNDECIDED: Final = ClassPolicy(
     id=abi.UNDECIDED_CLASS,
@@ -78,7 +70,7 @@ class ClassifiedCgroups:
 
     Use: `follow`, `take_over` what the maps hold, then `step` and `told` as long as it `is_behind`.
     A step looks at a bounded number of cgroups; `rows` are what should be in the map by what was
-    seen until now. One thread does all that; others may ask `members_of` and read `refused`.
+    seen until now. One thread does all that; others may ask `members_of` and `refused`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -88,7 +80,6 @@ class ClassifiedCgroups:
         self.rows: dict[int, CgroupRow] = {}
         #: Cgroups that were removed, but whose rows no program removes with their last socket.
         self.leaving: set[int] = set()
-        self.refused: tuple[Refused, ...] = ()
         self.automaton = Automaton()
         self._policies: list[ClassPolicy] | None = None
         self._by_name: dict[str, ClassPolicy] = {}
@@ -99,15 +90,11 @@ class ClassifiedCgroups:
         self._sizes: Counter[int] = Counter()
         self._places: dict[int, _Place] = {}
         self._members: dict[str, dict[int, str]] = {}
-        #: By class id: those whose number is bounded, and those for which there is no room.
+        #: By class id: those whose number is bounded.
         self._bounded: dict[int, set[int]] = {}
-        self._waiting: dict[int, dict[int, Known]] = {}
+        self._left_out = LeftOut()
         #: Rows of which no look has found the reason yet.
         self._unsure: set[int] = set()
-        self._refusals: dict[str, dict[int, Refused]] = {}
-        #: In which of the two a cgroup without a row is.
-        self._outside: dict[int, dict[int, Known] | dict[int, Refused]] = {}
-        self._logged: set[tuple[str, str]] = set()
         self._hierarchy = Hierarchy(root)
 
     def close(self) -> None:
@@ -121,6 +108,11 @@ class ClassifiedCgroups:
     def drain(self) -> bool:
         """Take the events away, for `step`; whether there were any. Any thread may call it."""
         return self._hierarchy.drain()
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """Cgroups that are of no class though a pattern names one for them. Any thread may ask."""
+        return self._left_out.refused
 
     @property
     def trouble(self) -> str | None:
@@ -196,7 +188,7 @@ class ClassifiedCgroups:
         if self._unsure and not hierarchy.is_behind_root and not self.root_is_gone():
             for number in list(islice(self._unsure, most)):
                 self._make_sure(number, changes, seen=seen)
-        self._tell_refusals()
+        self._left_out.tell(self._by_name)
         return changes
 
     def visit(self, path: Path) -> None:
@@ -281,10 +273,8 @@ class ClassifiedCgroups:
 
     def class_name_of(self, path: str, classes: Mapping[int, ClassPolicy]) -> str | None:
         """The class of the cgroup at a path below `root`, as inherited; None: of no class."""
-        parts, policies = (
-            path.split("/"),
-            [policy for policy in classes.values() if policy.id != UNCLASSIFIED],
-        )
+        parts = path.split("/")
+        policies = [policy for policy in classes.values() if policy.id != UNCLASSIFIED]
         named = len(parts) >= 2 and parts[0] == scopes.PARENT
         scope = scopes.parse(parts[1]) if named else None
         of_scope = (p for p in policies if scope and p.name == scope.class_name)
@@ -295,13 +285,13 @@ class ClassifiedCgroups:
 
     def _decide(self, number: int, known: Known, noted: Noted, changes: Changes) -> None:
         """Give a cgroup that was seen the row that it should have."""
-        self._let_in(number)
+        self._left_out.let_in(number)
         if not (known.ended or number in self.rows or self.automaton.undecided):
             return  # patterns lead only through it
         have = noted.row_of(number)
         place = self._place_of(known, number)
         if place is not None and place.bounded and not self._has_room(place, number, have, noted):
-            self._keep_out(number, known, self._waiting.setdefault(place.policy.id, {}))
+            self._left_out.wait(number, place.policy, known)
             place = None
         self._settle(number, place)
         before = have or self.rows.get(number)
@@ -331,7 +321,7 @@ class ClassifiedCgroups:
         others_may = known.untrusted is not None and is_glob(lead.pattern)
         if others_may and not policy.delegated:
             refused = Refused(path, lead.pattern, known.untrusted or "")
-            self._keep_out(number, refused, self._refusals.setdefault(policy.name, {}))
+            self._left_out.refuse(number, policy, refused)
             return None
         return _Place(policy, path, None, bounded=others_may)
 
@@ -374,14 +364,6 @@ class ClassifiedCgroups:
         inherits = {policy.id: policy for policy in self._policies or ()}
         return ended if ended.kept and self.class_name_of(path, inherits) is None else None
 
-    def _keep_out(self, number: int, what: T, where: dict[int, T]) -> None:
-        where[number] = what
-        self._outside[number] = where  # type: ignore[assignment]
-
-    def _let_in(self, number: int) -> None:
-        if (where := self._outside.pop(number, None)) is not None:
-            where.pop(number, None)
-
     def _settle(self, number: int, place: _Place | None) -> None:
         """Note why a cgroup has its row, or that it has none."""
         before = self._places.pop(number, None)
@@ -401,10 +383,8 @@ class ClassifiedCgroups:
 
     def _give_room(self, class_id: int) -> None:
         """There is room for one: the first that waits is decided about anew."""
-        waiting = self._waiting.get(class_id)
-        if waiting:
-            number, known = next(iter(waiting.items()))
-            self._let_in(number)
+        if (first := self._left_out.first_waiting(class_id)) is not None:
+            number, known = first
             self._hierarchy.changed[number] = known
 
     def _change(
@@ -429,7 +409,7 @@ class ClassifiedCgroups:
 
     def _lost(self, number: int, changes: Changes, *, seen: bool) -> None:
         """It is not where it was: gone, or no pattern leads there."""
-        self._let_in(number)
+        self._left_out.let_in(number)
         self._settle(number, None)
         if number not in self.rows:
             return
@@ -476,31 +456,3 @@ class ClassifiedCgroups:
                 if trusted or room >= 0:
                     found[known.number] = Folder(position, trusted)
         return found
-
-    def _tell_refusals(self) -> None:
-        told: list[Refused] = []
-        for refusals in self._refusals.values():
-            some = list(islice(refusals.values(), _MOST_TOLD))
-            if (more := len(refusals) - len(some)) > 0:
-                last = some[-1]
-                some[-1] = Refused(last.path, last.pattern, f"{last.reason}; so are {more} more")
-            told += some
-        for class_id, waiting in self._waiting.items():
-            policy = next((each for each in self._by_name.values() if each.id == class_id), None)
-            if waiting and policy is not None:
-                known = next(iter(waiting.values()))
-                reason = (
-                    f"{abi.MAX_DELEGATED} cgroups that others than root could make are of the"
-                    f" class, those included that were removed but have sockets; {len(waiting)} are"
-                    " left out"
-                )
-                told.append(Refused("/".join(known.parts), known.ended[0].pattern, reason))
-        for each in told:
-            key = each.pattern, each.reason.split(";")[0]
-            if key not in self._logged and len(self._logged) < _MOST_LOGGED:
-                self._logged.add(key)
-                log.warning(
-                    "cgroup not classified",
-                    extra={"cgroup": each.path, "glob": each.pattern, "why": each.reason},
-                )
-        self.refused = tuple(told)

@@ -73,6 +73,11 @@ class WaitServer:
         finally:
             self._listener.remove()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is anybody for `tell_change` to tell. From any thread."""
+        return len(self._watchers) > 0
+
     def tell_change(self) -> None:
         """What sockets are given has changed: whoever watches is told."""
         self._watchers.tell()

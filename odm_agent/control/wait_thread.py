@@ -32,7 +32,13 @@ class WaitThread:
         self._thread = threading.Thread(target=self._run, name="waiting", daemon=True)
 
     def tell_change(self) -> None:
-        """What sockets are given has changed: whoever watches is told. Called on any thread."""
+        """What sockets are given has changed: whoever watches is told. Called on any thread.
+
+        While nobody does, no thread is woken: it would take its turn from the one that calls. Who
+        begins to watch meanwhile hears a word at once, and asks the kernel then.
+        """
+        if not self._server.is_watched:
+            return
         with suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(self._server.tell_change)
 

@@ -5,12 +5,14 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from odm_agent.control import watchers
 from odm_agent.control.wait_caller import ANSWER, REQUEST, WATCH, Answers, Said, Word
 from odm_agent.control.wait_server import WaitServer
+from odm_agent.control.wait_thread import WaitThread
 
 _CHANGED = Word(Said.CHANGED).encoded()
 Test = Callable[[WaitServer], Awaitable[None]]
@@ -165,3 +167,31 @@ def test_who_is_gone_while_he_is_told_disturbs_nobody(path: Path) -> None:
                 assert await _heard(stays) == _CHANGED
 
     _served(path, test)
+
+
+def test_no_thread_is_woken_while_nobody_watches(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with WaitThread(str(path), Answers(lambda _: None, _never)) as thread:
+            woken: list[object] = []
+            wake = thread._loop.call_soon_threadsafe
+
+            def counted(callback: Callable[..., object], *more: Any) -> object:
+                woken.append(callback)
+                return wake(callback, *more)
+
+            monkeypatch.setattr(thread._loop, "call_soon_threadsafe", counted)
+            thread.tell_change()
+            assert not woken
+            with await _watching(path) as agent:
+                assert await _heard(agent) == _CHANGED
+                thread.tell_change()
+                assert await _heard(agent) == _CHANGED
+            while thread._server.is_watched:
+                await asyncio.sleep(0.01)
+            woken.clear()
+            thread.tell_change()
+            assert not woken
+
+    asyncio.run(main())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Final
 
@@ -11,6 +11,8 @@ from odm_agent.core.model import AddressType, Family, IPAddress, IPNetwork, Type
 
 #: What IPv6 makes of a route without a metric; the model writes 0 for it.
 IPV6_DEFAULT_METRIC: Final = 1024
+#: Of so many networks it is remembered whether they are scoped: each prefix has copies of the same.
+_MOST_KNOWN: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,12 @@ class Route:
             beside = self.family is not Family.IPV6 or self.interfaces != other.interfaces
             return same and not beside
         return same
+
+
+@lru_cache(_MOST_KNOWN)
+def is_scoped(network: IPNetwork | None) -> bool:
+    """Whether what a route leads to belongs to its link, so that each link keeps its own."""
+    return network is not None and (network.is_link_local or network.is_multicast)
 
 
 class RuleAction(Enum):

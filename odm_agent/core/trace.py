@@ -26,6 +26,9 @@ _TYPES: Final[tuple[Any, ...]] = (
     *(IPv4Address, IPv4Network, IPv6Address, IPv6Network, float),
 )
 _NAMES: Final = {type_.__name__: type_ for type_ in _TYPES}
+#: What is asked first, as most of a value is made of these: a lease is written down while somebody
+#: waits for it.
+_PLAIN: Final[frozenset[type]] = frozenset({str, int, bool, NoneType, bytes})
 
 
 def line(event: Event, now: Moment) -> str:
@@ -50,7 +53,10 @@ _EVENTS: Final[UnionType] = Event
 
 def spelled(value: object) -> str:
     """The expression that makes a value."""
-    name = type(value).__name__
+    type_: Any = type(value)
+    if type_ in _PLAIN:
+        return repr(value)
+    name = type_.__name__
     match value:
         case Enum():
             return f"{name}({value.value!r})"
@@ -63,10 +69,16 @@ def spelled(value: object) -> str:
             return f"{{{', '.join(pairs)}}}"
         case float():
             return f"float({str(value)!r})"
-    if is_dataclass(value):
-        given = ", ".join(f"{x.name}={spelled(getattr(value, x.name))}" for x in fields(value))
+    if (names := _fields(type_)) is not None:
+        given = ", ".join([f"{each}={spelled(getattr(value, each))}" for each in names])
         return f"{name}({given})"
     return repr(value)
+
+
+@cache
+def _fields(type_: Any) -> tuple[str, ...] | None:
+    """The names of a dataclass's fields; None: it is none."""
+    return tuple(each.name for each in fields(type_)) if is_dataclass(type_) else None
 
 
 def value_of(text: str) -> Any:

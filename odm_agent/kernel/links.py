@@ -32,6 +32,8 @@ _NO_PORTS: Final = frozenset({None, "vrf"})
 #: struct ifinfomsg: family and type, interface, flags.
 _FIXED_PART: Final = struct.Struct("=IiI")
 _IFLA_IFNAME: Final = 3
+#: What each namespace begins with, and always has (LOOPBACK_IFINDEX of include/net/flow.h).
+_LOOPBACK, _LOOPBACK_INDEX = "lo", 1
 #: RFC 8200, section 5.
 _LEAST_MTU: Final = 1280
 
@@ -49,7 +51,6 @@ def has_lost_carrier(netlink: Rtnetlink, index: int) -> bool:
     """Whether the interface of this number is up, and has no carrier; not if there is none."""
     request = _Question()
     request["index"] = index
-    request["attrs"] = []
     try:
         packed = netlink.get_packed(RTM_GETLINK, request)
     except NetlinkError:
@@ -73,6 +74,8 @@ def indexes_of(
 
 
 def _index_of(netlink: Rtnetlink, name: str) -> int:
+    if name == _LOOPBACK:
+        return _LOOPBACK_INDEX
     request = _Question()
     request["attrs"] = [(_IFLA_IFNAME, os.fsencode(name) + b"\0")]
     _, index, _ = _FIXED_PART.unpack_from(netlink.get_packed(RTM_GETLINK, request))

@@ -73,6 +73,8 @@ class Memory:
 
     def without(self, addresses: Collection[IPAddress]) -> "Memory":
         """The same, as if these addresses had never been made."""
+        if not addresses:
+            return self
         return Memory({a: given for a, given in self.given.items() if a not in addresses})
 
     @cached_property

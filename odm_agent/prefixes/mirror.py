@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Route, RouteKind
+from odm_agent.core.host import IPV6_DEFAULT_METRIC, HostState, Route, RouteKind, is_scoped
 from odm_agent.core.model import Family, IPAddress, IPNetwork, TypedPrefix
 from odm_agent.prefixes.table import PrefixTable, Row
 
@@ -98,9 +98,9 @@ class Mirror:
             return bare
         attached = row.prefix.attached
         own = {row.prefix.interface} if attached else set[str]()
-        foreign = frozenset() if _scoped(route) and attached else self.uplinks - own
+        foreign = frozenset() if is_scoped(route.destination) and attached else self.uplinks - own
         narrowed = self._narrowed(bare, foreign)
-        if narrowed is None or _scoped(route):
+        if narrowed is None or is_scoped(route.destination):
             return narrowed
         return replace(narrowed, source=source)
 
@@ -240,12 +240,6 @@ def _is_for(route: Route, row: Row) -> bool:
     return limit is None or all(
         span[0] in limit and span.prefixlen >= limit.prefixlen for span in row.prefix.spans
     )
-
-
-def _scoped(route: Route) -> bool:
-    """Whether its destinations belong to their link, so that each link keeps its own."""
-    network = route.destination
-    return network is not None and (network.is_link_local or network.is_multicast)
 
 
 def _rank(route: Route, mine: str) -> tuple[int, int, bool]:

@@ -17,7 +17,7 @@ from enum import IntEnum
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from odm_agent.core.host import AddressLabel, HostState, LocalAddress
+from odm_agent.core.host import AddressLabel, HostState, LocalAddress, is_scoped
 from odm_agent.core.model import Family, IPAddress, IPNetwork, Placement
 from odm_agent.prefixes.table import PrefixTable
 
@@ -119,14 +119,10 @@ def _ways(host: HostState) -> frozenset[str]:
     return frozenset(
         name
         for route in host.main_routes
-        if route.family is Family.IPV6 and not _is_scoped(route.destination)
+        if route.family is Family.IPV6 and not is_scoped(route.destination)
         for name in route.interfaces
         if name != "lo"
     )
-
-
-def _is_scoped(destination: IPNetwork | None) -> bool:
-    return destination is not None and (destination.is_link_local or destination.is_multicast)
 
 
 def _is_candidate(local: LocalAddress) -> bool:

@@ -54,6 +54,8 @@ class Blocks:
         self._words = words
         self._written = [words.get(at) or 0 for at in range(abi.BLOCK_WORDS)]
         self._goal = [_FULL_WORD] * abi.BLOCK_WORDS
+        #: The words that may not be written as they should be.
+        self._noted = set(range(abi.BLOCK_WORDS))
         self._typed: dict[tuple[str, Any], Collection[int]] = {}
         self._counts: Counter[int] = Counter()
 
@@ -78,7 +80,8 @@ class Blocks:
         """A row that will be written."""
         if _is_typed(row):
             self.note(table, key, row)
-            self._put([have & goal for have, goal in zip(self._written, self._goal, strict=True)])
+            for at in sorted(self._noted):
+                self._put(at, self._written[at] & self._goal[at])
 
     def after(
         self,
@@ -92,18 +95,20 @@ class Blocks:
 
     def write(self) -> None:
         """Make the map what was noted."""
-        self._put(self._goal)
+        for at in sorted(self._noted):
+            self._put(at, self._goal[at])
+        self._noted.clear()
 
-    def _put(self, words: list[int]) -> None:
-        for at, word in enumerate(words):
-            if self._written[at] != word:
-                self._words.put(at, word)
-                self._written[at] = word
+    def _put(self, at: int, word: int) -> None:
+        if self._written[at] != word:
+            self._words.put(at, word)
+            self._written[at] = word
 
     def _count(self, found: Collection[int], change: int) -> None:
         for number in found:
             self._counts[number] += change
             word, bit = divmod(number, 64)
+            self._noted.add(word)
             if self._counts[number]:
                 self._goal[word] &= ~(1 << bit)
             else:

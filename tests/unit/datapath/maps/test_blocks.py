@@ -93,6 +93,8 @@ def test_programs_take_no_typed_address_for_an_untyped_one(data: st.DataObject) 
             typed.pop(name, None)
             blocks.after(table, key, None)
         check()
+    blocks.write()
+    assert made.words == blocks._goal, "no word was forgotten"
 
 
 @pytest.mark.parametrize("table", [tables.SPANS, tables.SOURCES], ids=repr)

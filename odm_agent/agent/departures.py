@@ -1,6 +1,7 @@
 """Ends sockets whose address an uplink of others has no more, where their class says so."""
 
 from odm_agent.agent import endings
+from odm_agent.agent.handovers import Handovers
 from odm_agent.agent.state import State
 from odm_agent.core.model import IPAddress
 from odm_agent.prefixes.left import Served, Serving, left
@@ -14,9 +15,9 @@ class Departures:
     by nobody: those sockets end as without us.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, handovers: Handovers) -> None:
         """Nothing is known yet."""
-        self._state = state
+        self._state, self._handovers = state, handovers
         self._serving: Serving = {}
 
     def look(self, wall_s: float) -> None:
@@ -31,7 +32,9 @@ class Departures:
         if row is None:
             return
         what = "an address of an uplink"
-        endings.end(self._state, row, address, self._wanted(row), wall_s, what=what)
+        wanted = self._wanted(row)
+        many = endings.end(self._state, row, address, wanted, wall_s, what=what)
+        self._handovers.ended(row, address, wanted, many)
 
     def _wanted(self, row: Row) -> endings.Wanted | None:
         """Typed ones: an address that is shared is everybody's to those without the mark."""

@@ -34,16 +34,20 @@ def on_handover(state: State) -> Wanted | None:
 
 def end(
     state: State, row: Row, address: IPAddress, wanted: Wanted | None, wall_s: float, *, what: str
-) -> None:
-    """End those of its sockets that are `wanted` (None: none is), and say that `what` is over.
+) -> int:
+    """End those of its sockets that are `wanted` (None: none is), and say that `what` is over; how
+    many it were.
 
     Where that can't be done, that is told in the place of their number.
     """
     became: dict[str, object]
+    many = 0
     try:
-        became = {"sockets": end_sockets(address, wanted) if wanted is not None else 0}
+        many = end_sockets(address, wanted) if wanted is not None else 0
+        became = {"sockets": many}
     except OdmError as error:
         became = {"error": str(error)}
     log.info("%s is over", what, extra={"address": str(address), **became})
     told = "; ".join(f"{word}: {said}" for word, said in became.items())
     tell_end(state.events, row, str(address), told, wall_s)
+    return many

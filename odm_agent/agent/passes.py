@@ -9,6 +9,7 @@ from odm_agent.agent import endings
 from odm_agent.agent.bulletin import Bulletin
 from odm_agent.agent.departures import Departures
 from odm_agent.agent.garbage import Garbage
+from odm_agent.agent.handovers import Handovers
 from odm_agent.agent.meters import found
 from odm_agent.agent.offers import offered, offers
 from odm_agent.agent.state import State
@@ -51,7 +52,8 @@ class Passes:
         self._state = state
         self._probe, self._answer, self._put = probe, answer, put
         self._bulletin = Bulletin(state)
-        self._departures = Departures(state)
+        self._handovers = Handovers(state)
+        self._departures = Departures(state, self._handovers)
         self._garbage = Garbage()
         self._begun = False
         #: How many were told something.
@@ -63,11 +65,14 @@ class Passes:
 
     def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         """One pass. The first must work: what can't be done even once is said by not starting."""
-        state = self._state
+        state, began = self._state, self.now()
+        self._handovers.begin()
 
         def tell() -> None:
             answers = self._answers
-            serving(Serving(offers(state.engine)))
+            given = offers(state.engine)
+            self._handovers.serving(given, self.now())
+            serving(Serving(given))
             if self._answers > answers:
                 time.sleep(_GIVES_WAY_S)
 
@@ -94,7 +99,7 @@ class Passes:
             "asking networks for prefixes", lambda: state.delegations.look(state.engine.host)
         )
         self._garbage.tidy()
-        return offered(
+        found = offered(
             state.engine,
             finished=not state.unfinished,
             own_fault=own_fault,
@@ -105,6 +110,10 @@ class Passes:
             watched=look.watched,
             in_use=self._in_use,
         )
+        self._fails_by_own_fault(
+            "counting handovers", lambda: self._handovers.look(found.ready, began, self.now())
+        )
+        return found
 
     def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         """Make them the table; the pass that follows carries it out."""
@@ -126,6 +135,7 @@ class Passes:
     def record(self, record: Record) -> None:
         """Write it down; each pass tries again what could not be written."""
         self._state.leases.note(record, self.now())
+        self._handovers.lease(record.prefix_id, record.lease)
         if record.lease is None:
             self._state.numbering.give_back(record.prefix_id)
 
@@ -157,7 +167,9 @@ class Passes:
             return
         wanted = endings.on_handover(self._state) if ended.handover else endings.each_one
         wall_s, what = self.now().wall_s, "the time of an address"
-        endings.end(self._state, row, address, wanted, wall_s, what=what)
+        many = endings.end(self._state, row, address, wanted, wall_s, what=what)
+        if ended.handover:
+            self._handovers.ended(row, address, wanted, many)
 
     def _read_meters(self) -> None:
         state = self._state

@@ -10,6 +10,7 @@ from odm_agent.agent.requests import BUCKETS_S
 from odm_agent.agent.state import State
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
+from odm_agent.core.outages import Tally
 from odm_agent.datapath import abi
 from odm_agent.metrics.readings import Info, Lifetimes, Reloads, VerdictLabels
 
@@ -85,6 +86,10 @@ class AgentReadings:
     def network_drops(self) -> Mapping[str, int]:
         """As the ports count them."""
         return self._state.delegations.dropped()
+
+    def handovers(self) -> Tally:
+        """From the book of handovers."""
+        return self._state.handovers.tally
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """By where they stand."""

@@ -13,6 +13,7 @@ from odm_agent.agent.cgroups import ClassifiedCgroups
 from odm_agent.agent.configured import compiled, duid_of
 from odm_agent.agent.counts import Counts
 from odm_agent.agent.engine import Engine
+from odm_agent.agent.handover_book import HandoverBook
 from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.numbering import Numbering
@@ -141,6 +142,7 @@ def open_state(
             usage=usage,
             cgroup_book=CgroupBook(journal),
             host_settings=HostSettings(journal, agent.nonlocal_bind),
+            handovers=HandoverBook(journal),
             configured=prefixes,
             duid=duid,
             held=held,

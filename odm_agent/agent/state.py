@@ -18,6 +18,7 @@ from odm_agent.agent.counts import Counts
 from odm_agent.agent.delegations import Delegations
 from odm_agent.agent.engine import Engine
 from odm_agent.agent.event_log import EventLog
+from odm_agent.agent.handover_book import HandoverBook
 from odm_agent.agent.host_settings import HostSettings
 from odm_agent.agent.lease_book import LeaseBook
 from odm_agent.agent.network_notes import NetworkNotes
@@ -91,6 +92,7 @@ class State:
     usage: UsageBook
     cgroup_book: CgroupBook
     host_settings: HostSettings
+    handovers: HandoverBook
     #: What the configuration in force names.
     configured: tuple[TypedPrefix, ...]
     #: What an agent before this one held.

@@ -105,6 +105,10 @@ def _unrecorded(state: State) -> list[str]:
             "classes of cgroups are not recorded, and an upgrade may forget those of removed ones:"
             f" {trouble}"
         )
+    if (trouble := state.handovers.trouble) is not None:
+        found.append(
+            f"handovers are not recorded, and may be counted wrong after a restart: {trouble}"
+        )
     if (trouble := state.host_settings.trouble) is not None:
         found.append(f"interfaces' settings are left as they are: {trouble}")
     return found

@@ -26,7 +26,7 @@ def events(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Tell what happened: rotations, ends, warnings, refusals and alarms, the oldest first."""
+    """Tell what happened: rotations, ends, handovers, refusals, alarms; the oldest first."""
     with locate(config, socket).client() as client:
         try:
             for event in _told(client, follow=follow):

@@ -25,6 +25,8 @@ Happened = Literal[
     "withdrawn",
     "deprecated",
     "succeeded",
+    "handover",
+    "handover-over",
 ]
 AddressState = Literal["ready", "tentative", "failed", "anyip", "withdrawn"]
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from odm_agent.core import demands, events, grants, host, leases, lifetimes, model
+from odm_agent.core import demands, events, grants, host, leases, lifetimes, model, outages
 from odm_agent.core.clock import Moment
 from odm_agent.core.events import Event
 
@@ -23,6 +23,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     *(model.AddressType, model.Family, model.Placement, model.TypedPrefix, host.Address),
     *(model.Seat,),
     *(leases.Lease, lifetimes.Lifetime, lifetimes.Phase, lifetimes.Terms, lifetimes.AddressLease),
+    *(outages.Outages, outages.Outage, outages.Way, outages.Tally, outages.Outcome, outages.Fate),
     *(IPv4Address, IPv4Network, IPv6Address, IPv6Network, float),
 )
 _NAMES: Final = {type_.__name__: type_ for type_ in _TYPES}

@@ -65,6 +65,8 @@ MIGRATIONS: Final = (
         PRIMARY KEY (boot, netns, pin_dir, cgroup)
     );
     """,
+    # One row, of one boot.
+    "CREATE TABLE handovers (boot TEXT NOT NULL, told TEXT NOT NULL);",
 )
 
 

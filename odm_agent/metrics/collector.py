@@ -3,7 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import isinf
+from enum import Enum
+from math import inf, isinf
 from typing import Final
 
 from prometheus_client.core import (
@@ -15,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from odm_agent.core.model import AddressType, Family
+from odm_agent.core.outages import BUCKETS_S
 from odm_agent.metrics.readings import Readings
 
 log = logging.getLogger(__name__)
@@ -201,13 +203,58 @@ def requests(readings: Readings) -> Iterable[Metric]:
         labels=["type"],
     )
     for type_, (buckets, sum_s) in sorted(readings.request_latency().items()):
-        below, cumulated = 0, list[tuple[str, float]]()
-        for bound, count in buckets:
-            below += count
-            cumulated.append(("+Inf" if isinf(bound) else str(bound), below))
-        duration.add_metric([type_.word], cumulated, sum_s)
+        duration.add_metric([type_.word], _cumulated(buckets), sum_s)
     yield outcomes
     yield duration
+
+
+def _cumulated(buckets: Iterable[tuple[float, int]]) -> list[tuple[str, float]]:
+    below, cumulated = 0, list[tuple[str, float]]()
+    for bound, count in buckets:
+        below += count
+        cumulated.append(("+Inf" if isinf(bound) else str(bound), below))
+    return cumulated
+
+
+def handovers(readings: Readings) -> Iterable[Metric]:
+    """odm_handovers_total, odm_handover_outage_seconds and odm_handover_sockets_total."""
+    tally = readings.handovers()
+    outcomes = CounterMetricFamily(
+        "odm_handovers",
+        "Handovers since the host booted, each IP version by itself: the prefix of which new "
+        "sockets got addresses of a type could not serve any more, and then: kept, it serves by "
+        "another interface or gateway; replaced, another one does; returned, it serves as before, "
+        "since its link was lost for a while alone; given-up, nothing of the type was held or came "
+        "for a minute.",
+        labels=["type", "outcome"],
+    )
+    for (type_, outcome), count in sorted(tally.outcomes.items(), key=_by_labels):
+        outcomes.add_metric([type_.word, outcome.value], count)
+    outages = HistogramMetricFamily(
+        "odm_handover_outage_seconds",
+        "How long new sockets got no address of a type that works: from when the agent saw that "
+        "its prefix can't serve any more until one serves; through restarts of the agent. Those "
+        "that were given up are left out.",
+        labels=["type"],
+    )
+    for type_, counts in sorted(tally.outages.items()):
+        buckets = zip((*BUCKETS_S, inf), counts, strict=True)
+        outages.add_metric([type_.word], _cumulated(buckets), tally.sums_s[type_])
+    sockets = CounterMetricFamily(
+        "odm_handover_sockets",
+        "What handovers made of sockets, since the host booted: moved, their prefix was kept and "
+        "they go on by another interface or gateway; ended by the agent, as their class wants it; "
+        "lost, their address was over and nobody ended them.",
+        labels=["type", "fate"],
+    )
+    for (type_, fate), count in sorted(tally.sockets.items(), key=_by_labels):
+        sockets.add_metric([type_.word, fate.value], count)
+    yield from (outcomes, outages, sockets)
+
+
+def _by_labels(counted: tuple[tuple[AddressType, Enum], int]) -> tuple[AddressType, str]:
+    (type_, word), _ = counted
+    return type_, word.value
 
 
 def network(readings: Readings) -> Iterable[Metric]:
@@ -292,6 +339,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "lifetimes": lifetimes,
     "requests": requests,
     "network": network,
+    "handovers": handovers,
     "addresses": addresses,
     "prefixes": prefixes,
     "reloads": reloads,

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
+from odm_agent.core.outages import Tally
 
 
 class VerdictLabels(Protocol):
@@ -106,6 +107,9 @@ class Readings(Protocol):
 
     def network_drops(self) -> Mapping[str, int]:
         """Datagrams of DHCP servers that were thrown away, or not sent, by why."""
+
+    def handovers(self) -> Tally:
+        """What handovers came to since the host booted."""
 
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         """Typed addresses by type, family and state."""

@@ -25,6 +25,7 @@ from tests.lab.agent import LabClass, Settings
 from tests.lab.client import Kind, call, exchange, outcome
 from tests.lab.host import CORRESPONDENT, FIXED, GRACEFUL, LINKS, NONPERSISTENT, SESSION
 from tests.lab.icmp6 import send_on
+from tests.lab.metrics import samples
 from tests.lab.netns import address
 from tests.lab.place import Conversation, Ready
 from tests.lab.uplinked import WIFI, host, states, uplinked, way
@@ -485,6 +486,7 @@ def test_N3_a_flap_of_the_carrier_ends_nothing(plain: World, family: Family) -> 
         eventually(lambda: set(states(plain).values()) == {"ready"}, "it serves again", 10)
         assert _given(plain, "ending", kind) == host("B", family)
     assert not _events(plain, "ended")
+    assert _counted(plain, "odm_handovers_total") == {"returned": len(Family)}
 
 
 @BOTH
@@ -508,6 +510,19 @@ def test_T3_another_interface_that_fits_takes_over(tmp_path: Path, family: Famil
             _hears(ending, "ECONNABORTED")
             _outlives(kept, 0.5)
             assert not captures.strays()
+            # To w1 at the beginning, and back, each of both IP versions.
+            assert _counted(world, "odm_handovers_total") == {"replaced": 2 * len(Family)}
+            assert _counted(world, "odm_handover_sockets_total") == {"ended": 1, "lost": 1}
+
+
+def _counted(world: World, name: str) -> dict[str, float]:
+    """What the agent has counted of handovers of the one type, by outcome or fate."""
+    found = {}
+    for labels, value in samples(world.agent, name):
+        assert labels.pop("type") == NONPERSISTENT.word
+        (word,) = labels.values()
+        found[word] = value
+    return found
 
 
 def _worse(world: World, interface: str, metric: int) -> None:

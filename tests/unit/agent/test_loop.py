@@ -23,6 +23,7 @@ from odm_agent.datapath.base import KernelEvent
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel import conflict
 from odm_agent.prefixes.table import PrefixTable
+from tests.unit.agent.test_handover_book import unwritten
 
 FAULTS = [
     pytest.param(KernelError("no memory. Try again."), "no memory. Try again.", id="ours"),
@@ -87,6 +88,7 @@ class FakeState:
         self.engine.table = PrefixTable(b"secret")
         self.configured: tuple[TypedPrefix, ...] = ()
         self.held = ()
+        self.handovers = unwritten()
         self.cgroups, self.ring = Source(), FakeRing()
         self.events = EventLog()
         self.class_names = {1: "ssh"}

@@ -23,6 +23,7 @@ from odm_agent.datapath.base import LiveKey
 from odm_agent.datapath.fake import FakeDatapath
 from odm_agent.kernel.fake import FakeKernel
 from odm_agent.prefixes.table import PrefixTable
+from tests.unit.agent.test_handover_book import unwritten
 from tests.virtual.world import NUMBERS
 
 NET = IPv6Network("2001:db8:1::/64")
@@ -47,6 +48,8 @@ class FakeState:
         self.datapath = SimpleNamespace(live=dict)
         self.events = EventLog()
         self.delegations = Delegations()
+        self.handovers = unwritten()
+        self.held = ()
         self.troubles: dict[str, str] = {}
         self.unfinished = False
         self.is_behind, self.is_settled = False, True

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from odm_agent.core.lifetimes import Cause
 from odm_agent.core.model import AddressType, Cap, Family
+from odm_agent.core.outages import BUCKETS_S, Fate, Outcome, Tally
 from odm_agent.datapath.base import VerdictKey
 from odm_agent.metrics import endpoint
 from odm_agent.metrics.endpoint import MOST_CONNECTIONS, MetricsError, split_address, start
@@ -95,6 +96,16 @@ class Made:
     def network_drops(self) -> Mapping[str, int]:
         return {"too-large": 2}
 
+    def handovers(self) -> Tally:
+        self._may("handovers")
+        counts = (1, *[0] * (len(BUCKETS_S) - 1), 2)
+        return Tally(
+            {(SESSION, Outcome.GIVEN_UP): 4},
+            {SESSION: counts},
+            {SESSION: 8.5},
+            {(SESSION, Fate.MOVED): 6},
+        )
+
     def addresses(self) -> Mapping[tuple[AddressType, Family, str], int]:
         self._may("addresses")
         return {(FIXED, Family.IPV6, "ready"): 16}
@@ -158,6 +169,15 @@ def test_a_scrape_shows_every_metric() -> None:
         ("odm_network_requests_total", labels(type="fixed", outcome="granted")): 3,
         ("odm_network_requests_total", labels(type="fixed", outcome="timed-out")): 1,
         ("odm_network_dropped_total", labels(reason="too-large")): 2,
+        ("odm_handovers_total", labels(type=SESSION.word, outcome="given-up")): 4,
+        **{
+            ("odm_handover_outage_seconds_bucket", labels(type=SESSION.word, le=str(bound))): 1
+            for bound in BUCKETS_S
+        },
+        ("odm_handover_outage_seconds_bucket", labels(type=SESSION.word, le="+Inf")): 3,
+        ("odm_handover_outage_seconds_count", labels(type=SESSION.word)): 3,
+        ("odm_handover_outage_seconds_sum", labels(type=SESSION.word)): 8.5,
+        ("odm_handover_sockets_total", labels(type=SESSION.word, fate="moved")): 6,
         ("odm_addresses", labels(type="fixed", family="ipv6", state="ready")): 16,
         ("odm_prefixes", labels(type="fixed", family="ipv6", state="waiting")): 1,
         (
@@ -202,6 +222,13 @@ GROUP_METRICS = {
     "network": {
         "odm_network_requests_total",
         "odm_network_dropped_total",
+    },
+    "handovers": {
+        "odm_handovers_total",
+        "odm_handover_outage_seconds_bucket",
+        "odm_handover_outage_seconds_count",
+        "odm_handover_outage_seconds_sum",
+        "odm_handover_sockets_total",
     },
     "addresses": {"odm_addresses"},
     "prefixes": {"odm_prefixes"},

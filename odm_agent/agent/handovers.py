@@ -1,0 +1,129 @@
+"""Looks after each pass at which prefixes serve, for the book of handovers."""
+
+from collections.abc import Callable, Iterable, Iterator, Set
+from ipaddress import ip_network
+from typing import Final
+
+from odm_agent.agent.endings import Wanted
+from odm_agent.agent.handover_book import Gone
+from odm_agent.agent.state import State
+from odm_agent.core.clock import Moment
+from odm_agent.core.grants import Want
+from odm_agent.core.leases import Lease
+from odm_agent.core.model import Family, IPAddress, IPNetwork
+from odm_agent.core.outages import Over, Seen, Way
+from odm_agent.kernel.sock_diag import SocketInfo, sockets
+from odm_agent.prefixes.selection import absence, ready_addresses
+from odm_agent.prefixes.table import Row
+
+#: Of an IPv6 uplink of others, addresses of one such network are alike: temporary ones come and go
+#: (RFC 8981).
+_ALIKE: Final = 64
+
+
+class Handovers:
+    """Of the passes of one agent."""
+
+    def __init__(self, state: State) -> None:
+        """It begins with what the agent before this one held."""
+        self._state = state
+        self._served: dict[Want, float] = {}
+        self._left: set[int] = set()
+        for lease in state.held:
+            self.lease(lease.grant.prefix.id, lease)
+
+    def lease(self, prefix_id: int, lease: Lease | None) -> None:
+        """What is known of a prefix has changed; None: it is gone."""
+        if lease is not None and lease.handover:
+            self._left.add(prefix_id)
+        else:
+            self._left.discard(prefix_id)
+
+    def ended(self, row: Row, address: IPAddress, wanted: Wanted | None, many: int) -> None:
+        """An address is over by a handover, and so many of its sockets were ended, those that were
+        `wanted` as in `endings.end`.
+        """
+        is_of = self._is_of(row)
+
+        def is_left(info: SocketInfo) -> bool:
+            if info.local != address or not is_of(info):
+                return False
+            return not (many and wanted is not None and wanted(info))
+
+        self._state.handovers.ended(Gone(row.prefix.type, is_left), many)
+
+    def begin(self) -> None:
+        """A pass begins."""
+        self._served.clear()
+
+    def serving(self, wants: Iterable[Want], now: Moment) -> None:
+        """Within it sockets are given these."""
+        for want in wants:
+            self._served.setdefault(want, now.boot_s)
+
+    def look(self, ready: Set[int], began: Moment, now: Moment) -> None:
+        """The pass has ended; `ready` as in `Offered`. Raises OdmError."""
+        book = self._state.handovers
+        seen = self._seen(ready)
+        try:
+            over = book.look(seen, began, self._served, now, self._state.events)
+            book.write()  # what was in time is not lost with the agent, whatever follows
+            book.count(over, self._has_moved, _counted)
+        finally:
+            book.write()
+
+    def _seen(self, ready: Set[int]) -> Seen:
+        table, host = self._state.engine.table, self._state.engine.host
+        rows = {row.prefix.id: row for row in table}
+        ways = {
+            want: tuple(way for id_ in ids if id_ in rows for way in self._ways(rows[id_], ready))
+            for want, ids in self._state.engine.datapath.choices().items()
+        }
+        lost: dict[int, str] = {}
+        for id_, row in rows.items():
+            if row.prefix.lingering:
+                if id_ in self._left:
+                    lost[id_] = "the network to which the host is attached now does not serve it"
+            elif (why := absence(row, host)) is not None:
+                lost[id_] = why
+        held = (row.prefix for row in table if not row.prefix.lingering)
+        return Seen(
+            {want: each for want, each in ways.items() if each},
+            lost,
+            frozenset((prefix.type, prefix.family) for prefix in held),
+        )
+
+    def _ways(self, row: Row, ready: Set[int]) -> Iterator[Way]:
+        prefix = row.prefix
+        if prefix.id not in ready:
+            return
+        networks: Iterable[IPNetwork] = (prefix.network,)
+        if prefix.managed:
+            there = ready_addresses(row, self._state.engine.host)
+            networks = dict.fromkeys(map(_network_of, there))
+        for network in networks:
+            yield Way(prefix.id, prefix.name, network, prefix.interface, prefix.gateway)
+
+    def _is_of(self, row: Row) -> Callable[[SocketInfo], bool]:
+        """Whether a socket with an address of a prefix has it as one of its type: an address that
+        is shared is everybody's to those without the mark.
+        """
+        if not row.prefix.shared:
+            return lambda info: True
+        of_mark, mark_id = self._state.engine.numbers.of_mark, row.prefix.mark_id
+        return lambda info: of_mark(info.mark) == mark_id
+
+    def _has_moved(self, over: Over, info: SocketInfo) -> bool:
+        left = over.outage.left
+        row = self._state.engine.table.by_id(left.prefix_id)
+        return info.local in left.network and (row is None or self._is_of(row)(info))
+
+
+def _network_of(address: IPAddress) -> IPNetwork:
+    alike = _ALIKE if Family.of(address) is Family.IPV6 else address.max_prefixlen
+    return ip_network((address, alike), strict=False)
+
+
+def _counted(kinds: list[Callable[[SocketInfo], bool]]) -> list[int]:
+    found = [info for info in sockets() if not info.remnant]
+    return [sum(map(kind, found)) for kind in kinds]

@@ -14,6 +14,8 @@ from examples.demo.asking import Asking
 from examples.demo.asking import table as asking_table
 from examples.demo.ending import TERMS, Ending
 from examples.demo.ending import table as ending_table
+from examples.demo.moving import Moving
+from examples.demo.moving import table as moving_table
 from examples.demo.programs import CLASSES, NO_CLASS
 from examples.demo.show import Show, table
 from tests.lab.agent import Agent, Settings
@@ -41,19 +43,21 @@ def main() -> int:
     console.print(_SCENE, highlight=False)
     try:
         with ExitStack() as stack:
-            show, ending, asking = _stage(stack, console)
+            show, ending, asking, moving = _stage(stack, console)
             outcomes, scenes = list(show.outcomes()), list(ending.scenes())
-            asked = list(asking.scenes())
+            asked, moved = list(asking.scenes()), list(moving.scenes())
     except KeyboardInterrupt:
         console.print("interrupted; everything is removed")
         return 130
     console.print(table(outcomes))
     console.print(ending_table(scenes))
     console.print(asking_table(asked))
+    console.print(moving_table(moved))
     every = [
         *(each.wrong for each in outcomes),
         *(each.wrong for each in scenes),
         *(each.wrong for each in asked),
+        *(each.wrong for each in moved),
     ]
     wrong = [each for each in every if each]
     console.print(
@@ -63,7 +67,7 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending, Asking]:
+def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending, Asking, Moving]:
     """Make host, network, servers and agent; the stack removes them in reverse order."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="odm-demo-")))
     status = stack.enter_context(console.status("making the network and the servers"))
@@ -84,6 +88,7 @@ def _stage(stack: ExitStack, console: Console) -> tuple[Show, Ending, Asking]:
         Show(site, agent, cgroups, servers, status),
         Ending(site, agent, cgroups, servers["nginx"], status),
         Asking(stack, folder, status),
+        Moving(stack, folder, status),
     )
 
 

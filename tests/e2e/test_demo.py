@@ -20,10 +20,10 @@ ROOT: Final = Path(__file__).parents[2]
 COMMAND: Final = [sys.executable, "-m", "examples.demo"]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(330)
 def test_the_demo_shows_all_types_as_promised() -> None:
     done = subprocess.run(
-        COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+        COMMAND, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"\bNO\b", done.stdout)
@@ -36,6 +36,10 @@ def test_the_demo_shows_all_types_as_promised() -> None:
     assert len(re.findall(r"│ time +│ .*│ +yes +│", done.stdout)) == 2
     assert re.search(r"│ transfers +│ session-last.* 2001:db8:2000::.*│ +yes +│", done.stdout)
     assert re.search(r"│ monitoring +│ fixed +│ .*NoPrefixAvail.*│ +yes +│", done.stdout)
+    told = {"nonpersistent": r"ECONNABORTED after \d+ ms"}
+    for type in TYPES:
+        became = told.get(type.word, r"goes on, silent \d+ ms, 0 bytes lost")
+        assert re.search(rf"│ {type.word} +│ {became} +│ .*│ +yes +│", done.stdout), type.word
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from odm_agent.agent import mptcp
 from odm_agent.agent.owner import journal_of, state_file
 from odm_agent.config.schema import AgentConfig
 from odm_agent.control.answers import Status
@@ -31,6 +32,7 @@ from odm_agent.datapath.install.visible import Folder
 from odm_agent.datapath.maps.writer import MapWriter
 from odm_agent.datapath.trust import require_trust
 from odm_agent.kernel import namespace, sysctl
+from odm_agent.kernel.mptcp import PathManager
 from odm_agent.kernel.netlink import NetlinkKernel
 from odm_agent.reconcile.failure import together
 
@@ -179,6 +181,7 @@ def _withdraw(pin_dir: Path) -> None:
 def _clean_namespace(protocol: int) -> Iterator[str]:
     with NetlinkKernel(protocol) as kernel:
         host = kernel.read()
+        yield from _remove_endpoints(host)
         actions, start = list(_removals(host)), 0
         while count := together(actions, start):
             for error in kernel.apply_all(actions[start : start + count]):
@@ -188,6 +191,16 @@ def _clean_namespace(protocol: int) -> Iterator[str]:
         counts = (len(host.rules), len(host.routes), sum(a.ours for a in host.addresses))
     if any(counts):
         yield "removed {} rules, {} routes, {} addresses".format(*counts)
+
+
+def _remove_endpoints(host: HostState) -> Iterator[str]:
+    """Subflows from our addresses are closed while packets still leave from there."""
+    with PathManager() as manager:
+        found = mptcp.ours(manager.endpoints(), host)
+        for each in found:
+            manager.remove(each)
+    if found:
+        yield f"removed {len(found)} endpoints of MPTCP"
 
 
 def _removals(host: HostState) -> Iterator[KernelAction]:

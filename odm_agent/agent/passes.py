@@ -11,6 +11,7 @@ from odm_agent.agent.departures import Departures
 from odm_agent.agent.garbage import Garbage
 from odm_agent.agent.handovers import Handovers
 from odm_agent.agent.meters import found
+from odm_agent.agent.mptcp import MptcpEndpoints
 from odm_agent.agent.offers import offered, offers
 from odm_agent.agent.state import State
 from odm_agent.agent.tidings import tell_turns
@@ -54,6 +55,7 @@ class Passes:
         self._bulletin = Bulletin(state)
         self._handovers = Handovers(state)
         self._departures = Departures(state, self._handovers)
+        self._endpoints = MptcpEndpoints(state)
         self._garbage = Garbage()
         self._begun = False
         #: How many were told something.
@@ -87,6 +89,8 @@ class Passes:
             jobs["recording what was sent"] = state.record_usage
         if look.resync or not self._begun:  # nobody heard what was told without an agent
             jobs["reading meters"] = self._read_meters
+        if not self._begun:
+            self._fails_by_own_fault("finding MPTCP endpoints", self._endpoints.find)
         if self._begun:
             own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:
@@ -97,6 +101,9 @@ class Passes:
         # A port that somebody else has must not keep the agent from starting.
         own_fault |= self._fails_by_own_fault(
             "asking networks for prefixes", lambda: state.delegations.look(state.engine.host)
+        )
+        own_fault |= self._fails_by_own_fault(
+            "adding MPTCP endpoints", lambda: self._endpoints.look(again=look.resync)
         )
         self._garbage.tidy()
         found = offered(

@@ -9,6 +9,7 @@ from typing import Final
 from odm_agent.config.check_delegations import check_delegations
 from odm_agent.config.check_echoes import check_echoes
 from odm_agent.config.check_lifetimes import check_lifetimes
+from odm_agent.config.check_mptcp import check_mptcp
 from odm_agent.config.check_prefixes import check_prefixes
 from odm_agent.config.check_uplinks import check_uplinks
 from odm_agent.config.delegations import all_as_prefixes
@@ -36,6 +37,7 @@ def check(config: Config) -> list[Problem]:
         *check_delegations(config),
         *check_uplinks(config),
         *check_echoes(config),
+        *check_mptcp(config),
     ]
 
 

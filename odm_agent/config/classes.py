@@ -51,6 +51,7 @@ def _policy(id_: int, name: str, section: ClassConfig) -> ClassPolicy:
         ),
         limits=frozenset(limits_of(section)),
         ends_on_handover=section.on_handover == "end",
+        follows_by_mptcp=section.mptcp == "endpoints",
     )
 
 

@@ -80,6 +80,8 @@ class ClassConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     refuse: list[KindWord] = []
     #: What becomes of its sockets whose address is over by a handover: they end, or are left.
     on_handover: Literal["keep", "end"] = "keep"
+    #: "endpoints": its MPTCP connections join from the address that follows theirs.
+    mptcp: Literal["endpoints"] | None = None
     caps: dict[TypeWord, CapConfig] = {}
     lifetimes: dict[TypeWord, LifetimeConfig] = {}
 

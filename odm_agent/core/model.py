@@ -318,3 +318,5 @@ class ClassPolicy:
     limits: frozenset[Limit] = frozenset()
     #: Whether its sockets whose address is over by a handover are ended.
     ends_on_handover: bool = False
+    #: Whether its MPTCP connections get a subflow from the address that follows theirs.
+    follows_by_mptcp: bool = False

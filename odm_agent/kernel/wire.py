@@ -1,4 +1,5 @@
-"""Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sock_diag`).
+"""Netlink packing and dumps for sock_diag, of which pyroute2 knows too little (`sock_diag`), and
+for generic netlink (`mptcp`), of which its sockets bring an event loop each.
 
 All other messages are pyroute2's, but for what is unpacked of addresses, routes and news. Its
 sock_diag request holds no attributes, by which alone the kernel is asked for socket storages and
@@ -9,7 +10,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -85,17 +86,18 @@ def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 class Wire:
-    """A sock_diag socket of the network namespace in which it was opened; not for two threads."""
+    """A netlink socket of the network namespace in which it was opened; not for two threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = NETLINK_SOCK_DIAG) -> None:
         self._sequence = 0
+        self._what = "sock_diag" if protocol == NETLINK_SOCK_DIAG else "netlink"
         try:
             self._socket = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
             )
         except OSError as error:
             raise KernelError(
-                f"opening a sock_diag socket failed: {error.strerror}. "
+                f"opening a {self._what} socket failed: {error.strerror}. "
                 "Run on Linux with netlink allowed (systemd: RestrictAddressFamilies=AF_NETLINK)."
             ) from error
         self._socket.settimeout(_TIMEOUT_S)
@@ -115,17 +117,24 @@ class Wire:
         """Close the socket."""
         self._socket.close()
 
-    def dump(self, request: bytes) -> list[bytes]:
-        """All sockets that `request` names, taken again while the kernel's tables move beneath it.
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def dump(
+        self, request: bytes, kind: int = SOCK_DIAG_BY_FAMILY, doing: str = "listing sockets"
+    ) -> list[bytes]:
+        """All that `request` names, taken again while the kernel's tables move beneath it.
 
         Raises RefusedError; KernelError if no dump in a row of attempts was consistent.
         """
         for _ in range(_DUMP_ATTEMPTS):
-            parts = self._dump_once(request)
+            with _explained(doing, "Nothing was changed; try again."):
+                parts = self._dumped(kind, request)
             if parts is not None:
                 return parts
         raise KernelError(
-            f"listing sockets: the kernel's tables changed during each of {_DUMP_ATTEMPTS} "
+            f"{doing}: the kernel's tables changed during each of {_DUMP_ATTEMPTS} "
             "attempts. Try again when fewer sockets come and go."
         )
 
@@ -134,8 +143,19 @@ class Wire:
 
         `doing` and `otherwise` are for people: what it does, and what holds if that fails.
         """
+        self.tell_by(self._send, kind, request, doing, otherwise)
+
+    def tell_by(
+        self,
+        send: Callable[[bytes], object],
+        kind: int,
+        request: bytes,
+        doing: str,
+        otherwise: str,
+    ) -> None:
+        """The same for a message that somebody else sends by this socket."""
         with _explained(doing, otherwise):
-            self._send(kind, NLM_F_REQUEST | NLM_F_ACK, request)
+            send(self._message(kind, NLM_F_REQUEST | NLM_F_ACK, request))
             for answered_kind, _, answered, body in self._answers():
                 if answered == self._sequence and answered_kind == NLMSG_ERROR:
                     (code,) = struct.unpack_from("=i", body)
@@ -143,18 +163,16 @@ class Wire:
                         raise RefusedError(-code)
                     return
 
-    def _send(self, kind: int, flags: int, request: bytes) -> None:
+    def _send(self, message: bytes) -> None:
+        self._socket.send(message)
+
+    def _message(self, kind: int, flags: int, request: bytes) -> bytes:
         self._sequence += 1
-        header = (len(request) + 16, kind, flags, self._sequence, 0)
-        self._socket.send(HEADER.pack(*header) + request)
+        return HEADER.pack(len(request) + HEADER.size, kind, flags, self._sequence, 0) + request
 
-    def _dump_once(self, request: bytes) -> list[bytes] | None:
+    def _dumped(self, kind_asked: int, request: bytes) -> list[bytes] | None:
         """One attempt; None if it was interrupted by a change."""
-        with _explained("listing sockets", "Nothing was changed; try again."):
-            return self._dumped(request)
-
-    def _dumped(self, request: bytes) -> list[bytes] | None:
-        self._send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request)
+        self._send(self._message(kind_asked, NLM_F_REQUEST | NLM_F_DUMP, request))
         parts: list[bytes] = []
         interrupted = False
         for kind, flags, answered, body in self._answers():

@@ -73,7 +73,7 @@ def classified(
 
 def class_row(policy: ClassPolicy) -> ClassPolicy:
     """The part of a policy that the maps hold (they know no names)."""
-    return replace(policy, name="", cgroups=(), delegated=False)
+    return replace(policy, name="", cgroups=(), delegated=False, follows_by_mptcp=False)
 
 
 def _guards(classes: Mapping[int, ClassPolicy], host: HostState) -> frozenset[int]:

@@ -53,6 +53,7 @@ class LabClass:
     #: type -> the keys of its lifetime, e.g. {SESSION: {"preferred": "5s"}}.
     lifetimes: Mapping[AddressType, Mapping[str, str]] = field(default_factory=dict)
     on_handover: str | None = None
+    mptcp: str | None = None
 
 
 @dataclass
@@ -90,6 +91,8 @@ def toml(settings: Settings, agent: Mapping[str, Any]) -> str:
             keys["on_failure"] = each.on_failure
         if each.on_handover:
             keys["on_handover"] = each.on_handover
+        if each.mptcp:
+            keys["mptcp"] = each.mptcp
         if each.delegated:
             keys["delegated"] = True
         if each.refuse:

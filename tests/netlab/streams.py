@@ -26,7 +26,8 @@ from tests.netlab.server import Server, listens
 from tests.netlab.sshd import Sshd
 from tests.netlab.topology import NetLab
 
-_TICKS_PORT: Final = 7000
+#: Where the correspondent hears TCP and MPTCP.
+TICKS_PORT: Final = 7000
 _IPERF_PORTS: Final = range(5300, 5400)
 #: How often a record is sent: the resolution of a silence, milliseconds.
 EVERY_MS: Final = 5
@@ -133,7 +134,7 @@ class _Connection(_Ticks):
 
     def __init__(self, folder: Path, name: str, place: Place, kind: str) -> None:
         super().__init__(folder, name)
-        to = (name, str(CORE[1]), str(_TICKS_PORT))
+        to = (name, str(CORE[1]), str(TICKS_PORT))
         self._process = place.spawn(
             [*_PYTHON, "send", kind, str(self._said), str(EVERY_MS), *to], start_new_session=True
         )
@@ -238,11 +239,11 @@ class _Ears(Server):
 
     def command(self) -> Sequence[str]:
         """In the foreground."""
-        return [*_PYTHON, "listen", str(CORE[1]), str(_TICKS_PORT), str(self._folder)]
+        return [*_PYTHON, "listen", str(CORE[1]), str(TICKS_PORT), str(self._folder)]
 
     def ready(self) -> bool:
         """Whether it takes connections."""
-        return listens(self.pid, "tcp6", _TICKS_PORT)
+        return listens(self.pid, "tcp6", TICKS_PORT)
 
 
 class Streams:

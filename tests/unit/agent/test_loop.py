@@ -135,6 +135,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "RETRY_S", 0.02)
     monkeypatch.setattr(looking, "RETRY_S", 0.02)
     monkeypatch.setattr(passes, "Garbage", lambda: SimpleNamespace(tidy=lambda: None))
+    quiet = SimpleNamespace(find=lambda: None, look=lambda again: None)
+    monkeypatch.setattr(passes, "MptcpEndpoints", lambda state: quiet)
     monkeypatch.setattr(passes, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
 
 

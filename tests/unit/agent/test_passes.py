@@ -76,6 +76,8 @@ class FakeState:
 def state(monkeypatch: pytest.MonkeyPatch) -> FakeState:
     monkeypatch.setattr(passes, "Garbage", lambda: SimpleNamespace(tidy=lambda: None))
     monkeypatch.setattr(passes, "Bulletin", lambda state: SimpleNamespace(tell=lambda now: None))
+    quiet = SimpleNamespace(find=lambda: None, look=lambda again: None)
+    monkeypatch.setattr(passes, "MptcpEndpoints", lambda state: quiet)
     monkeypatch.setattr(passes, "sockets", list)
     return FakeState()
 

@@ -153,7 +153,7 @@ def test_T1_an_upgrade_keeps_addresses_that_were_made_with_the_interfaces_name(
                 "DROP TABLE prefixes_by_interface;"
                 "DROP TABLE changed_sysctls;"
                 "DROP TABLE leases; DROP TABLE sent; DROP TABLE recorded; DROP TABLE meters;"
-                "DROP TABLE cgroups;"
+                "DROP TABLE cgroups; DROP TABLE handovers;"
                 "CREATE TABLE sysctls (path TEXT PRIMARY KEY, value TEXT NOT NULL);"
                 "PRAGMA user_version = 1"
             )

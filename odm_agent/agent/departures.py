@@ -37,9 +37,9 @@ class Departures:
         self._handovers.ended(row, address, wanted, many)
 
     def _wanted(self, row: Row) -> endings.Wanted | None:
-        """Typed ones: an address that is shared is everybody's to those without the mark."""
+        """Typed ones, of classes that want it so."""
         of_classes = endings.on_handover(self._state)
-        if of_classes is None or not row.prefix.shared:
-            return of_classes
-        of_mark, mark_id = self._state.engine.numbers.of_mark, row.prefix.mark_id
-        return lambda info: of_mark(info.mark) == mark_id and of_classes(info)
+        if of_classes is None:
+            return None
+        is_typed = endings.typed(self._state, row)
+        return lambda info: is_typed(info) and of_classes(info)

@@ -22,6 +22,16 @@ def each_one(info: SocketInfo) -> bool:
     return True
 
 
+def typed(state: State, row: Row) -> Wanted:
+    """The sockets that have an address of a prefix as one of its type: an address that is shared is
+    everybody's to those without the mark.
+    """
+    if not row.prefix.shared:
+        return each_one
+    of_mark, mark_id = state.engine.numbers.of_mark, row.prefix.mark_id
+    return lambda info: of_mark(info.mark) == mark_id
+
+
 def on_handover(state: State) -> Wanted | None:
     """The sockets that end by a handover: those of classes that want it so, since others may rather
     wait than begin anew. None: no class does.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from ipaddress import ip_network
 from typing import Final
 
-from odm_agent.agent.endings import Wanted
+from odm_agent.agent import endings
 from odm_agent.agent.handover_book import Gone
 from odm_agent.agent.state import State
 from odm_agent.core.clock import Moment
@@ -39,14 +39,14 @@ class Handovers:
         else:
             self._left.discard(prefix_id)
 
-    def ended(self, row: Row, address: IPAddress, wanted: Wanted | None, many: int) -> None:
+    def ended(self, row: Row, address: IPAddress, wanted: endings.Wanted | None, many: int) -> None:
         """An address is over by a handover, and so many of its sockets were ended, those that were
         `wanted` as in `endings.end`.
         """
-        is_of = self._is_of(row)
+        is_typed = endings.typed(self._state, row)
 
         def is_left(info: SocketInfo) -> bool:
-            if info.local != address or not is_of(info):
+            if info.local != address or not is_typed(info):
                 return False
             return not (many and wanted is not None and wanted(info))
 
@@ -104,19 +104,12 @@ class Handovers:
         for network in networks:
             yield Way(prefix.id, prefix.name, network, prefix.interface, prefix.gateway)
 
-    def _is_of(self, row: Row) -> Callable[[SocketInfo], bool]:
-        """Whether a socket with an address of a prefix has it as one of its type: an address that
-        is shared is everybody's to those without the mark.
-        """
-        if not row.prefix.shared:
-            return lambda info: True
-        of_mark, mark_id = self._state.engine.numbers.of_mark, row.prefix.mark_id
-        return lambda info: of_mark(info.mark) == mark_id
-
     def _has_moved(self, over: Over, info: SocketInfo) -> bool:
         left = over.outage.left
         row = self._state.engine.table.by_id(left.prefix_id)
-        return info.local in left.network and (row is None or self._is_of(row)(info))
+        if info.local not in left.network:
+            return False
+        return row is None or endings.typed(self._state, row)(info)
 
 
 def _network_of(address: IPAddress) -> IPNetwork:

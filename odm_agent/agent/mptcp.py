@@ -90,9 +90,8 @@ class MptcpEndpoints:
         self._note_types()
         given = dict(self._successors(wanting))
         if again or given != self._given:
-            self._tried = {
-                each for each in self._tried if each[1] in {s.address for s in given.values()}
-            }
+            present = {each.address for each in given.values()}
+            self._tried = {each for each in self._tried if each[1] in present}
             self._follow(given)
             self._given = given
 
@@ -155,8 +154,8 @@ class MptcpEndpoints:
                 waiting[successor.address].append(each)
         self._types, self._typed = types, None
         self._note_types()
+        live = {e.local for e in listed if e.protocol == "tcp" and e.state in _ALIVE}
         for address, holders in waiting.items():
-            live = {e.local for e in listed if e.protocol == "tcp" and e.state in _ALIVE}
             self._join(address, holders, is_used=address in live)
 
     def _type_of(self, address: IPAddress) -> AddressType | None:

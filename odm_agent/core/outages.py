@@ -57,7 +57,8 @@ class Way:
     def is_as(self, other: "Way") -> bool:
         """Whether sockets of one are as well off with the other; a gateway may be replaced."""
         return (self.prefix_id, self.network, self.interface) == (
-            *(other.prefix_id, other.network),
+            other.prefix_id,
+            other.network,
             other.interface,
         )
 

@@ -37,15 +37,8 @@ class QuicServer(Server):
         self._folder = folder
         checked(
             [
-                *(
-                    "openssl",
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-256",
-                ),
+                *("openssl", "req", "-x509", "-newkey", "ec"),
+                *("-pkeyopt", "ec_paramgen_curve:P-256"),
                 *("-nodes", "-keyout", str(folder / "key.pem"), "-out", str(self.certificate)),
                 *("-subj", "/CN=correspondent", "-addext", f"subjectAltName=IP:{CORE[1]}"),
             ]

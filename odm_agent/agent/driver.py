@@ -27,6 +27,8 @@ from odm_agent.core.effects import (
 )
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import (
+    Changed,
+    Dirty,
     Event,
     Failed,
     Failure,
@@ -56,6 +58,9 @@ class Hands(Protocol):
 
     def now(self) -> Moment:
         """This moment."""
+
+    def glance(self) -> None:
+        """See whether links are others, and feed sources what that means to them."""
 
     def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         """One pass over what is dirty. Only the first may raise OdmError.
@@ -207,6 +212,8 @@ class Driver:
                     self._step(event)
 
     def _step(self, event: Event) -> None:
+        if isinstance(event, Changed) and event.what & Dirty.KERNEL:
+            self._hands.glance()
         now = self._hands.now()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("event %s", trace.line(event, now))

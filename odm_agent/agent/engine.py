@@ -205,6 +205,15 @@ class Engine:
             self.has_news()
             self._take(self.kernel.read())
 
+    def glance(self) -> HostState | None:
+        """The host with its links as they are now, before anything else is looked at; None: they
+        are as they were.
+        """
+        links = self.kernel.read_links()
+        if links == self.host.links:
+            return None
+        return replace(self.host, links=links, addresses=self.kernel.read_addresses(links))
+
     def _take(self, host: HostState) -> None:
         """All that the kernel tells, with what it doesn't."""
         self.host = self.hinted(host)

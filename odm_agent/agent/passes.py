@@ -29,6 +29,8 @@ from odm_agent.sources.base import Noted, Send
 
 log = logging.getLogger(__name__)
 
+#: What goes wrong there.
+_ASKING: Final = "asking networks for prefixes"
 #: So long a pass stops when somebody is answered within it (seconds): other threads tell him, and
 #: would have to fight for their turn while this one computes.
 _GIVES_WAY_S: Final = 0.0003
@@ -65,6 +67,20 @@ class Passes:
         """This moment."""
         return timer.now()
 
+    def glance(self) -> None:
+        """Tell delegations at once where links are others: a network is asked before the pass that
+        follows from that, which takes longer than an answer.
+        """
+        delegations, engine = self._state.delegations, self._state.engine
+        if not (self._begun and delegations.sources):
+            return
+
+        def glance() -> None:
+            if (host := engine.glance()) is not None:
+                delegations.look(host)
+
+        self._fails_by_own_fault(_ASKING, glance)
+
     def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         """One pass. The first must work: what can't be done even once is said by not starting."""
         state, began = self._state, self.now()
@@ -100,7 +116,7 @@ class Passes:
         self._begun = True
         # A port that somebody else has must not keep the agent from starting.
         own_fault |= self._fails_by_own_fault(
-            "asking networks for prefixes", lambda: state.delegations.look(state.engine.host)
+            _ASKING, lambda: state.delegations.look(state.engine.host)
         )
         own_fault |= self._fails_by_own_fault(
             "adding MPTCP endpoints", lambda: self._endpoints.look(again=look.resync)

@@ -14,6 +14,9 @@ class Kernel(Protocol):
     def read(self) -> HostState:
         """Everything as it is now; raises KernelError."""
 
+    def read_links(self) -> dict[str, Link]:
+        """The interfaces alone, as they are now; raises KernelError."""
+
     def read_addresses(self, among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
         """The addresses of these interfaces as they are now; raises KernelError."""
 

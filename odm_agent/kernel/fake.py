@@ -50,6 +50,10 @@ class FakeKernel:
             labels=frozenset(self.labels),
         )
 
+    def read_links(self) -> dict[str, Link]:
+        """The interfaces as they are now."""
+        return dict(self.links)
+
     def read_addresses(self, among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
         """The addresses of these interfaces."""
         return tuple(each for each in self.addresses.values() if each.interface in among)

@@ -90,6 +90,14 @@ class NetlinkKernel:
         except (NetlinkError, OSError) as error:
             raise _explained("reading interfaces, addresses, routes and rules", error) from error
 
+    def read_links(self) -> dict[str, Link]:
+        """The interfaces alone, as they are now; raises KernelError."""
+        try:
+            with self._netlink.exchange():
+                return {link.name: link for link in links.read(self._netlink)}
+        except (NetlinkError, OSError) as error:
+            raise _explained("reading interfaces", error) from error
+
     def read_addresses(self, among: Mapping[str, Link]) -> tuple[LocalAddress, ...]:
         """The addresses of interfaces that are known already, as they are now; raises KernelError.
 

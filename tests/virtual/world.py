@@ -148,6 +148,8 @@ class World:
         self.fuse = None
         self.kernel.fault = self._before_action
         self.effects: list[Effect] = []
+        #: How many effects there were at each glance.
+        self.glances: list[int] = []
         self.log = _Log()
         memory = Memory(self.journal.addresses())
         self.numbering = Numbering(
@@ -272,6 +274,10 @@ class World:
 
     def now(self) -> Moment:
         return Moment(self.boot_s, self._booted_s + self.boot_s)
+
+    def glance(self) -> None:
+        """The world tells sources of links itself; when it was asked is noted."""
+        self.glances.append(len(self.effects))
 
     def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
         if self.fail_own:

@@ -6,6 +6,7 @@ from random import Random
 from typing import Final
 
 from odm_agent.core.clock import NEVER
+from odm_agent.core.handover import HANDOVER, Old
 from odm_agent.core.model import AddressType
 from odm_agent.sources.dhcpv6 import timing
 from odm_agent.sources.dhcpv6.answers import Judged
@@ -129,8 +130,12 @@ class Bindings:
         return release_of(binding, found.message.server, prefixes, client, self._new_xid())
 
     def due_messages(self, settings: Settings, client: bytes, now_s: float) -> Iterator[Message]:
-        """What is to be sent now, as far as the limit allows; it counts as sent."""
-        for binding in sorted(self, key=lambda each: each.send_s):
+        """What is to be sent now, as far as the limit allows; it counts as sent.
+
+        Of what is due at once, that comes first which may be over by the answer: applications are
+        to learn it soon.
+        """
+        for binding in sorted(self, key=_turn):
             if binding.send_s > now_s or self._limit.free_s > now_s:
                 return
             message = message_of(binding, settings, client, now_s)
@@ -150,3 +155,8 @@ class Bindings:
         while (xid := self._random.getrandbits(24)) in taken:
             pass
         return xid
+
+
+def _turn(binding: Binding) -> tuple[float, bool]:
+    """By what order messages are sent."""
+    return binding.send_s, HANDOVER[binding.type] is not Old.OVER

@@ -12,11 +12,11 @@ from odm_agent.core import trace
 from odm_agent.core.asking import MOST_DEMANDS, USABLE_S
 from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Record, Release, Request
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Dirty, Failed, Granted, Offered
+from odm_agent.core.events import Changed, Dirty, Failed, Granted, Offered
 from odm_agent.core.grants import GrantKey
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import Lifetime, Phase
-from odm_agent.core.looking import RESYNC_S, RETRY_S
+from odm_agent.core.looking import BURST_S, RESYNC_S, RETRY_S
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from tests.virtual.source import APART_S, FIXED6, SENT, SESSION4, SESSION6, Reply, grant
 from tests.virtual.world import DAD_S, PROBE_S, World
@@ -50,6 +50,18 @@ def test_a_need_is_requested_granted_probed_offered_and_then_answered(world: Wor
     assert _kinds(world)[6:] == [Conclude, Look, Answer]
     answer = world.answers[ticket]
     assert answer.cause is None and answer.address in {a for a, _ in world.kernel.addresses}
+
+
+@pytest.mark.parametrize("dirty", [Dirty.KERNEL, Dirty.CGROUPS])
+def test_with_the_news_of_the_kernel_links_are_glanced_at_before_a_pass(
+    world: World, dirty: Dirty
+) -> None:
+    world.glances.clear()
+    world.driver.put(Changed(dirty))
+    world.run()
+    world.advance(BURST_S)
+    assert _kinds(world) == [Look]
+    assert world.glances == ([0] if dirty is Dirty.KERNEL else [])
 
 
 def test_an_address_that_another_host_uses_is_not_answered_but_the_next_one_is(

@@ -68,6 +68,17 @@ def test_converges_until_the_prefix_is_offered() -> None:
     assert not made.converge(), "nothing is left to do"
 
 
+def test_a_glance_tells_links_that_are_others_and_changes_nothing() -> None:
+    made, kernel, _ = engine(HOME6)
+    made.converge()
+    before = made.host
+    assert made.glance() is None
+    kernel.set_link("eth0", carrier=False)
+    host = made.glance()
+    assert host is not None and not host.links["eth0"].up
+    assert host.addresses == before.addresses and made.host is before
+
+
 def test_alarm_of_what_fails_again_is_there_while_it_is_tried() -> None:
     made, _, maps = engine(HOME6)
     seen: list[list[str]] = []

@@ -332,6 +332,13 @@ def resumed(link: Link, leases: list[Lease], interface: str) -> tuple[list[Messa
     return since(link, start)
 
 
+def test_what_may_be_over_is_asked_about_first() -> None:
+    link = bound(FIXED, SESSION, BRIEF)
+    sent, _ = since(link, lambda: elsewhere(link, 0.0))
+    types = [each.ia_pds[0].iaid >> 24 for each in sent if each.kind is Kind.REBIND]
+    assert types == [to_wire(each) for each in (BRIEF, FIXED, SESSION)]
+
+
 def test_another_agent_on_the_same_link_pauses_nothing() -> None:
     link = bound(SESSION)
     sent, said = resumed(link, [Lease(link.granted.grant)], "w0")

@@ -9,6 +9,7 @@ import argparse
 import platform
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,13 +18,17 @@ from typing import Final
 
 from odm_agent.core.model import AddressType
 from tests.lab.host import FIXED, GRACEFUL, NONPERSISTENT, SESSION
+from tests.netlab.home import Home
 from tests.netlab.stock import StockHost
+from tests.netlab.streams import Stream
 from tests.netlab.travelling import Order, Traveller
 
 KINDS: Final = ("ssh", "iperf3", "mptcp")
 _BOUND_S: Final = 60.0
 _STREAM_S: Final = 6.0
 _SETTLES_S: Final = 1.5
+#: They log so, unlike those of the tests.
+_AS_AGENTS_DO: Final = {"log_level": "info"}
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "handover.md"
 _BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
@@ -66,7 +71,7 @@ def _measured(folder: Path, rounds: int) -> list[str]:
     with StockHost() as stock:
         hanging = {kind: stock.open(kind, kind) for kind in KINDS}
         lost_s = stock.by.unplug()
-        with Traveller(folder) as traveller:
+        with Traveller(folder, agent=_AS_AGENTS_DO) as traveller:
             rows = [
                 _kept(traveller, type, order, rounds)
                 for type in (FIXED, SESSION)
@@ -74,6 +79,9 @@ def _measured(folder: Path, rounds: int) -> list[str]:
             ]
             told = [_told(traveller, order, n) for n in range(rounds) for order in Order]
             calls = [_calls(traveller, order) for order in Order]
+        (of_home := folder / "home").mkdir()
+        with Home(of_home, agent=_AS_AGENTS_DO) as home:
+            rows += [_anchored(home, order, rounds) for order in Order]
         time.sleep(max(0.0, lost_s + _BOUND_S + 1 - time.monotonic()))
         stock_cells = [
             f"> {_BOUND_S:.0f} s" if each.silence_s(lost_s) > _BOUND_S else "goes on"
@@ -105,14 +113,32 @@ def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) ->
             for kind in KINDS
         }
         with traveller.moving(order) as move:
-            there_s = time.monotonic()
-            for each in streams.values():
-                each.await_flow(there_s)
-            time.sleep(_SETTLES_S)
-            for kind, each in streams.items():
-                row.silences.setdefault(kind, []).append(each.silence_s(move.lost_s))
+            _note(row, streams, move.lost_s)
         row.lost += sum(each.stop().lost for each in streams.values())
     return row
+
+
+def _anchored(home: Home, order: Order, rounds: int) -> Row:
+    row = Row("fixed, by an anchor", order.value)
+    for number in range(rounds):
+        streams = {
+            kind: home.open(kind, f"anchor-{order.name}-{number}-{kind}", _STREAM_S)
+            for kind in KINDS
+        }
+        with home.moving(order) as move:
+            _note(row, streams, move.lost_s)
+        row.lost += sum(each.stop().lost for each in streams.values())
+    return row
+
+
+def _note(row: Row, streams: Mapping[str, Stream], lost_s: float) -> None:
+    """Wait until they flow again, and note how long they did not."""
+    there_s = time.monotonic()
+    for each in streams.values():
+        each.await_flow(there_s)
+    time.sleep(_SETTLES_S)
+    for kind, each in streams.items():
+        row.silences.setdefault(kind, []).append(each.silence_s(lost_s))
 
 
 def _told(traveller: Traveller, order: Order, number: int) -> float:

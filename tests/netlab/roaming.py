@@ -32,9 +32,10 @@ class Roamer:
         *,
         uplinks: Mapping[str, Mapping[str, Any]] | None = None,
         others: Mapping[str, Mapping[str, Any]] | None = None,
+        agent: Mapping[str, Any] | None = None,
         entry: str = "odm_agent",
     ) -> None:
-        """`uplinks` and `others` are as in `Settings`; `entry` is the agent's module."""
+        """`uplinks`, `others` and `agent` are as in `Settings`; `entry` is the agent's module."""
         self.lab = lab
         with ExitStack() as stack:
             self.cgroup = stack.enter_context(Cgroup("roamer"))
@@ -44,6 +45,7 @@ class Roamer:
                 delegations=delegations,
                 uplinks=uplinks or {},
                 others=others or {},
+                agent=agent or {},
             )
             self.agent = Agent(lab.mobile, self.cgroup, folder, settings)
             stack.callback(self.agent.close)

@@ -69,13 +69,19 @@ class Traveller:
     """The host, at one of the sites; both are there while it stays."""
 
     def __init__(
-        self, folder: Path, rules: Rules = STANDARD, classes: Mapping[str, LabClass] = CLASSES
+        self,
+        folder: Path,
+        rules: Rules = STANDARD,
+        classes: Mapping[str, LabClass] = CLASSES,
+        *,
+        agent: Mapping[str, str] | None = None,
     ) -> None:
+        """`agent` is as in `Settings`."""
         with ExitStack() as stack:
             self.lab = stack.enter_context(NetLab(rules))
             self.streams = stack.enter_context(Streams(self.lab))
             self.roamer = stack.enter_context(
-                Roamer(self.lab, folder, classes, {"isp": _DELEGATION})
+                Roamer(self.lab, folder, classes, {"isp": _DELEGATION}, agent=agent)
             )
             self.await_attached(self.lab.a)
             self._stack = stack.pop_all()

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The backstop: only here is the true source seen, whoever chose it. It can only drop. */
 
+#define ODM_DROP_QUIETLY 2 /* NET_XMIT_DROP, which is congestion to TCP and no error to UDP */
+
 /*
  * A marked packet whose table lost the source after a hook had chosen by it: nothing untyped leaves
  * instead. Audit lets it go where the class's default was lost, but not a type that was asked for. Groups are left
@@ -20,6 +22,17 @@ static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb
 			  ODM_R_NOT_LOCAL, 0);
 }
 
+/* Does it leave by an uplink, for where types are for? */
+static __always_inline bool odm_leaves_host(struct __sk_buff *skb)
+{
+	struct odm_addr destination;
+	u32 ifindex = skb->ifindex;
+
+	if (!odm_uplinks.lookup(&ifindex) || !odm_packet_destination(skb, &destination))
+		return false;
+	return !odm_is_exempt_inline(&destination) && !odm_is_multicast(&destination);
+}
+
 /*
  * Is a typed source on its way out by an uplink that is not its own? Its tables never lead there, but
  * others' rules may, a socket's device, and the route of a raw socket that writes the header itself:
@@ -27,15 +40,22 @@ static __always_inline struct odm_decision odm_lost_source(struct __sk_buff *skb
  */
 static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source source)
 {
-	u32 prefix_id = source.prefix_id, ifindex = skb->ifindex;
+	u32 prefix_id = source.prefix_id;
 	struct odm_prefix *prefix = odm_offers.lookup(&prefix_id);
-	struct odm_addr destination;
 
-	if (!prefix || !prefix->ifindex || prefix->ifindex == ifindex)
-		return false;
-	if (!odm_uplinks.lookup(&ifindex) || !odm_packet_destination(skb, &destination))
-		return false;
-	return !odm_is_exempt_inline(&destination) && !odm_is_multicast(&destination);
+	return prefix && prefix->ifindex && prefix->ifindex != skb->ifindex && odm_leaves_host(skb);
+}
+
+/*
+ * Is no network known to which the source belongs, for the moment? Nothing leaves from it, whoever has it, and TCP
+ * sends again what was dropped as if its queue had been full.
+ */
+static __always_inline bool odm_waits(struct __sk_buff *skb, struct odm_source source)
+{
+	u32 prefix_id = source.prefix_id;
+	struct odm_prefix *prefix = odm_offers.lookup(&prefix_id);
+
+	return prefix && prefix->flags & ODM_PREFIX_WAITS && odm_leaves_host(skb);
 }
 
 /* Is the packet the first of a connection, or can't it be told? */
@@ -270,6 +290,8 @@ int odm_egress(struct __sk_buff *skb)
 	source = odm_source_of_inline(&addr);
 	if ((!source.type || odm_is_shared(source)) && !marked && !settings->strict_classes)
 		return 1; /* untyped, and nobody minds */
+	if (source.type && odm_waits(skb, source) && !odm_is_outsider(skb))
+		return ODM_DROP_QUIETLY;
 	cgroup = odm_class_of_packet(skb, settings);
 	if (odm_is_shared(source)) {
 		class = odm_class_row(cgroup.class_id);

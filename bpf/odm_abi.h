@@ -452,7 +452,8 @@ _Static_assert(sizeof(struct odm_slot) == 20, "odm_slot");
 	0x02 /* sockets have addresses of their own (`fresh`) only if they ask for new ones */
 #define ODM_PREFIX_ON_NET 0x04 /* the network that the host is attached to now serves it */
 #define ODM_PREFIX_BY_CLASS                                                                        \
-	0x08 /* no pool: each class has a seat (odm_seats), a row like this one */
+	0x08                  /* no pool: each class has a seat (odm_seats), a row like this one */
+#define ODM_PREFIX_WAITS 0x10 /* nothing leaves from it by an uplink, and nobody is told so */
 
 /* odm_offers[prefix id]: what a hook may hand out. */
 struct odm_prefix {

@@ -1,6 +1,6 @@
 """Looks after each pass at which prefixes serve, for the book of handovers."""
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_network
 from typing import Final
 
@@ -56,10 +56,12 @@ class Handovers:
         """A pass begins."""
         self._served.clear()
 
-    def serving(self, wants: Iterable[Want], now: Moment) -> None:
-        """Within it sockets are given these."""
-        for want in wants:
-            self._served.setdefault(want, now.boot_s)
+    def serving(self, given: Mapping[Want, IPAddress], now: Moment) -> None:
+        """Within it sockets are given these. What stands in is not what is waited for."""
+        for want, address in given.items():
+            row = self._state.engine.table.span_of(address)
+            if row is None or not row.prefix.stands_in:
+                self._served.setdefault(want, now.boot_s)
 
     def look(self, ready: Set[int], began: Moment, now: Moment) -> None:
         """The pass has ended; `ready` as in `Offered`. Raises OdmError."""
@@ -95,7 +97,7 @@ class Handovers:
 
     def _ways(self, row: Row, ready: Set[int]) -> Iterator[Way]:
         prefix = row.prefix
-        if prefix.id not in ready:
+        if prefix.id not in ready or prefix.stands_in:
             return
         networks: Iterable[IPNetwork] = (prefix.network,)
         if prefix.managed:

@@ -30,10 +30,14 @@ def _offers(engine: Engine, firsts: Mapping[int, IPAddress]) -> dict[Want, IPAdd
 
 def _firsts(engine: Engine, held: Set[IPAddress]) -> dict[int, IPAddress]:
     """By the ids of prefixes the first address that is given and held: of the prefix, or of one of
-    its seats.
+    its seats. From what waits nothing leaves yet.
     """
     rows = engine.datapath.prefixes()
-    firsts = {i: row.pool[0] for i, row in rows.items() if row.pool and row.pool[0] in held}
+    firsts = {
+        i: row.pool[0]
+        for i, row in rows.items()
+        if row.pool and row.pool[0] in held and not row.waits
+    }
     for (prefix_id, _), number in sorted(engine.datapath.seats().items()):
         if prefix_id in rows and number in firsts:
             firsts.setdefault(prefix_id, firsts[number])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from odm_agent.core import releasing, renewing, rotation, wandering
+from odm_agent.core import releasing, renewing, rotation, standing_in, wandering
 from odm_agent.core.clock import NEVER, Moment
 from odm_agent.core.effects import Effect, EndSockets, GiveBack, Project, Record, Refuse
 from odm_agent.core.events import Offered
@@ -12,6 +12,7 @@ from odm_agent.core.handover import HANDOVER, Old, waits
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import OVER, Cause, Lifetime, Phase
 from odm_agent.core.model import TypedPrefix
+from odm_agent.core.standing_in import NETWORK_S, StandingIn
 from odm_agent.core.wandering import Periods
 
 
@@ -31,6 +32,8 @@ class Holding:
     stalled: frozenset[int] = frozenset()
     #: Of which prefixes sockets have asked for new addresses.
     renewals: renewing.Renewals = field(default_factory=dict)
+    #: Which prefixes serve new sockets until others do, and how long at most.
+    standing_in: StandingIn = field(default_factory=dict)
 
     def with_grant(self, grant: Grant, now: Moment) -> tuple["Holding", list[Effect]]:
         """Hold a grant, or hold it for longer. Another prefix under its key takes its place.
@@ -38,6 +41,7 @@ class Holding:
         What comes from elsewhere than the configuration is refused where it overlaps another.
         """
         id_, leases = grant.prefix.id, dict(self.leases)
+        standing = dict(self.standing_in)
         effects: list[Effect] = []
         for other, held in self.leases.items():
             if other == id_:
@@ -61,10 +65,14 @@ class Holding:
         lease = replace(
             before or Lease(grant), grant=grant, phase=phase, returning=False, handover=ends
         )
+        if not ends or (before is not None and not before.grant.prefix.attached):
+            standing.pop(id_, None)  # its network has answered
         leases[id_] = lease = rotation.begun(lease, now.boot_s, ids)
         if (not grant.is_configured or _has_state(lease)) and lease != before:
             effects.append(Record(id_, lease))
-        return replace(self, leases=leases, changed=True, next_id=ids.next), effects
+        return replace(
+            self, leases=leases, changed=True, next_id=ids.next, standing_in=standing
+        ), effects
 
     def without_grant(
         self, key: GrantKey, now: Moment, *, at_once: bool = False
@@ -77,19 +85,22 @@ class Holding:
         return replace(self, leases=leases, changed=True), effects
 
     def without_confirmation(
-        self, key: GrantKey, *, attached: bool = True
+        self, key: GrantKey, now: Moment, *, attached: bool = True
     ) -> tuple["Holding", list[Effect]]:
         """Whether the present network serves what is held under `key` is not known any more. Not
         `attached`: nothing leaves from it before that is known, also if another agent goes on.
         """
         leases, effects = dict(self.leases), list[Effect]()
+        standing = dict(self.standing_in)
         for id_, held in self.leases.items():
             if held.grant.key == key:
                 here = held.grant.prefix.attached and attached
                 leases[id_] = lease = _told_of(held, unconfirmed=True, attached=here)
+                if held.grant.prefix.attached and not here and standing_in.can(held, now.boot_s):
+                    standing[id_] = now.boot_s + NETWORK_S
                 if lease != held and not attached:
                     effects.append(Record(id_, lease))
-        return replace(self, leases=leases, changed=True), effects
+        return replace(self, leases=leases, changed=True, standing_in=standing), effects
 
     def unserved(self, key: GrantKey, now: Moment) -> tuple["Holding", list[Effect], list[Want]]:
         """The present network does not serve what is held under `key`; what is to be requested in
@@ -163,9 +174,16 @@ class Holding:
         effects: list[Effect] = []
         causes: dict[int, Cause] = {}
         leases, renewals = renewing.at(self.leases, self.renewals, now.boot_s)
+        standing = dict(self.standing_in)
         for id_, lease in leases.items():
             if lease.next_s <= now.boot_s:
-                lease = replace(lease, phase=Phase.LINGERING)
+                until_s = standing_in.until(lease, standing.get(id_), now.boot_s)
+                if until_s is None:
+                    lease = replace(lease, phase=Phase.LINGERING)
+                else:
+                    standing[id_] = until_s
+                    lease = standing_in.prolonged(lease, until_s)
+                    lease = rotation.begun(lease, now.boot_s, ids)
             turn = rotation.at(lease, now.boot_s, ids)
             turned[id_] = turn.lease
             causes |= turn.causes
@@ -175,7 +193,10 @@ class Holding:
         periods = wandering.periods_at(
             (each.grant.prefix for each in self.leases.values()), now.boot_s
         )
-        if (turned, periods) == (self.leases, self.periods) and not self.changed:
+        for id_ in standing_in.over(standing, turned, now.boot_s):
+            del standing[id_]
+        before = (self.leases, self.periods, self.standing_in)
+        if (turned, periods, standing) == before and not self.changed:
             return self, []
         holding = replace(
             self,
@@ -184,6 +205,7 @@ class Holding:
             next_id=ids.next,
             periods=periods,
             renewals=renewals,
+            standing_in=standing,
         )
         return holding, [*effects, Project(holding.prefixes(), causes)]
 
@@ -199,7 +221,8 @@ class Holding:
         idle = releasing.seen(self.idle, offered, now.boot_s)
         returning = releasing.due(idle, self.leases, now.boot_s) if idle is not self.idle else ()
         leases: dict[int, Lease] = {}
-        changed = self.changed or bool(gone)
+        succeeded = standing_in.succeeded(self.standing_in, self.leases, offered.ready)
+        changed = self.changed or bool(gone or succeeded)
         for id_, before in self.leases.items():
             if id_ in gone:
                 continue
@@ -210,12 +233,19 @@ class Holding:
             aged = rotation.unused(aged, offered.unused_leases, now.boot_s)
             if id_ in returning:
                 aged = releasing.returning(aged, now.boot_s)
+            if id_ in succeeded:
+                aged = standing_in.ended(aged, now.boot_s)
             if aged != lease:
                 changed = True
                 effects.append(Record(id_, aged))
             leases[id_] = aged
         return replace(
-            self, leases=leases, changed=changed, idle=idle, stalled=offered.stalled
+            self,
+            leases=leases,
+            changed=changed,
+            idle=idle,
+            stalled=offered.stalled,
+            standing_in={**self.standing_in, **dict.fromkeys(succeeded, now.boot_s)},
         ), effects
 
     def each(self, change: Callable[[Lease], Lease]) -> tuple["Holding", list[Effect]]:
@@ -258,6 +288,7 @@ class Holding:
                 addresses=lease.addresses,
                 resting=lease.resting_numbers,
                 ends=lease.grant.lifetime is not None,
+                stands_in=id_ in self.standing_in,
             )
             for id_, lease in self.leases.items()
         )
@@ -292,6 +323,7 @@ class Holding:
             wandering.next_s(self.periods),
             self.idle_deadline(),
             renewing.deadline(self.renewals),
+            standing_in.deadline(self.standing_in),
             min(due, default=NEVER),
         )
 

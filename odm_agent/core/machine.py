@@ -73,7 +73,7 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
         case Withdrawn(key, at_once):
             holding, effects = holding.without_grant(key, now, at_once=at_once)
         case Unconfirmed(key, attached):
-            holding, effects = holding.without_confirmation(key, attached=attached)
+            holding, effects = holding.without_confirmation(key, now, attached=attached)
         case Unserved(key):
             holding, effects, wants = holding.unserved(key, now)
             for want in wants:

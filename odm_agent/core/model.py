@@ -182,6 +182,9 @@ class TypedPrefix:
     #: Whether packets from it may leave by its interface: not from the loss of its link on, until
     #: the network that is found there, or at another interface, says that it serves it.
     attached: bool = True
+    #: Whether sockets are given it as long as nothing else of the type serves
+    #: (`core.standing_in`).
+    stands_in: bool = False
     #: How often another one of those that are as good, and wander too, stands first; None: it does
     #: not wander.
     wander_s: int | None = None
@@ -234,6 +237,13 @@ class TypedPrefix:
     def on_net(self) -> bool:
         """Whether that network has said that it serves it."""
         return self.attached and not self.unconfirmed
+
+    @property
+    def waits(self) -> bool:
+        """Whether sockets are given it, while no network is known that leads there: nothing leaves
+        from it before one is, and nobody is told so.
+        """
+        return self.stands_in and not self.attached
 
     @property
     def mark_id(self) -> int:

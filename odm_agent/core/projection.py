@@ -66,7 +66,8 @@ class PrefixRow:
     they share those of the pool. `shared`: the addresses are everybody's, and no rule leads packets
     from them to the prefix's table: only the mark does. `on_net`: the network that the host is
     attached to now serves it. `on_request`: only sockets that ask for a new address have one of
-    their own. `new_until_s`: until then (boot-time seconds) its address counts as new.
+    their own. `new_until_s`: until then (boot-time seconds) its address counts as new. `waits`:
+    nothing leaves from it by any uplink just now, and nobody is told so.
 
     `by_class`: each class has a seat in it, a row with addresses of its own, and the prefix has no
     pool; `class_id` is that of a seat's class.
@@ -88,6 +89,7 @@ class PrefixRow:
     new_until_s: int = 0
     by_class: bool = False
     class_id: int = 0
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

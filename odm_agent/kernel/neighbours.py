@@ -4,6 +4,10 @@ With its carrier a link loses what the kernel knew of its neighbours (`neigh_car
 sent by it then waits until the neighbour is found again, or for three seconds (RFC 4861, section
 10: three solicitations, a second apart). While a packet waits TCP does not send it again, also
 where another way is there by then (`skb_still_in_host_queue`). Without the neighbour nothing waits.
+
+A neighbour that is looked for is not simply deleted: each packet that waits for it would be
+answered by an error (`neigh_invalidate`), by which a socket that connects fails, though it could
+reach its peer by the next link. One that is in no state is forgotten with its packets.
 """
 
 import errno
@@ -11,7 +15,8 @@ import socket
 from collections.abc import Collection
 from typing import Final
 
-from pyroute2.netlink.rtnl import RTM_DELNEIGH
+from pyroute2.netlink import NLM_F_REPLACE
+from pyroute2.netlink.rtnl import RTM_DELNEIGH, RTM_NEWNEIGH
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from odm_agent.core.model import Family, IPAddress
@@ -33,7 +38,10 @@ def give_up(netlink: Rtnetlink, gateways: Collection[tuple[int, IPAddress]]) -> 
     lost = {index for index in indexes if has_lost_carrier(netlink, index)}
     netlink.carry_out(
         (
-            [change(_message(index, each), RTM_DELNEIGH)]
+            [
+                change(_message(index, each), RTM_NEWNEIGH, NLM_F_REPLACE),
+                change(_message(index, each), RTM_DELNEIGH),
+            ]
             for index, each in gateways
             if index in lost
         ),
@@ -45,5 +53,6 @@ def _message(index: int, gateway: IPAddress) -> ndmsg:
     message = ndmsg()
     message["family"] = _AF[Family.of(gateway)]
     message["ifindex"] = index
+    message["state"] = 0  # NUD_NONE
     message["attrs"] = [("NDA_DST", str(gateway))]
     return message

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from odm_agent.core.host import HostState, LocalAddress, Route, RouteKind, Rule, RuleAction
-from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, IPNetwork
+from odm_agent.core.model import CONFIGURED_AT_MOST, Family, IPAddress, IPNetwork, TypedPrefix
 from odm_agent.prefixes.mirror import Mirror
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.table import PrefixTable, Row
@@ -17,6 +17,8 @@ MAIN_TABLE: Final = 254
 _BEFORE_MAIN: Final = 32765
 #: The worst metric there is: the last resort of each of our tables.
 LAST_METRIC: Final = 0xFFFFFFFF
+#: The next one: where there is a way, that is taken.
+_WAITING_METRIC: Final = LAST_METRIC - 1
 
 
 def last_resort(family: Family, number: int, numbers: Numbers) -> Route:
@@ -37,6 +39,8 @@ def routes_of(
     The kernel refuses a preferred source that it does not hold, or that is still tentative. Routes
     outlast the carrier, as the kernel's own do: a connection goes on when it is back. Those of a
     delegated prefix don't, since another network may be found there, which must not see its source.
+    Nor does anything leave by the route of one that waits: hooks drop what is sent, and of what
+    passes by them (it is forwarded, say) no neighbour is the destination.
     """
     prefix = row.prefix
     if row.any_ip:
@@ -50,11 +54,23 @@ def routes_of(
 def _ways_of(row: Row, source: IPAddress, mirror: Mirror, table: int) -> Iterator[Route]:
     prefix = row.prefix
     yield from mirror.copies(row, source, table)
-    link = mirror.host.links.get(prefix.interface)
-    if link is not None and link.enabled and not link.lacks(prefix.family):
-        way = mirror.way(row)
-        if way is not None:
-            yield replace(way, table=table, source=source)
+    if not is_set_up(prefix, mirror.host):
+        return
+    if (way := mirror.way(row)) is not None:
+        yield replace(way, table=table, source=source)
+    elif prefix.waits:
+        yield Route(
+            *(table, prefix.family, None),
+            interface=prefix.interface,
+            source=source,
+            metric=_WAITING_METRIC,
+        )
+
+
+def is_set_up(prefix: TypedPrefix, host: HostState) -> bool:
+    """Whether routes can lead by a prefix's interface, whether it has a carrier or not."""
+    link = host.links.get(prefix.interface)
+    return link is not None and link.enabled and not link.lacks(prefix.family)
 
 
 def any_ip_routes(row: Row) -> list[Route]:

@@ -10,7 +10,7 @@ from odm_agent.core.wandering import groups
 from odm_agent.prefixes import wandering
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.rfc7217 import socket_key
-from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
+from odm_agent.prefixes.routing import any_ip_routes, is_set_up, last_resort, rules_of
 from odm_agent.prefixes.table import PrefixTable, Row
 
 
@@ -91,6 +91,7 @@ def prefix_rows(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> d
         configured=0,
         on_net=row.prefix.on_net,
         by_class=True,
+        waits=row.prefix.waits,
     )
     rows = {
         seat.number: _seat_row(row, seat, of_seat[seat.number], bare, numbers)
@@ -171,6 +172,7 @@ def prefix_row(row: Row, host: HostState, numbers: Numbers, secret: bytes) -> Pr
         on_net=row.prefix.on_net,
         on_request=own and row.makes_own and not row.prefix.per_socket,
         new_until_s=int(row.prefix.new_until_s),
+        waits=row.prefix.waits,
     )
 
 
@@ -195,22 +197,23 @@ def choices(
 
     One whose uplink can't carry packets serves nobody, as if the uplink were not there: another one
     of the type does, or hooks find no address, and the class's `on_failure` decides. Nor does a
-    lingering one.
+    lingering one. What stands in comes last.
     """
     chosen: dict[tuple[AddressType, Family], list[Row]] = {}
     for row in table:
         if row.prefix.lingering or row.prefix.id not in usable:
             continue
-        if absence(row, host) is None:
+        if (row.prefix.waits and is_set_up(row.prefix, host)) or absence(row, host) is None:
             chosen.setdefault((row.prefix.type, row.prefix.family), []).append(row)
 
     places = _places(table)
 
-    def rank(row: Row) -> tuple[int, int, int]:
+    def rank(row: Row) -> tuple[bool, int, int, int]:
+        first = row.prefix.stands_in, -row.prefix.preference
         place = places.get(row.prefix.id)
         if place is not None:
-            return -row.prefix.preference, 0, place
-        return -row.prefix.preference, 1, row.prefix.order
+            return *first, 0, place
+        return *first, 1, row.prefix.order
 
     return {key: tuple(r.prefix.id for r in sorted(rows, key=rank)) for key, rows in chosen.items()}
 

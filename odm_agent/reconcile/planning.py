@@ -55,7 +55,7 @@ def _kept_rows(desired: Projection, observed: Projection, host: HostState) -> se
         prefix_id
         for prefix_id, old in observed.prefixes.items()
         if (new := desired.prefixes.get(prefix_id)) is not None
-        and _without_pool(old) == _without_pool(new)
+        and _is_alike(old, new)
         and (
             _same_first(old, new)
             or (
@@ -67,6 +67,13 @@ def _kept_rows(desired: Projection, observed: Projection, host: HostState) -> se
     }
 
 
+def _is_alike(old: PrefixRow, new: PrefixRow) -> bool:
+    """Whether they differ in their pools at most, or in how packets leave while none does."""
+    if old.waits or new.waits:
+        old, new = (replace(each, ifindex=0, on_net=False, waits=False) for each in (old, new))
+    return _without_pool(old) == _without_pool(new)
+
+
 def _without_pool(row: PrefixRow) -> PrefixRow:
     return replace(row, pool=(), configured=0, spares=0, configured_spares=0, leases=(), fresh=b"")
 
@@ -74,6 +81,11 @@ def _without_pool(row: PrefixRow) -> PrefixRow:
 def _same_first(old: PrefixRow, new: PrefixRow) -> bool:
     """Whether the mark selects what it did: `pool[0]`, by a route that changes before the row."""
     return old.pool[:1] == new.pool[:1]
+
+
+def _is_late(old: PrefixRow, new: PrefixRow) -> bool:
+    """Whether a row that stays is written after the routes: what waits does so until these lead."""
+    return not _same_first(old, new) or (old.waits and not new.waits)
 
 
 def _stays_typed(prefix_id: int, old: PrefixRow, desired: Projection) -> bool:
@@ -114,7 +126,7 @@ def _withdraw(desired: Projection, observed: Projection, kept: set[int]) -> Iter
     for prefix_id, row in observed.prefixes.items():
         if prefix_id not in kept:
             yield tables.PREFIXES.drop(prefix_id)
-        elif desired.prefixes[prefix_id] != row and _same_first(desired.prefixes[prefix_id], row):
+        elif desired.prefixes[prefix_id] != row and not _is_late(row, desired.prefixes[prefix_id]):
             yield tables.PREFIXES.put(prefix_id, desired.prefixes[prefix_id])
 
 
@@ -181,7 +193,7 @@ def _unconfigure(desired: Projection, observed: Projection) -> Iterator[Action]:
 def _offer(desired: Projection, observed: Projection, kept: set[int]) -> Iterator[Action]:
     """Prefix rows, then the seats and choices that name them."""
     for prefix_id, row in desired.prefixes.items():
-        if prefix_id not in kept or not _same_first(observed.prefixes[prefix_id], row):
+        if prefix_id not in kept or _is_late(observed.prefixes[prefix_id], row):
             yield tables.PREFIXES.put(prefix_id, row)
     for seat, number in desired.seats.items():
         if number not in kept or observed.seats.get(seat) != number:

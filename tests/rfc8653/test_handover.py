@@ -58,12 +58,8 @@ def test_T3_the_application_is_told_that_its_address_is_over(
 
 
 @pytest.mark.parametrize("order", Order, ids=lambda each: each.value)
-def test_T4_new_connections_fail_at_most_while_the_link_is_being_lost(
-    traveller: Traveller, order: Order
-) -> None:
-    """Those that were begun before the agent knew, by the link that is lost, may: docs/handover.md
-    says how many.
-    """
+def test_T4_no_new_connection_fails(traveller: Traveller, order: Order) -> None:
+    """Also those that are begun while no network is known, or the old prefix is to go already."""
     with traveller.calling(GRACEFUL) as calls:
         time.sleep(0.5)
         with traveller.moving(order) as move:
@@ -73,4 +69,4 @@ def test_T4_new_connections_fail_at_most_while_the_link_is_being_lost(
             made = calls()
     assert [each for each in made if each.at_s < move.lost_s]
     assert [each for each in made if each.at_s > there_s]
-    assert not [e for e in made if e.error and not move.lost_s - 0.1 < e.at_s < there_s]
+    assert not [each for each in made if each.error]

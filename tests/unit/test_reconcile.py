@@ -137,6 +137,65 @@ def test_a_prefix_is_handed_on_and_taken_back_without_a_gap_for_our_own_packets(
         assert (REFUSAL in host.kernel.rules) is not forwarded
 
 
+def _defaults(host: Host) -> list[Route]:
+    """The best default routes of the prefix's table, the best first."""
+    found = [r for r in host.kernel.routes if r.table == 1001 and r.kind is RouteKind.UNICAST]
+    return sorted(found, key=lambda each: each.cost)
+
+
+def test_what_waits_is_dropped_before_its_route_goes_and_until_another_leads() -> None:
+    """And it is handed out all the time."""
+    graceful = replace(HOME, type=AddressType.GRACEFUL_REPLACEMENT)
+    host, chosen = Host(graceful), {(graceful.type, Family.IPV6): (1,)}
+    host.kernel.set_link("eth1")
+    host.settle()
+    (way,) = _defaults(host)
+    assert way.gateway == graceful.gateway
+
+    host.kernel.set_link("eth0", carrier=False)
+    host.table = host.table.with_prefix(
+        replace(graceful, attached=False, unconfirmed=True, stands_in=True)
+    )
+    actions = host.plan()
+    assert is_put(actions[0], PREFIXES)
+    for action in actions:
+        host.apply(action)
+        assert host.maps.read().choices == chosen and host.maps.read().prefixes[1].waits
+    host.settle()
+    (waiting,) = _defaults(host)
+    assert (waiting.interface, waiting.gateway) == ("eth0", None)
+
+    host.table = host.table.with_prefix(replace(graceful, interface="eth1", stands_in=True))
+    for action in host.plan():
+        host.apply(action)
+        assert host.maps.read().choices == chosen
+        if not host.maps.read().prefixes[1].waits:
+            assert [each.interface for each in _defaults(host)] == ["eth1"]
+    host.settle()
+    assert not host.maps.read().prefixes[1].waits
+
+
+def test_who_connects_is_told_where_the_interface_itself_is_set_down() -> None:
+    graceful = replace(HOME, type=AddressType.GRACEFUL_REPLACEMENT)
+    host = Host(graceful).settle()
+    host.kernel.set_link("eth0", up=False)
+    host.table = host.table.with_prefix(
+        replace(graceful, attached=False, unconfirmed=True, stands_in=True)
+    )
+    host.settle()
+    assert not _defaults(host) and not host.maps.read().choices
+
+
+def test_what_stands_in_is_handed_out_last() -> None:
+    graceful = replace(HOME, type=AddressType.GRACEFUL_REPLACEMENT, preference=5)
+    new = replace(graceful, id=2, name="new", network=OTHER, spans=(OTHER,), preference=0)
+    host = Host(graceful, new).settle()
+    assert host.maps.read().choices == {(graceful.type, Family.IPV6): (1, 2)}
+    host.table = host.table.with_prefix(replace(graceful, stands_in=True))
+    host.settle()
+    assert host.maps.read().choices == {(graceful.type, Family.IPV6): (2, 1)}
+
+
 @pytest.mark.parametrize("table", [SOURCES, SPANS])
 def test_verdict_that_finds_no_room_stops_only_its_own_address(table: Table[Any, Any]) -> None:
     host = Host(HOME, replace(HOME, id=2, network=OTHER, spans=(OTHER,)))

@@ -80,6 +80,7 @@ def unpack_prefix(row: abi.Prefix, slots: Sequence[abi.Slot]) -> PrefixRow:
         row.new_until_s,
         bool(row.flags & abi.PREFIX_BY_CLASS),
         row.class_id,
+        bool(row.flags & abi.PREFIX_WAITS),
     )
 
 
@@ -89,6 +90,7 @@ def pack_prefix(row: PrefixRow, first: int) -> abi.Prefix:
     flags |= abi.PREFIX_ON_NET if row.on_net else 0
     flags |= abi.PREFIX_ON_REQUEST if row.on_request else 0
     flags |= abi.PREFIX_BY_CLASS if row.by_class else 0
+    flags |= abi.PREFIX_WAITS if row.waits else 0
     return abi.Prefix(
         type=row.type,
         family=abi.family_index(row.family),

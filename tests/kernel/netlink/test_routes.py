@@ -1,6 +1,7 @@
 """Routes: exactly the wanted ones, in their tables; the main table read for mirroring."""
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -247,3 +248,30 @@ def test_what_waits_for_a_gateway_is_given_up_with_a_route_by_a_link_that_is_los
     assert waits()
     kernel.apply(RemoveRoute(route))
     assert waits() is not lost
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_connects_is_not_told_that_his_packet_is_given_up(
+    kernel: LabKernel, host: NetNs, gateway: NetNs, shown: Show, version: int
+) -> None:
+    """By an error his socket would fail, though his next try may go by another link."""
+    default = {4: DEFAULT4, 6: DEFAULT6}[version]
+    silent = {4: "192.0.2.77", 6: "fe80::77"}[version]
+    route = replace(default, gateway=ip_address(silent))
+    kernel.apply(AddRoute(route))
+    lookup = ("table", str(TABLE), "priority", "100")
+    host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
+    gateway.ip("link", "set", "g0", "down")
+    wait_until(lambda: shown("link", "show", "w0")[0]["operstate"] != "UP", "it is known")
+
+    def connecting() -> socket.socket:
+        sock = socket.socket({4: socket.AF_INET, 6: socket.AF_INET6}[version])
+        sock.setblocking(False)
+        sock.bind((str(route.source), 0))
+        sock.connect_ex(({4: "203.0.113.9", 6: "2001:db8:99::9"}[version], 9))
+        return sock
+
+    with host.call(connecting) as sock:
+        kernel.apply(RemoveRoute(route))
+        time.sleep(0.2)
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -15,6 +15,7 @@ from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import Lifetime, Phase
 from odm_agent.core.model import TYPES, AddressType, Placement, TypedPrefix
 from odm_agent.core.releasing import LEAST_S
+from odm_agent.core.standing_in import SUCCESSOR_S
 
 NET, OTHER = IPv6Network("2001:db8:1::/64"), IPv6Network("2001:db8:2::/64")
 KEY = GrantKey("delegation:isp", "1")
@@ -125,6 +126,8 @@ def test_the_sockets_of_a_graceful_replacement_end_by_their_class_when_its_grace
     grace = Lifetime(BEGIN_S, BEGIN_S + 30)
     said = host.hears(Granted(replace(grant(GRACEFUL), lifetime=grace)))
     assert not any(isinstance(each, EndSockets) for each in said)
+    assert host.prefix.attached and host.prefix.stands_in and not host.prefix.lingering
+    host.hears(Tick(), SUCCESSOR_S)
     assert host.prefix.attached and host.prefix.lingering
     assert EndSockets(7, 0, handover=True) in host.hears(Tick(), 30.0)
 

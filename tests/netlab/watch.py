@@ -57,6 +57,12 @@ class Watch:
                 ):
                     self._came[site].setdefault(source, []).append(each.time_s)
 
+    def forget(self) -> None:
+        """What has come until now counts no more."""
+        self.look()
+        for each in self._came.values():
+            each.clear()
+
     def strays(self) -> dict[str, dict[IPv6Address, float]]:
         """By site, the sources that came to it and that it did not serve by then; when that was, in
         seconds before (or since) it did.

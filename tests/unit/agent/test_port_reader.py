@@ -67,11 +67,22 @@ def test_what_comes_is_given_to_the_source(port: Port) -> None:
 
 def test_a_piece_at_a_time(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paced_reader, "_PAUSE_S", 3600.0)
+    monkeypatch.setattr(paced_reader, "_SOONER", 0)
     for number in range(5):
         port.far.send(b"%d" % number)
     assert run(port, 0.2) == ["0", "1", "2"]
     monkeypatch.setattr(paced_reader, "_PAUSE_S", 0.0)
     assert run(port, 0.2) == ["3", "4"]
+
+
+def test_so_many_pieces_follow_each_other_and_then_no_more(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paced_reader, "_PAUSE_S", 3600.0)
+    monkeypatch.setattr(paced_reader, "_SOONER", 1)
+    for number in range(9):
+        port.far.send(b"%d" % number)
+    assert run(port, 0.2) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_nothing_while_too_much_waits(port: Port) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-#: A socket to which something comes all the time is read once in so long (seconds). With 16 messages
-#: that are taken at once that makes 320 in a second, far more than is sent; of a flood the kernel
-#: drops the rest.
+#: A socket to which something comes all the time is read once in so long (seconds). With 16
+#: messages that are taken at once that makes 320 in a second, far more than is sent; of a flood the
+#: kernel drops the rest.
 _PAUSE_S: Final = 0.05
-#: So often it may be read sooner, after a while without: servers answer one message after the other,
-#: and connections wait for each answer of a handover.
+#: So often it may be read sooner, after a while without anything: servers answer one message after
+#: the other, and connections wait for each answer of a handover.
 _SOONER: Final = 16
 
 

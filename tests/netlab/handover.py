@@ -6,7 +6,9 @@ docs/handover.md.
 """
 
 import argparse
+import os
 import platform
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,9 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from odm_agent import client
 from odm_agent.core.model import AddressType
 from tests.lab.host import FIXED, GRACEFUL, NONPERSISTENT, SESSION
+from tests.lab.place import Ready
 from tests.netlab.home import Home
+from tests.netlab.plan import CORE
+from tests.netlab.route_changes import RouteChanges
 from tests.netlab.stock import StockHost
 from tests.netlab.streams import Stream
 from tests.netlab.travelling import Order, Traveller
@@ -35,21 +41,20 @@ _BEGIN, _END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 
 @dataclass
 class Row:
-    """What was seen of one type in one order: by kind of stream, in seconds; and bytes lost."""
+    """What was seen of one type in one order, in seconds: since the loss of the link until the core
+    led the prefix to the other site; silences by kind of stream; and bytes lost.
+    """
 
     name: str
     order: str
+    led: list[float] = field(default_factory=list)
     silences: dict[str, list[float]] = field(default_factory=dict)
     lost: int = 0
 
     def cells(self) -> list[str]:
         """Of the table's line: median and longest in milliseconds."""
-        times = [self.silences.get(kind, []) for kind in KINDS]
-        shown = [
-            f"{median(each) * 1e3:.0f} ({max(each) * 1e3:.0f}) ms" if each else "-"
-            for each in times
-        ]
-        return [self.name, self.order, *shown, str(self.lost)]
+        times = [self.led, *(self.silences.get(kind, []) for kind in KINDS)]
+        return [self.name, self.order, *map(_shown, times), str(self.lost)]
 
 
 def main() -> None:
@@ -78,6 +83,7 @@ def _measured(folder: Path, rounds: int) -> list[str]:
                 for order in Order
             ]
             told = [_told(traveller, order, n) for n in range(rounds) for order in Order]
+            noticed = [_noticed(traveller, order) for _ in range(rounds) for order in Order]
             calls = [_calls(traveller, order) for order in Order]
         (of_home := folder / "home").mkdir()
         with Home(of_home, agent=_AS_AGENTS_DO) as home:
@@ -87,9 +93,9 @@ def _measured(folder: Path, rounds: int) -> list[str]:
             f"> {_BOUND_S:.0f} s" if each.silence_s(lost_s) > _BOUND_S else "goes on"
             for each in hanging.values()
         ]
-    head = ["type", "order", *(f"{kind}: silence" for kind in KINDS), "bytes lost"]
+    head = ["type", "order", "route", *(f"{kind}: silence" for kind in KINDS), "bytes lost"]
     lines = [head, ["-"] * len(head)]
-    lines += [["stock Linux, no agent", Order.MAKE_FIRST.value, *stock_cells, "all since"]]
+    lines += [["stock Linux, no agent", Order.MAKE_FIRST.value, "-", *stock_cells, "all since"]]
     lines += [each.cells() for each in rows]
     failed, made = sum(each[0] for each in calls), sum(each[1] for each in calls)
     return [
@@ -102,7 +108,14 @@ def _measured(folder: Path, rounds: int) -> list[str]:
         "",
         'Nonpersistent, `on_handover = "end"`: the application is told '
         f"{median(told) * 1e3:.0f} ms (longest {max(told) * 1e3:.0f}) after the link was lost.",
+        "",
+        "Graceful-replacement, `client.notices`: a socket is told of its successor "
+        f"{median(noticed) * 1e3:.0f} ms (longest {max(noticed) * 1e3:.0f}) after that.",
     ]
+
+
+def _shown(times: list[float]) -> str:
+    return f"{median(times) * 1e3:.0f} ({max(times) * 1e3:.0f}) ms" if times else "-"
 
 
 def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) -> Row:
@@ -112,8 +125,14 @@ def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) ->
             kind: traveller.open(kind, type, f"{type.word}-{order.name}-{number}-{kind}", _STREAM_S)
             for kind in KINDS
         }
-        with traveller.moving(order) as move:
+        network = traveller.roamer.prefix("isp", type)
+        with (
+            RouteChanges(traveller.lab.core, traveller.lab.folder / "core.routes") as routes,
+            traveller.moving(order) as move,
+        ):
             _note(row, streams, move.lost_s)
+            if (led_s := routes.first_s(network, move.lost_s)) is not None:
+                row.led.append(led_s - move.lost_s)
         row.lost += sum(each.stop().lost for each in streams.values())
     return row
 
@@ -150,6 +169,25 @@ def _told(traveller: Traveller, order: Order, number: int) -> float:
         outcome = stream.stop()
     assert outcome.error == "ECONNABORTED" and outcome.error_s is not None, outcome
     return outcome.error_s - move.lost_s
+
+
+def _noticed(traveller: Traveller, order: Order) -> float:
+    """How long after the link was lost a socket's notices name the successor, seconds."""
+
+    def application(ready: Ready) -> None:
+        os.environ["ODM_WAIT_SOCKET"] = str(traveller.roamer.agent.wait_socket)
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.connect((str(CORE[1]), 9))
+            ready(None)
+            for notice in client.notices(sock):
+                if notice.state is not client.AddressState.PREFERRED and notice.successor:
+                    ready(time.monotonic())
+
+    with traveller.roamer.places[GRACEFUL.word].conversation(application) as talk:
+        talk.hear()
+        with traveller.moving(order) as move:
+            told_s: float = talk.hear(_BOUND_S)
+    return told_s - move.lost_s
 
 
 def _calls(traveller: Traveller, order: Order) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The backstop: only here is the true source seen, whoever chose it. It can only drop. */
 
-#define ODM_DROP_QUIETLY 2 /* NET_XMIT_DROP, which is congestion to TCP and no error to UDP */
+#define ODM_DROP_WITH_EPERM 0
+#define ODM_DROP_AS_CONGESTED 2 /* NET_XMIT_DROP: no error to UDP, and TCP tries again soon */
 
 /*
  * A marked packet whose table lost the source after a hook had chosen by it: nothing untyped leaves
@@ -47,8 +48,8 @@ static __always_inline bool odm_strays(struct __sk_buff *skb, struct odm_source 
 }
 
 /*
- * Is no network known to which the source belongs, for the moment? Nothing leaves from it, whoever has it, and TCP
- * sends again what was dropped as if its queue had been full.
+ * Is no network known to which the source belongs, for the moment? Nothing leaves from it, whoever has it, and nobody
+ * is told so.
  */
 static __always_inline bool odm_waits(struct __sk_buff *skb, struct odm_source source)
 {
@@ -56,6 +57,19 @@ static __always_inline bool odm_waits(struct __sk_buff *skb, struct odm_source s
 	struct odm_prefix *prefix = odm_offers.lookup(&prefix_id);
 
 	return prefix && prefix->flags & ODM_PREFIX_WAITS && odm_leaves_host(skb);
+}
+
+/*
+ * How a packet that waits is dropped. TCP tries to connect so many times only, and sooner after congestion; who
+ * connects is not told of the error, either.
+ */
+static __always_inline int odm_drop_quietly(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : NULL;
+
+	return sk && sk->protocol == IPPROTO_TCP && sk->state == BPF_TCP_SYN_SENT
+		       ? ODM_DROP_WITH_EPERM
+		       : ODM_DROP_AS_CONGESTED;
 }
 
 /* Is the packet the first of a connection, or can't it be told? */
@@ -291,7 +305,7 @@ int odm_egress(struct __sk_buff *skb)
 	if ((!source.type || odm_is_shared(source)) && !marked && !settings->strict_classes)
 		return 1; /* untyped, and nobody minds */
 	if (source.type && odm_waits(skb, source) && !odm_is_outsider(skb))
-		return ODM_DROP_QUIETLY;
+		return odm_drop_quietly(skb);
 	cgroup = odm_class_of_packet(skb, settings);
 	if (odm_is_shared(source)) {
 		class = odm_class_row(cgroup.class_id);

@@ -22,8 +22,9 @@ from odm_agent.core.events import Event, Failed, Granted, Offered, Serving
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause
-from odm_agent.core.model import IPAddress, TypedPrefix
+from odm_agent.core.model import IPAddress, IPNetwork, TypedPrefix
 from odm_agent.kernel import timer
+from odm_agent.kernel.sock_destroy import end_connecting
 from odm_agent.kernel.sock_diag import sockets
 from odm_agent.sources.base import Noted, Send
 
@@ -60,6 +61,8 @@ class Passes:
         self._endpoints = MptcpEndpoints(state)
         self._garbage = Garbage()
         self._begun = False
+        #: Networks from which connections were begun in vain: nothing leads there any more.
+        self._in_vain: list[IPNetwork] = []
         #: How many were told something.
         self._answers = 0
 
@@ -97,6 +100,7 @@ class Passes:
         jobs: dict[str, Callable[[], object]] = {
             "putting things right": lambda: state.converge(look.dirty, tell),
             "ending what is left": lambda: self._departures.look(self.now().wall_s),
+            "ending what connects in vain": self._end_connecting,
             "telling": lambda: self._bulletin.tell(self.now().boot_s),
         }
         if look.resync:
@@ -142,6 +146,12 @@ class Passes:
         """Make them the table; the pass that follows carries it out."""
         before = self._state.engine.table
         self._state.engine.table = table = before.with_only(prefixes)
+        self._in_vain += (
+            row.prefix.network
+            for row in before
+            if row.prefix.waits
+            and ((now := table.by_id(row.prefix.id)) is None or not _leads_on(now.prefix))
+        )
         for turn in tell_turns(self._state.events, before, table, causes, self.now().wall_s):
             prefix = turn.prefix
             self._state.rotations[prefix.name, prefix.type, turn.cause] += 1
@@ -193,6 +203,13 @@ class Passes:
         many = endings.end(self._state, row, address, wanted, wall_s, what=what)
         if ended.handover:
             self._handovers.ended(row, address, wanted, many)
+
+    def _end_connecting(self) -> None:
+        """Tell who has begun to connect while a prefix waited, and would go on for minutes."""
+        networks, self._in_vain = self._in_vain, []
+        for network in networks:
+            many = end_connecting(network)
+            log.info("connecting was in vain", extra={"network": str(network), "sockets": many})
 
     def _read_meters(self) -> None:
         state = self._state
@@ -251,6 +268,11 @@ class Passes:
         except OdmError as error:
             log.warning("prefixes that are over are kept", extra={"error": str(error)})
             return None
+
+
+def _leads_on(prefix: TypedPrefix) -> bool:
+    """Whether what connects from a prefix that has waited may succeed."""
+    return prefix.attached or prefix.waits
 
 
 def fault(error: Exception) -> str:

@@ -3,11 +3,11 @@
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from odm_agent.core.errors import KernelError
-from odm_agent.core.model import IPAddress
+from odm_agent.core.model import IPAddress, IPNetwork
 from odm_agent.kernel.sock_diag import SocketInfo, described
 from odm_agent.kernel.wire import RefusedError, Wire
 
@@ -29,12 +29,31 @@ def end_sockets(
 
     It takes CAP_NET_ADMIN. Raises KernelError.
     """
-    ended = 0
     doing, otherwise = f"ending the sockets of {address}", "Nothing leaves from there any more."
+    return _end(_PROTOCOLS, lambda e: e.local == address and wanted(e), doing, otherwise)
+
+
+def end_connecting(network: IPNetwork) -> int:
+    """End the TCP sockets that are connecting from a network; how many there were.
+
+    It takes CAP_NET_ADMIN. Raises KernelError.
+    """
+    doing, otherwise = f"ending what connects from {network}", "TCP goes on trying."
+    tcp = {"tcp": _PROTOCOLS["tcp"]}
+    return _end(tcp, lambda e: e.state == "SYN-SENT" and e.local in network, doing, otherwise)
+
+
+def _end(
+    protocols: Mapping[str, int],
+    wanted: Callable[[SocketInfo], bool],
+    doing: str,
+    otherwise: str,
+) -> int:
+    ended = 0
     with Wire() as wire:
-        for word, protocol in _PROTOCOLS.items():
+        for word, protocol in protocols.items():
             for info, told in described(wire, word):
-                if info.local != address or not wanted(info):
+                if not wanted(info):
                     continue
                 request = _REQUEST.pack(told[0], protocol, 0, 0xFFFFFFFF) + told[_IDENTITY]
                 try:

@@ -105,15 +105,23 @@ class Traveller:
 
     def await_attached(self, site: AccessSite) -> None:
         """Wait until all types serve by a site, and by no other."""
+        letter = site.plan.letter
+        wait_until(
+            lambda: self._attached() is site, f"all types serve by site {letter}", _ATTACHED_S
+        )
 
-        def is_there() -> bool:
-            rows = self.roamer.agent.read("prefixes")
-            ready = [row for row in rows if row["state"] == "ready"]
-            return {row["interface"] for row in ready} == {site.interface} and {
-                row["type"] for row in ready
-            } == set(_WORDS)
+    def settled(self) -> AccessSite:
+        """The site by which all types serve, when that is one."""
+        wait_until(lambda: self._attached() is not None, "all types serve by one site", _ATTACHED_S)
+        return self.by
 
-        wait_until(is_there, f"all types serve by site {site.plan.letter}", _ATTACHED_S)
+    def _attached(self) -> AccessSite | None:
+        rows = self.roamer.agent.read("prefixes")
+        ready = [row for row in rows if row["state"] == "ready"]
+        if {row["type"] for row in ready} != set(_WORDS):
+            return None
+        by = {row["interface"] for row in ready}
+        return next((e for e in self.lab.sites.values() if by == {e.interface}), None)
 
     @contextmanager
     def moving(self, order: Order) -> Iterator[Move]:

@@ -15,6 +15,7 @@ from odm_agent.core.model import TYPES, AddressType
 from odm_agent.core.standing_in import NETWORK_S
 from tests.lab.client import outcome
 from tests.lab.host import FIXED, GRACEFUL, SESSION
+from tests.lab.place import Ready
 from tests.lab.root import needs_root
 from tests.netlab.plan import CORE
 from tests.netlab.site import AccessSite
@@ -91,7 +92,7 @@ def _lost(site: AccessSite) -> Iterator[None]:
 @contextmanager
 def without_the_other(traveller: Traveller) -> Iterator[AccessSite]:
     """The site at which the host is, and no link to the other one; at the end there are both."""
-    site = traveller.by
+    site = traveller.settled()
     other = traveller.other(site)
     other.unplug()
     try:
@@ -100,7 +101,6 @@ def without_the_other(traveller: Traveller) -> Iterator[AccessSite]:
         for each in (site, other):
             each.plug()
             each.await_router()
-    traveller.await_attached(traveller.by)
 
 
 @pytest.mark.parametrize("gone_s", [0.1, 1.0])
@@ -117,16 +117,26 @@ def test_N3_a_link_that_flaps_costs_no_type_anything(traveller: Traveller, gone_
 def test_N3_all_links_are_gone_and_one_comes_back(
     traveller: Traveller, watch: Watch, where: str
 ) -> None:
-    """Meanwhile who connects is told that there is nothing."""
+    """Meanwhile who connects is told that there is nothing, who has begun to as soon as it is clear
+    that no network comes.
+    """
 
     def connect() -> None:
         socket.create_connection((str(CORE[1]), 80), timeout=20.0).close()
+
+    def early(ready: Ready) -> None:
+        ready(None)
+        ready(outcome(connect))
 
     place = traveller.roamer.places[GRACEFUL.word]
     with without_the_other(traveller) as site:
         streams = Streams(traveller, _KEPT)
         site.unplug()
-        time.sleep(NETWORK_S + 1.0)
+        time.sleep(0.5)
+        with place.conversation(early) as talk:
+            talk.hear()
+            assert talk.hear(NETWORK_S + 10.0) == "ECONNABORTED"
+        time.sleep(0.5)
         gone_s = time.monotonic()
         assert place.do(lambda: outcome(connect)) not in ("ok", "timeout")
         assert not streams.came_since(gone_s)
@@ -141,7 +151,7 @@ def test_N3_all_links_are_gone_and_one_comes_back(
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.3])
 def test_N3_a_handover_in_the_middle_of_another(traveller: Traveller, after_s: float) -> None:
     """The next site is lost as well, and the host is back at the first one."""
-    site = traveller.by
+    site = traveller.settled()
     streams = Streams(traveller, _KEPT)
     site.unplug()
     time.sleep(after_s)
@@ -156,7 +166,7 @@ def test_N3_the_agent_is_dead_while_the_host_moves(
     traveller: Traveller, watch: Watch, when_s: float
 ) -> None:
     """Before, or in the middle. Nothing leaves by the next site before there is one again."""
-    site, agent = traveller.by, traveller.roamer.agent
+    site, agent = traveller.settled(), traveller.roamer.agent
     other = traveller.other(site)
     streams = Streams(traveller, _KEPT)
     if when_s < 0:

@@ -59,12 +59,13 @@ def test_what_is_sent_goes_nowhere_without_an_error(
     assert _is_seen(stopped, GRACEFUL, kind)
 
 
+@pytest.mark.parametrize("waits_s", [0.3, 8.0])
 def test_a_connection_that_is_begun_meanwhile_succeeds_by_the_next_try(
-    stopped: World, waiting: Waiting
+    stopped: World, waiting: Waiting, waits_s: float
 ) -> None:
     def application(ready: Ready) -> None:
         with Kind.TCP6.open() as sock:
-            sock.settimeout(10.0)
+            sock.settimeout(40.0)
             ask(sock, GRACEFUL)
             ready(None)
             ready(exchange(sock, Kind.TCP6).seen)
@@ -72,9 +73,9 @@ def test_a_connection_that_is_begun_meanwhile_succeeds_by_the_next_try(
     waiting(True)
     with stopped.place("every").conversation(application) as talk:
         talk.hear()
-        time.sleep(0.3)
+        time.sleep(waits_s)
         waiting(False)
-        assert type_of(talk.hear()) is GRACEFUL
+        assert type_of(talk.hear(40.0)) is GRACEFUL
 
 
 def test_what_is_on_the_same_host_is_reached(stopped: World, waiting: Waiting) -> None:

@@ -181,3 +181,25 @@ def test_nobody_hears_of_an_address_whose_row_could_not_be_written(state: FakeSt
     heard: list[Serving] = []
     assert not _passes(state).look(LOOK, heard.append).offers
     assert not heard
+
+
+def test_what_connects_from_a_prefix_that_has_waited_in_vain_is_ended(
+    state: FakeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ended = _passes(state), list[object]()
+    monkeypatch.setattr(passes, "end_connecting", ended.append)
+    lost = replace(PREFIX, attached=False, unconfirmed=True)
+    waiting = replace(lost, stands_in=True)
+    for before, after, is_in_vain in (
+        (waiting, waiting, False),
+        (waiting, PREFIX, False),
+        (PREFIX, lost, False),
+        (waiting, lost, True),
+        (waiting, None, True),
+    ):
+        state.engine.table = state.engine.table.with_only([before])
+        made.project(() if after is None else (after,), {})
+        assert not ended
+        made.look(LOOK, _nobody)
+        assert ended == ([NET] if is_in_vain else [])
+        ended.clear()

@@ -1,5 +1,6 @@
 """What comes from the host to each gateway: nothing may, that the site does not serve by then."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from contextlib import ExitStack
 from ipaddress import IPv6Address, IPv6Network
@@ -70,15 +71,14 @@ class Watch:
         self.look()
         found: dict[str, dict[IPv6Address, float]] = {}
         for site, came in self._came.items():
-            said = self._said(site)
+            said, lost_s = self._said(site), sorted(site.unplugged_s)
             for source, times in came.items():
+                since_s = sorted(at_s for network, at_s in said if source in network)
                 for at_s in times:
-                    if not any(
-                        source in network
-                        and since_s <= at_s + _SLACK_S
-                        and not any(since_s < lost_s < at_s for lost_s in site.unplugged_s)
-                        for network, since_s in said
-                    ):
+                    before = bisect_right(since_s, at_s + _SLACK_S)
+                    losses = bisect_left(lost_s, at_s)
+                    # The last that the site has said counts, if its link was not lost since.
+                    if not before or (losses and since_s[before - 1] < lost_s[losses - 1]):
                         found.setdefault(site.plan.letter, {})[source] = at_s
         return found
 

@@ -11,7 +11,8 @@ import platform
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,12 +28,13 @@ from tests.netlab.plan import CORE
 from tests.netlab.route_changes import RouteChanges
 from tests.netlab.stock import StockHost
 from tests.netlab.streams import Stream
-from tests.netlab.travelling import Order, Traveller
+from tests.netlab.travelling import Move, Order, Traveller
 
 KINDS: Final = ("ssh", "iperf3", "mptcp")
 _BOUND_S: Final = 60.0
-_STREAM_S: Final = 6.0
+_STREAM_S: Final = 16.0
 _SETTLES_S: Final = 1.5
+_REST_S: Final = 10.0
 #: They log so, unlike those of the tests.
 _AS_AGENTS_DO: Final = {"log_level": "info"}
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "handover.md"
@@ -104,7 +106,7 @@ def _measured(folder: Path, rounds: int) -> list[str]:
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
         f"Graceful-replacement: {failed} of {made} new connections failed, tried every 20 ms "
-        "while the host moved.",
+        "from ten seconds before the loss of the link on.",
         "",
         'Nonpersistent, `on_handover = "end"`: the application is told '
         f"{median(told) * 1e3:.0f} ms (longest {max(told) * 1e3:.0f}) after the link was lost.",
@@ -128,13 +130,23 @@ def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) ->
         network = traveller.roamer.prefix("isp", type)
         with (
             RouteChanges(traveller.lab.core, traveller.lab.folder / "core.routes") as routes,
-            traveller.moving(order) as move,
+            _moving(traveller, order) as move,
         ):
             _note(row, streams, move.lost_s)
             if (led_s := routes.first_s(network, move.lost_s)) is not None:
                 row.led.append(led_s - move.lost_s)
         row.lost += sum(each.stop().lost for each in streams.values())
     return row
+
+
+@contextmanager
+def _moving(traveller: Traveller, order: Order) -> Iterator[Move]:
+    """Move after a while of rest, as a client may send 20 messages in 20 seconds (RFC 8415, section
+    14.1; `sources.dhcpv6.timing`).
+    """
+    time.sleep(_REST_S)
+    with traveller.moving(order) as move:
+        yield move
 
 
 def _anchored(home: Home, order: Order, rounds: int) -> Row:
@@ -163,7 +175,7 @@ def _note(row: Row, streams: Mapping[str, Stream], lost_s: float) -> None:
 def _told(traveller: Traveller, order: Order, number: int) -> float:
     """How long after the link was lost an application is told that its address is over, seconds."""
     stream = traveller.open("tcp", NONPERSISTENT, f"told-{order.name}-{number}")
-    with traveller.moving(order) as move:
+    with _moving(traveller, order) as move:
         traveller.await_attached(move.came)
         time.sleep(0.5)
         outcome = stream.stop()
@@ -185,7 +197,7 @@ def _noticed(traveller: Traveller, order: Order) -> float:
 
     with traveller.roamer.places[GRACEFUL.word].conversation(application) as talk:
         talk.hear()
-        with traveller.moving(order) as move:
+        with _moving(traveller, order) as move:
             told_s: float = talk.hear(_BOUND_S)
     return told_s - move.lost_s
 
@@ -194,7 +206,7 @@ def _calls(traveller: Traveller, order: Order) -> tuple[int, int]:
     """How many new connections failed, of how many."""
     with traveller.calling(GRACEFUL) as calls:
         time.sleep(0.5)
-        with traveller.moving(order) as move:
+        with _moving(traveller, order) as move:
             traveller.await_attached(move.came)
             time.sleep(0.5)
             made = calls()

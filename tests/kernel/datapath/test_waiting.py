@@ -3,7 +3,6 @@
 import ctypes as ct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -17,10 +16,12 @@ from tests.lab.world import World
 Waiting = Callable[[bool], None]
 
 
-@contextmanager
-def _offers(world: World) -> Iterator[Waiting]:
-    """What has the IPv6 prefix of graceful-replacement wait, or not; it does not at the end."""
-    pinned = libbpf.get_pinned(world.agent.pins / "odm_offers")
+@pytest.fixture
+def waiting(stopped: World) -> Iterator[Waiting]:
+    """What has the IPv6 prefix of graceful-replacement wait, or not; it does not at the end. No
+    agent is there that would put it right.
+    """
+    pinned = libbpf.get_pinned(stopped.agent.pins / "odm_offers")
     offers = libbpf.Map(pinned, ct.c_uint32, abi.Prefix, "odm_offers")
 
     def wait(waits: bool) -> None:
@@ -34,13 +35,6 @@ def _offers(world: World) -> Iterator[Waiting]:
     finally:
         wait(False)
         offers.close()
-
-
-@pytest.fixture
-def waiting(stopped: World) -> Iterator[Waiting]:
-    """No agent is there that would put it right."""
-    with _offers(stopped) as made:
-        yield made
 
 
 def _is_seen(world: World, type: AddressType, kind: Kind) -> bool:

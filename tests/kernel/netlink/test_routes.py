@@ -216,34 +216,49 @@ def test_a_table_that_somebody_flushed_needs_no_removal(kernel: LabKernel, host:
     assert kernel.read().routes == frozenset()
 
 
+#: By IP version: who nobody answers as, and where the packets go that wait for him.
+SILENT = {4: "192.0.2.77", 6: "fe80::77"}
+FAR = {4: "203.0.113.9", 6: "2001:db8:99::9"}
+AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def _led_to_nobody(kernel: LabKernel, host: NetNs, version: int) -> Route:
+    """A default route by a gateway that does not answer, for its own source."""
+    default = {4: DEFAULT4, 6: DEFAULT6}[version]
+    route = replace(default, gateway=ip_address(SILENT[version]))
+    kernel.apply(AddRoute(route))
+    lookup = ("table", str(TABLE), "priority", "100")
+    host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
+    return route
+
+
+def _lose(gateway: NetNs, shown: Show) -> None:
+    """The link loses its carrier."""
+    gateway.ip("link", "set", "g0", "down")
+    # The kernel deals with it a little later, and forgets all neighbours as it does.
+    wait_until(lambda: shown("link", "show", "w0")[0]["operstate"] != "UP", "it is known")
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "there"])
 def test_what_waits_for_a_gateway_is_given_up_with_a_route_by_a_link_that_is_lost(
     kernel: LabKernel, host: NetNs, gateway: NetNs, shown: Show, version: int, lost: bool
 ) -> None:
     """By a link that is there it goes on: the gateway may be found yet."""
-    default = {4: DEFAULT4, 6: DEFAULT6}[version]
-    silent = {4: "192.0.2.77", 6: "fe80::77"}[version]  # nobody answers as this one
-    route = replace(default, gateway=ip_address(silent))
-    kernel.apply(AddRoute(route))
-    lookup = ("table", str(TABLE), "priority", "100")
-    host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
+    route = _led_to_nobody(kernel, host, version)
     if lost:
-        gateway.ip("link", "set", "g0", "down")
-        # The kernel deals with it a little later, and forgets all neighbours as it does.
-        wait_until(lambda: shown("link", "show", "w0")[0]["operstate"] != "UP", "it is known")
+        _lose(gateway, shown)
 
     def send() -> None:
-        family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        with socket.socket(AF[version], socket.SOCK_DGRAM) as sock:
             sock.bind((str(route.source), 0))
-            sock.sendto(b"waits", ({4: "203.0.113.9", 6: "2001:db8:99::9"}[version], 9))
+            sock.sendto(b"waits", (FAR[version], 9))
 
     host.call(send)
 
     def waits() -> bool:
         entries = shown("neighbour", "show", "dev", "w0")
-        return any(e["dst"] == silent and "INCOMPLETE" in e["state"] for e in entries)
+        return any(e["dst"] == SILENT[version] and "INCOMPLETE" in e["state"] for e in entries)
 
     assert waits()
     kernel.apply(RemoveRoute(route))
@@ -255,20 +270,14 @@ def test_who_connects_is_not_told_that_his_packet_is_given_up(
     kernel: LabKernel, host: NetNs, gateway: NetNs, shown: Show, version: int
 ) -> None:
     """By an error his socket would fail, though his next try may go by another link."""
-    default = {4: DEFAULT4, 6: DEFAULT6}[version]
-    silent = {4: "192.0.2.77", 6: "fe80::77"}[version]
-    route = replace(default, gateway=ip_address(silent))
-    kernel.apply(AddRoute(route))
-    lookup = ("table", str(TABLE), "priority", "100")
-    host.ip(f"-{version}", "rule", "add", "from", str(route.source), *lookup)
-    gateway.ip("link", "set", "g0", "down")
-    wait_until(lambda: shown("link", "show", "w0")[0]["operstate"] != "UP", "it is known")
+    route = _led_to_nobody(kernel, host, version)
+    _lose(gateway, shown)
 
     def connecting() -> socket.socket:
-        sock = socket.socket({4: socket.AF_INET, 6: socket.AF_INET6}[version])
+        sock = socket.socket(AF[version])
         sock.setblocking(False)
         sock.bind((str(route.source), 0))
-        sock.connect_ex(({4: "203.0.113.9", 6: "2001:db8:99::9"}[version], 9))
+        sock.connect_ex((FAR[version], 9))
         return sock
 
     with host.call(connecting) as sock:

@@ -33,6 +33,7 @@ from odm_agent.core.events import (
     Failed,
     Failure,
     Granted,
+    Interrupted,
     Offered,
     Serving,
     Tick,
@@ -62,10 +63,14 @@ class Hands(Protocol):
     def glance(self) -> None:
         """See whether links are others, and feed sources what that means to them."""
 
-    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
+    def look(
+        self, look: Look, serving: Callable[[Serving], None], is_wanted: Callable[[], bool]
+    ) -> Offered | Interrupted:
         """One pass over what is dirty. Only the first may raise OdmError.
 
         `serving` is called when sockets are given something more, though the pass goes on.
+        `is_wanted` says whether there is something for a source; then a pass may be broken off,
+        unless the look is to be a `whole` one.
         """
 
     def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
@@ -115,6 +120,8 @@ class Driver:
             log.debug("begun %s", trace.spelled((now, held)))
         self._state = machine.begun(held, now)
         self._inbox: deque[Event | tuple[str, Input]] = deque()
+        #: Whether the last look was.
+        self._interrupted = False
         #: The sources that have not answered a request yet.
         self._asked: dict[Want, set[str]] = {}
         #: Of those that have, the failure that says most.
@@ -158,6 +165,12 @@ class Driver:
 
     def run(self) -> None:
         """Take what has happened, then do what is due. Raises what the first look raises."""
+        self._run_once()
+        while self._interrupted:  # what for is there already
+            self._run_once()
+
+    def _run_once(self) -> None:
+        self._interrupted = False
         self._work_off()
         boot_s = self._hands.now().boot_s
         for name, source in [*self._sources.items()]:
@@ -170,7 +183,9 @@ class Driver:
         """Do one thing that the machine wants done."""
         match effect:
             case Look():
-                self._step(self._hands.look(effect, self._step))
+                found = self._hands.look(effect, self._step, self._is_wanted)
+                self._interrupted = isinstance(found, Interrupted)
+                self._step(found)
             case Project(prefixes, causes):
                 self._hands.project(prefixes, causes)
             case Record():
@@ -200,6 +215,10 @@ class Driver:
                     self.feed(key.source, effect)
             case Refuse(key, cause):
                 log.warning("a grant is refused", extra={"grant": str(key), "cause": cause})
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something for a source that no `run` has taken yet."""
+        return any(isinstance(each, tuple) for each in self._inbox.copy())
 
     def _work_off(self) -> None:
         """What is there now: what that leads to waits for the next time, as it may be endless."""

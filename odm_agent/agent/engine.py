@@ -25,7 +25,7 @@ from odm_agent.core.actions import (
     RemoveAddress,
 )
 from odm_agent.core.errors import DatapathError, OdmError
-from odm_agent.core.host import Address, HostState
+from odm_agent.core.host import Address, HostState, LocalAddress
 from odm_agent.core.model import ClassPolicy, Family, IPAddress
 from odm_agent.core.projection import CgroupRow, Projection
 from odm_agent.core.tables import Drop, Put
@@ -37,7 +37,7 @@ from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.precedence import Typed, obstacles
 from odm_agent.prefixes.routing import theirs_inside
 from odm_agent.prefixes.table import PrefixTable
-from odm_agent.reconcile.additions import foreseen, parted, with_added
+from odm_agent.reconcile.additions import foreseen, parted, with_done
 from odm_agent.reconcile.failure import still_safe, together
 from odm_agent.reconcile.planning import classify, plan
 from odm_agent.reconcile.projections import classified, desired, observe
@@ -84,8 +84,12 @@ class Engine:
     has_news: Callable[[], bool] = lambda: True
     #: Called when what sockets are given, or how long they keep it, has changed.
     on_change: Callable[[], object] = lambda: None
+    #: Whether the last pass was interrupted; the next one goes on with `host` as it is.
+    interrupted: bool = False
     #: Adds what the kernel doesn't tell to what it has told.
     hinted: Callable[[HostState], HostState] = lambda host: host
+    #: Whether `host` is what was found in the kernel, and what was done there since.
+    _assumed: bool = False
     #: Whether this pass plans for what is there only when it has been done.
     _foresees: bool = False
     #: What was found when nothing was left to do; None: not yet.
@@ -104,7 +108,13 @@ class Engine:
         """Whether nothing was left to do when it was last looked."""
         return self._rest is not None
 
-    def converge(self, serving: Callable[[], object] = lambda: None, *, anew: bool = True) -> bool:
+    def converge(
+        self,
+        serving: Callable[[], object] = lambda: None,
+        gives_way: Callable[[], bool] = lambda: False,
+        *,
+        anew: bool = True,
+    ) -> bool:
         """Read, plan and apply until nothing is left to do now; whether anything was done.
 
         What was found when nothing was left to do still holds if there are no news since, and is
@@ -112,30 +122,48 @@ class Engine:
         What could not be done is in `failures`, and is tried again the next time. `serving` is
         called when hooks hand out something else, and nothing has failed: of what follows, to see
         that nothing is left to do is the most, and nobody has to wait for it.
+        `gives_way` is called when all of the kernel was read, before anything is done to it, and
+        when that is done: whether the pass ends there. The next one goes on with what was read, and
+        does something before it gives way.
         """
-        changed = self._converged(serving, anew=anew)
-        self._look_for_alarms()
+        changed = self._converged(serving, gives_way, anew=anew)
+        if not self.interrupted:
+            self._look_for_alarms()
         return changed
 
-    def _converged(self, serving: Callable[[], object], *, anew: bool) -> bool:
+    def _converged(
+        self, serving: Callable[[], object], gives_way: Callable[[], bool], *, anew: bool
+    ) -> bool:
         known, self._failing = set(self.failures), []
         self._foresees = True
         try:
-            return self._until_done(known, serving, anew=anew)
+            return self._until_done(known, serving, gives_way, anew=anew)
         finally:  # who asks for alarms meanwhile hears those of the pass before
-            self.failures = self._failing
+            if self.interrupted:
+                self._failing = self.failures
+            else:
+                self.failures = self._failing
 
     def _until_done(
-        self, known: MutableSet[str], serving: Callable[[], object], *, anew: bool
+        self,
+        known: MutableSet[str],
+        serving: Callable[[], object],
+        gives_way: Callable[[], bool],
+        *,
+        anew: bool,
     ) -> bool:
         rest, self._rest = self._rest, None
+        goes_on, self.interrupted = self.interrupted, False
         changed, added = False, list[KernelAction]()
-        look = anew or rest is None or self.has_news()
+        look = (not goes_on and (anew or rest is None)) or self.has_news()
         if not look:
             self._take(self.host)
         for _ in range(_MOST_ROUNDS):
             if look:
                 self._look(added)
+            if (all_read := look and not added) and gives_way():
+                self._rest, self.interrupted = rest, True
+                return changed
             maps = self.datapath.read()
             host = self._foreseen(maps)
             goal = desired(self.table, self._policies, self.cgroups, host, self.numbers)
@@ -144,11 +172,14 @@ class Engine:
                 self._vanished += vanished(rest, goal, now)
                 rest = None
             actions = self._unless_unprobed(plan(goal, now, self.host))
-            if not actions and added:
-                added = []  # what was added was taken to be there: now all is looked at
+            if not actions and (added or self._assumed):
+                added, look = [], True  # what was done was taken to be there: now all is looked at
                 continue
             if not actions:
                 self._rest = now
+                return changed
+            if all_read and gives_way():
+                self.interrupted = True
                 return changed
             if (is_foreseen := host is not self.host) and actions:
                 additions, actions = parted(actions)
@@ -163,6 +194,11 @@ class Engine:
                 serving()
             # Rows of maps change nothing of what the kernel holds.
             asked = [action for action in actions if isinstance(action, KernelAction)]
+            if gives_way():
+                self.has_news()  # among them are those of what was just done
+                self._assume(asked)
+                self.interrupted = True
+                return changed
             look = bool(asked or added or is_foreseen)
             added = asked if _waits_for_addresses(asked) else []
         log.warning("not converged yet; going on at the next event", extra={"rounds": _MOST_ROUNDS})
@@ -185,8 +221,7 @@ class Engine:
             known |= set(self._failing)
             self._failing.clear()
             return False
-        asked = [each for each in additions if isinstance(each, KernelAction)]
-        self._look(asked if _waits_for_addresses(asked) else [])
+        self._assume([each for each in additions if isinstance(each, KernelAction)])
         return self.host.ready.issuperset(
             each.address for each in host.addresses if each.address not in there
         )
@@ -198,12 +233,20 @@ class Engine:
         pass ends with a look at all of it, whatever came before.
         """
         if added:
-            read = self.kernel.read_addresses(self.host.links)
-            self.host = with_added(self.host, added, read)
-            self._follow()
+            self._assume(added)
         else:
             self.has_news()
+            self._assumed = False
             self._take(self.kernel.read())
+
+    def _assume(self, done: Sequence[KernelAction]) -> None:
+        """Take what was carried out to be there, but for addresses, which have to become ready."""
+        addresses: Sequence[LocalAddress] = self.host.addresses
+        if any(isinstance(each, AddAddress | RemoveAddress) for each in done):
+            addresses = self.kernel.read_addresses(self.host.links)
+        self.host = with_done(self.host, done, addresses)
+        self._assumed |= bool(done)
+        self._follow()
 
     def glance(self) -> HostState | None:
         """The host with its links as they are now, before anything else is looked at; None: they

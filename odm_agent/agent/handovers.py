@@ -19,6 +19,8 @@ from odm_agent.prefixes.table import Row
 #: Of an IPv6 uplink of others, addresses of one such network are alike: temporary ones come and go
 #: (RFC 8981).
 _ALIKE: Final = 64
+#: The prefix and the interface by which a type is served.
+_By = tuple[int, str] | None
 
 
 class Handovers:
@@ -27,7 +29,8 @@ class Handovers:
     def __init__(self, state: State) -> None:
         """It begins with what the agent before this one held."""
         self._state = state
-        self._served: dict[Want, float] = {}
+        self._began: Moment | None = None
+        self._served: dict[Want, tuple[_By, float]] = {}
         self._left: set[int] = set()
         for lease in state.held:
             self.lease(lease.grant.prefix.id, lease)
@@ -52,23 +55,31 @@ class Handovers:
 
         self._state.handovers.ended(Gone(row.prefix.type, is_left), many)
 
-    def begin(self) -> None:
-        """A pass begins."""
-        self._served.clear()
+    def begin(self, now: Moment) -> None:
+        """A pass begins, or goes on where one was interrupted."""
+        if self._began is None:
+            self._began = now
+            self._served.clear()
 
     def serving(self, given: Mapping[Want, IPAddress], now: Moment) -> None:
         """Within it sockets are given these. What stands in is not what is waited for."""
+        before, self._served = self._served, {}
         for want, address in given.items():
             row = self._state.engine.table.span_of(address)
-            if row is None or not row.prefix.stands_in:
-                self._served.setdefault(want, now.boot_s)
+            if row is not None and row.prefix.stands_in:
+                continue
+            by = (row.prefix.id, row.prefix.interface) if row is not None else None
+            known = before.get(want)
+            self._served[want] = known if known and known[0] == by else (by, now.boot_s)
 
-    def look(self, ready: Set[int], began: Moment, now: Moment) -> None:
+    def look(self, ready: Set[int], now: Moment) -> None:
         """The pass has ended; `ready` as in `Offered`. Raises OdmError."""
         book = self._state.handovers
         seen = self._seen(ready)
+        began, self._began = self._began or now, None
+        served_s = {want: since_s for want, (_, since_s) in self._served.items()}
         try:
-            over = book.look(seen, began, self._served, now, self._state.events)
+            over = book.look(seen, began, served_s, now, self._state.events)
             book.write()  # what was in time is not lost with the agent, whatever follows
             book.count(over, self._has_moved, _counted)
         finally:

@@ -18,7 +18,7 @@ from odm_agent.agent.tidings import tell_turns
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Answer, EndSockets, GiveBack, Look, Record, Release, Request
 from odm_agent.core.errors import OdmError
-from odm_agent.core.events import Event, Failed, Granted, Offered, Serving
+from odm_agent.core.events import Event, Failed, Granted, Interrupted, Offered, Serving
 from odm_agent.core.grants import Grant
 from odm_agent.core.host import Address
 from odm_agent.core.lifetimes import Cause
@@ -31,6 +31,7 @@ from odm_agent.sources.base import Noted, Send
 log = logging.getLogger(__name__)
 
 #: What goes wrong there.
+_CONVERGING: Final = "putting things right"
 _ASKING: Final = "asking networks for prefixes"
 #: So long a pass stops when somebody is answered within it (seconds): other threads tell him, and
 #: would have to fight for their turn while this one computes.
@@ -84,10 +85,19 @@ class Passes:
 
         self._fails_by_own_fault(_ASKING, glance)
 
-    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
-        """One pass. The first must work: what can't be done even once is said by not starting."""
-        state, began = self._state, self.now()
-        self._handovers.begin()
+    def look(
+        self,
+        look: Look,
+        serving: Callable[[Serving], None],
+        is_wanted: Callable[[], bool] = lambda: False,
+    ) -> Offered | Interrupted:
+        """One pass. The first must work: what can't be done even once is said by not starting.
+
+        A later one is interrupted where networks have answered meanwhile, or links have come
+        or gone: what it would do is not the last word, and who moves waits for that.
+        """
+        state, gave_way = self._state, False
+        self._handovers.begin(self.now())
 
         def tell() -> None:
             answers = self._answers
@@ -97,8 +107,22 @@ class Passes:
             if self._answers > answers:
                 time.sleep(_GIVES_WAY_S)
 
+        def gives_way() -> bool:
+            nonlocal gave_way
+            self._ask_networks()
+            gave_way = not (look.resync or look.whole) and is_wanted()
+            return gave_way
+
+        own_fault = False
+        if self._begun:
+            own_fault = self._fails_by_own_fault(
+                _CONVERGING, lambda: state.converge(look.dirty, tell, gives_way)
+            )
+        else:
+            state.converge(look.dirty, tell)
+        if gave_way:
+            return look.interrupted
         jobs: dict[str, Callable[[], object]] = {
-            "putting things right": lambda: state.converge(look.dirty, tell),
             "ending what is left": lambda: self._departures.look(self.now().wall_s),
             "ending what connects in vain": self._end_connecting,
             "telling": lambda: self._bulletin.tell(self.now().boot_s),
@@ -112,16 +136,13 @@ class Passes:
         if not self._begun:
             self._fails_by_own_fault("finding MPTCP endpoints", self._endpoints.find)
         if self._begun:
-            own_fault = any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
+            own_fault |= any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
         else:
-            own_fault = False
             for job in jobs.values():
                 job()
         self._begun = True
         # A port that somebody else has must not keep the agent from starting.
-        own_fault |= self._fails_by_own_fault(
-            _ASKING, lambda: state.delegations.look(state.engine.host)
-        )
+        own_fault |= self._ask_networks()
         own_fault |= self._fails_by_own_fault(
             "adding MPTCP endpoints", lambda: self._endpoints.look(again=look.resync)
         )
@@ -138,9 +159,14 @@ class Passes:
             in_use=self._in_use,
         )
         self._fails_by_own_fault(
-            "counting handovers", lambda: self._handovers.look(found.ready, began, self.now())
+            "counting handovers", lambda: self._handovers.look(found.ready, self.now())
         )
         return found
+
+    def _ask_networks(self) -> bool:
+        """Tell sources of the links that there are; whether that failed by a fault of our own."""
+        state = self._state
+        return self._fails_by_own_fault(_ASKING, lambda: state.delegations.look(state.engine.host))
 
     def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         """Make them the table; the pass that follows carries it out."""

@@ -160,11 +160,15 @@ class State:
         self.journal.close()
 
     def converge(
-        self, dirty: Dirty = Dirty.ALL, serving: Callable[[], object] = lambda: None
+        self,
+        dirty: Dirty = Dirty.ALL,
+        serving: Callable[[], object] = lambda: None,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> bool:
         """One pass over what may have changed; whether anything was changed by us.
 
-        `serving` is called when sockets are given something else. Raises OdmError.
+        `serving` is called when sockets are given something else, `gives_way` as in
+        `Engine.converge`. Raises OdmError.
         """
         self.leases.write()
         self.cgroup_book.record()
@@ -175,7 +179,7 @@ class State:
             if not self.engine.host.links:
                 self.engine.host = self.kernel.read()
             self.host_settings.change(self.engine.table, self.engine.host)
-            changed = self._project(serving, anew=dirty == Dirty.ALL)
+            changed = self._project(serving, gives_way, anew=dirty == Dirty.ALL)
             self.host_settings.change(self.engine.table, self.engine.host)
             # The programs count on it only while it is there.
             self.datapath.count_on_nonlocal_bind(self.host_settings.nonlocal_bind)
@@ -227,13 +231,16 @@ class State:
         self.datapath.let_go(changes.released)
         return changed
 
-    def _project(self, serving: Callable[[], object], *, anew: bool) -> bool:
+    def _project(
+        self, serving: Callable[[], object], gives_way: Callable[[], bool], *, anew: bool
+    ) -> bool:
         """Bring kernel and maps to what table and cgroups say; whether anything was changed."""
         self.addresses.write(self.engine.table)  # before anybody uses the new ones
-        changed = self.engine.converge(serving, anew=anew)
+        changed = self.engine.converge(serving, gives_way, anew=anew)
         self.addresses.write(self.engine.table)  # what duplicate address detection found
-        self.carried_out = self.engine.table
-        self.bell.ring()
+        if not self.engine.interrupted:
+            self.carried_out = self.engine.table
+            self.bell.ring()
         return changed
 
     @property

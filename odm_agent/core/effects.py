@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from odm_agent.core.events import Dirty, Failure
+from odm_agent.core.events import Dirty, Failure, Interrupted
 from odm_agent.core.grants import GrantKey, Want
 from odm_agent.core.host import Address
 from odm_agent.core.leases import Lease
@@ -98,7 +98,8 @@ class Look:
 
     `ended` are the prefixes, `ended_leases` the address leases of which to say afterwards whether a
     socket uses them; `watched` are prefixes in use of which to say the same. `resync`: hold the
-    counts of sockets against the sockets that there are, too.
+    counts of sockets against the sockets that there are, too. `whole`: it is not to be interrupted
+    once more.
     """
 
     dirty: Dirty
@@ -106,6 +107,12 @@ class Look:
     ended_leases: frozenset[int] = frozenset()
     watched: frozenset[int] = frozenset()
     resync: bool = False
+    whole: bool = False
+
+    @property
+    def interrupted(self) -> Interrupted:
+        """What is said of it when it was broken off."""
+        return Interrupted(self.dirty, bool(self.ended_leases or self.watched))
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,16 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A look was broken off, since there is something for a source that may change what is to be
+    done: `dirty` is still to be looked at. `asked`: whether addresses are in use was to be told.
+    """
+
+    dirty: Dirty
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """In the middle of a look, which goes on: sockets are given these addresses from now on.
 
@@ -201,6 +211,7 @@ Event = (
     | Cancelled
     | Probed
     | Offered
+    | Interrupted
     | Serving
     | Metered
     | Rotated

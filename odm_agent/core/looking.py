@@ -6,7 +6,7 @@ from typing import Final
 
 from odm_agent.core.clock import Moment
 from odm_agent.core.effects import Conclude, Effect, Look, Probe
-from odm_agent.core.events import Dirty, Offered, Probed
+from odm_agent.core.events import Dirty, Interrupted, Offered, Probed
 from odm_agent.core.host import Address
 
 #: A burst of events is one: what follows within this time is taken along.
@@ -17,6 +17,9 @@ RESYNC_S: Final = 60.0
 RETRY_S: Final = 2.0
 #: How often that is doubled at most while the agent fails by a fault of its own.
 MOST_DOUBLINGS: Final = 5
+#: So many looks in a row are interrupted at most: what comes from networks can't keep one from its
+#: end. A handover brings an answer for each type.
+MOST_INTERRUPTIONS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Looking:
     #: How many looks in a row failed by a fault of the agent itself.
     faults: int = 0
     probing: frozenset[Address] = frozenset()
+    #: How many looks in a row were interrupted; and whether one of them was to tell what is in use.
+    interruptions: int = 0
+    asks: bool = False
 
     def touched(self, what: Dirty, now: Moment, within_s: float = BURST_S) -> "Looking":
         """It may have changed: look at it soon."""
@@ -51,10 +57,10 @@ class Looking:
         if now.boot_s < self.due_s:
             return self, []
         resync = now.boot_s >= self.resync_s
-        asked = resync or turned
+        asked = resync or turned or self.asks
         dirty = Dirty.ALL if resync else self.dirty
         resync_s = now.boot_s + RESYNC_S if resync else self.resync_s
-        looking = replace(self, due_s=resync_s, resync_s=resync_s, dirty=Dirty(0))
+        looking = replace(self, due_s=resync_s, resync_s=resync_s, dirty=Dirty(0), asks=False)
         return looking, [
             Look(
                 dirty,
@@ -62,8 +68,17 @@ class Looking:
                 frozenset(lingering) if asked else frozenset(),
                 frozenset(watched) if asked else frozenset(),
                 resync,
+                whole=self.interruptions >= MOST_INTERRUPTIONS,
             )
         ]
+
+    def interrupted(self, interrupted: Interrupted, now: Moment) -> "Looking":
+        """A look was broken off: it is made again as soon as sources have what is for them."""
+        return replace(
+            self.touched(interrupted.dirty, now, 0.0),
+            interruptions=self.interruptions + 1,
+            asks=self.asks or interrupted.asked,
+        )
 
     def offered(self, offered: Offered, now: Moment) -> tuple["Looking", list[Effect]]:
         """A look has ended: check the addresses that wait for it, and try again what failed.
@@ -71,7 +86,9 @@ class Looking:
         The more often the agent has failed by its own fault, the later; at rest, at `resync_s`.
         """
         faults = min(self.faults + 1, MOST_DOUBLINGS + 1) if offered.own_fault else 0
-        looking = replace(self, faults=faults, probing=self.probing | offered.to_probe)
+        looking = replace(
+            self, faults=faults, probing=self.probing | offered.to_probe, interruptions=0
+        )
         if not offered.finished:
             retry_s = min(RETRY_S * (1 << max(faults - 1, 0)), RESYNC_S)
             looking = looking.touched(Dirty.ALL, now, retry_s)

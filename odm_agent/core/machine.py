@@ -20,6 +20,7 @@ from odm_agent.core.events import (
     Event,
     Failed,
     Granted,
+    Interrupted,
     Metered,
     Needed,
     Offered,
@@ -111,6 +112,8 @@ def step(state: State, event: Event, now: Moment) -> tuple[State, list[Effect]]:
             looking, effects = looking.probed(event, now)
         case Offered():
             return _offered(state, event, now)
+        case Interrupted():
+            looking = looking.interrupted(event, now)
         case Serving(offers):
             asking, effects = asking.answered(offers)
         case Metered(warned, spent):

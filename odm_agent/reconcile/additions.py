@@ -1,9 +1,19 @@
-"""What the kernel holds after a plan that only added to it: as it is to be, and as it is then."""
+"""What the kernel holds after a plan: as it is to be, and as it is taken to be until it is read."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from odm_agent.core.actions import ADDITIONS, Action, AddLabel, AddRoute, AddRule, KernelAction
+from odm_agent.core.actions import (
+    ADDITIONS,
+    Action,
+    AddLabel,
+    AddRoute,
+    AddRule,
+    KernelAction,
+    RemoveLabel,
+    RemoveRoute,
+    RemoveRule,
+)
 from odm_agent.core.host import HostState, LocalAddress, Route
 from odm_agent.prefixes.numbers import Numbers
 from odm_agent.prefixes.routing import any_ip_routes, last_resort, rules_of
@@ -63,12 +73,14 @@ def parted(actions: Sequence[Action]) -> tuple[list[Action], list[Action]]:
     return [*actions[: last + 1]], [*actions[last + 1 :]]
 
 
-def with_added(
-    host: HostState, added: Iterable[KernelAction], addresses: Sequence[LocalAddress]
+def with_done(
+    host: HostState, done: Iterable[KernelAction], addresses: Sequence[LocalAddress]
 ) -> HostState:
-    """`host` with what was carried out since it was read, and the addresses as they are now."""
+    """`host` with what was carried out since it was read, and the addresses as they are now. What
+    else has changed by that (a route whose source is gone) is found when all is read.
+    """
     routes, rules, labels = dict.fromkeys(host.routes), set(host.rules), set(host.labels)
-    for action in added:
+    for action in done:
         match action:
             case AddRoute(route):
                 for old in [each for each in routes if route.takes_place_of(each)]:
@@ -78,6 +90,12 @@ def with_added(
                 rules.add(rule)
             case AddLabel(address):
                 labels.add(address)
+            case RemoveRoute(route):
+                routes.pop(route, None)
+            case RemoveRule(rule):
+                rules.discard(rule)
+            case RemoveLabel(address):
+                labels.discard(address)
     return replace(
         host,
         addresses=tuple(addresses),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from odm_agent.core.grants import Want
+from odm_agent.core.looking import MOST_INTERRUPTIONS
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
 from tests.virtual.source import FIXED6, SESSION4, SESSION6, Reply
 from tests.virtual.world import World
@@ -132,6 +133,10 @@ class Time(RuleBasedStateMachine):
     def kill_soon(self, fuse: int) -> None:
         if not self.world.journal.full:  # what could not be written down is lost
             self.world.fuse = fuse
+
+    @rule(many=st.integers(1, 2 * MOST_INTERRUPTIONS))
+    def interrupt_looks(self, many: int) -> None:
+        self.world.interrupting = many
 
     @precondition(lambda self: not self.world.journal.full)
     @rule()

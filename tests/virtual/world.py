@@ -36,6 +36,7 @@ from odm_agent.core.events import (
     Dirty,
     Failed,
     Granted,
+    Interrupted,
     Needed,
     Offered,
     Probed,
@@ -131,6 +132,8 @@ class World:
         self.told: list[Request | Release | GiveBack | Granted | Failed] = []
         self.in_use_elsewhere: set[IPAddress] = set()
         self.refuse_kernel = self.fail_own = False
+        #: So many looks are yet to be interrupted where they may be, though nobody wants that.
+        self.interrupting = 0
         #: After so many effects or kernel actions more the agent is killed; None: it lives.
         self.fuse: int | None = None
         self.kills = 0
@@ -279,12 +282,19 @@ class World:
         """The world tells sources of links itself; when it was asked is noted."""
         self.glances.append(len(self.effects))
 
-    def look(self, look: Look, serving: Callable[[Serving], None]) -> Offered:
+    def look(
+        self, look: Look, serving: Callable[[Serving], None], is_wanted: Callable[[], bool]
+    ) -> Offered | Interrupted:
         if self.fail_own:
             return Offered(own_fault=True)
         self.addresses.write(self.engine.table)
         self.leases.write()
-        self.engine.converge(lambda: serving(Serving(offers(self.engine))))
+        self.engine.converge(
+            lambda: serving(Serving(offers(self.engine))),
+            lambda: not look.whole and (is_wanted() or self._interrupts()),
+        )
+        if self.engine.interrupted:
+            return look.interrupted
         self.addresses.write(self.engine.table)
         trouble = self.addresses.trouble or self.leases.trouble
         finished = self.engine.is_at_rest and trouble is None
@@ -296,6 +306,10 @@ class World:
             watched=look.watched,
             in_use=lambda: set(self.sockets),
         )
+
+    def _interrupts(self) -> bool:
+        self.interrupting = max(0, self.interrupting - 1)
+        return self.interrupting > 0
 
     def project(self, prefixes: tuple[TypedPrefix, ...], causes: Mapping[int, Cause]) -> None:
         self.engine.table = self.engine.table.with_only(prefixes)

@@ -8,7 +8,7 @@ import pytest
 from odm_agent.core.actions import AddAddress, AddLabel, AddRoute, AddRule, KernelAction
 from odm_agent.core.host import Address, Route, RouteKind, Rule, RuleAction
 from odm_agent.core.model import Family
-from odm_agent.reconcile.additions import with_added
+from odm_agent.reconcile.additions import with_done
 from tests.lab.kernel import LabKernel
 
 FIRST4, FIRST6 = IPv4Address("198.51.100.1"), IPv6Address("2001:db8:f::1")
@@ -67,7 +67,7 @@ def test_what_was_added_is_what_is_found(kernel: LabKernel, seed: int) -> None:
             actions = kind(draw)
             refused = kernel.apply_all(actions)
             added += [each for each, error in zip(actions, refused, strict=True) if error is None]
-        host = with_added(host, added, kernel.read_addresses(host.links))
+        host = with_done(host, added, kernel.read_addresses(host.links))
         found = kernel.read()
         assert set(host.addresses) == set(found.addresses)
         assert (host.routes, host.rules, host.labels) == (found.routes, found.rules, found.labels)

@@ -14,11 +14,13 @@ from odm_agent.core.effects import Answer, Conclude, Look, Probe, Project, Recor
 from odm_agent.core.errors import OdmError
 from odm_agent.core.events import Changed, Dirty, Failed, Granted, Offered
 from odm_agent.core.grants import GrantKey
+from odm_agent.core.host import HostState
 from odm_agent.core.leases import Lease
 from odm_agent.core.lifetimes import Lifetime, Phase
 from odm_agent.core.looking import BURST_S, RESYNC_S, RETRY_S
 from odm_agent.core.model import AddressType, Placement, TypedPrefix
-from tests.virtual.source import APART_S, FIXED6, SENT, SESSION4, SESSION6, Reply, grant
+from odm_agent.sources.base import Received
+from tests.virtual.source import APART_S, FIXED6, NAME, SENT, SESSION4, SESSION6, Reply, grant
 from tests.virtual.world import DAD_S, PROBE_S, World
 
 _NET = IPv6Network("3fff:1::/64")
@@ -404,3 +406,26 @@ def test_a_lingering_lease_that_is_renewed_is_offered_before_it_is_current(world
 
 def _leases(world: World) -> list[Lease]:
     return list(world.driver._state.holding.leases.values())
+
+
+def test_what_comes_for_a_source_interrupts_a_look_and_is_taken_in_the_same_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.replies = [Reply(delay_s=0.0)]
+    world.ask(SESSION6, 30.0)
+    world.advance(5.0)
+    world.effects.clear()
+    read, fed = world.kernel.read, list[str]()
+
+    def reading() -> HostState:
+        if not fed:  # while the first look is under way
+            fed.append("a datagram")
+            said = Granted(grant(77, FIXED6, Lifetime(world.boot_s + 100.0)))
+            world.driver.feed(NAME, Received(trace.spelled(said).encode(), "server"))
+        return read()
+
+    monkeypatch.setattr(world.kernel, "read", reading)
+    world.driver.put(Changed(Dirty.KERNEL))
+    world.advance(BURST_S)
+    assert _kinds(world) == [Look, Record, Project, Look]
+    assert world.engine.is_at_rest

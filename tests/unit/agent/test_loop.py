@@ -112,7 +112,10 @@ class FakeState:
         """Nothing to record."""
 
     def converge(
-        self, dirty: Dirty = Dirty.ALL, serving: Callable[[], object] = lambda: None
+        self,
+        dirty: Dirty = Dirty.ALL,
+        serving: Callable[[], object] = lambda: None,
+        gives_way: Callable[[], bool] = lambda: False,
     ) -> None:
         self.passes += 1
         self.asked.append(dirty)

@@ -16,7 +16,7 @@ from odm_agent.agent.passes import Passes
 from odm_agent.core.actions import KernelAction
 from odm_agent.core.effects import Look
 from odm_agent.core.errors import KernelError
-from odm_agent.core.events import Dirty, Serving
+from odm_agent.core.events import Dirty, Interrupted, Offered, Serving
 from odm_agent.core.host import HostState
 from odm_agent.core.model import AddressType, ClassPolicy, Family, Placement, TypedPrefix
 from odm_agent.datapath.base import LiveKey
@@ -26,7 +26,7 @@ from odm_agent.prefixes.table import PrefixTable
 from tests.unit.agent.test_handover_book import unwritten
 from tests.virtual.world import NUMBERS
 
-NET = IPv6Network("2001:db8:1::/64")
+NET, OTHER = IPv6Network("2001:db8:1::/64"), IPv6Network("2001:db8:2::/64")
 PREFIX = TypedPrefix(3, "g", AddressType.FIXED, NET, "w0", None, Placement.DELEGATED, (NET,))
 WANT = (AddressType.FIXED, Family.IPV6)
 LOOK = Look(Dirty.ALL)
@@ -56,11 +56,16 @@ class FakeState:
         self.done: list[object] = []
         self.error: Exception | None = None
 
-    def converge(self, dirty: Dirty, serving: Callable[[], object]) -> None:
+    def converge(
+        self,
+        dirty: Dirty,
+        serving: Callable[[], object],
+        gives_way: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.done.append(dirty)
         if self.error is not None:
             raise self.error
-        self.engine.converge(serving)
+        self.engine.converge(serving, gives_way)
 
     def correct_counts(self) -> None:
         self.done.append("counts")
@@ -86,20 +91,28 @@ def _passes(state: Any) -> Passes:
     return Passes(state, lambda address: None, lambda answer: None, lambda event: None)
 
 
+def _offered(
+    hands: Passes, look: Look = LOOK, serving: Callable[[Serving], None] = _nobody
+) -> Offered:
+    found = hands.look(look, serving)
+    assert isinstance(found, Offered)
+    return found
+
+
 def test_the_first_pass_must_work_and_later_ones_may_fail(state: FakeState) -> None:
     state.error = KernelError("nothing goes")
     hands = _passes(state)
     with pytest.raises(KernelError):
         hands.look(LOOK, _nobody)
     state.error = None
-    assert hands.look(LOOK, _nobody).usable
+    assert _offered(hands).usable
     state.error = KernelError("nothing goes")
-    assert not hands.look(LOOK, _nobody).own_fault
+    assert not _offered(hands).own_fault
     assert state.troubles == {"putting things right": "nothing goes"}
     state.error = RuntimeError("a bug")
-    assert hands.look(LOOK, _nobody).own_fault
+    assert _offered(hands).own_fault
     state.error = None
-    assert not hands.look(LOOK, _nobody).own_fault
+    assert not _offered(hands).own_fault
     assert not state.troubles
 
 
@@ -114,7 +127,7 @@ def test_it_looks_at_what_is_dirty_and_counts_sockets_and_numbers_with_all_else(
 
 
 def test_it_says_what_sockets_are_given(state: FakeState) -> None:
-    said = _passes(state).look(LOOK, _nobody)
+    said = _offered(_passes(state))
     assert said.offers[WANT] in NET
     assert said.ready == {3}
 
@@ -126,7 +139,7 @@ def test_what_the_kernel_lost_is_not_offered(state: FakeState) -> None:
     state.engine.kernel.vanish(address, "lo")  # type: ignore[attr-defined]
     state.engine.host = state.engine.kernel.read()
     state.error = KernelError("nothing goes")
-    said = hands.look(LOOK, _nobody)
+    said = _offered(hands)
     assert not said.offers and not said.ready
 
 
@@ -135,21 +148,21 @@ def test_a_prefix_is_in_use_by_sockets_by_counts_and_as_long_as_that_is_not_know
 ) -> None:
     hands = _passes(state)
     ended = Look(Dirty.ALL, ended=frozenset({3}))
-    assert not hands.look(ended, _nobody).unused, "it may still be given"
+    assert not _offered(hands, ended).unused, "it may still be given"
     hands.project((replace(PREFIX, lingering=True),), {})
-    assert hands.look(ended, _nobody).unused == {3}
+    assert _offered(hands, ended).unused == {3}
     address = ip_address("2001:db8:1::1")
     monkeypatch.setattr(passes, "sockets", lambda: [SimpleNamespace(local=address, remnant=False)])
-    assert not hands.look(ended, _nobody).unused
+    assert not _offered(hands, ended).unused
     monkeypatch.setattr(passes, "sockets", list)
     state.datapath.live = lambda: {LiveKey(address, 1, WANT[0]): 1}
-    assert not hands.look(ended, _nobody).unused
+    assert not _offered(hands, ended).unused
 
     def fail() -> None:
         raise KernelError("no memory")
 
     monkeypatch.setattr(passes, "sockets", fail)
-    assert not hands.look(ended, _nobody).unused
+    assert not _offered(hands, ended).unused
 
 
 def test_who_waits_hears_of_an_address_before_the_pass_ends(state: FakeState) -> None:
@@ -167,7 +180,7 @@ def test_who_waits_hears_of_an_address_before_the_pass_ends(state: FakeState) ->
         return read()
 
     state.engine.kernel.read = counted  # type: ignore[method-assign]
-    offered = _passes(state).look(LOOK, serving)
+    offered = _offered(_passes(state), serving=serving)
     [(said, when)] = heard
     assert said.offers == offered.offers and said.offers.keys() == {WANT}
     assert when < reads
@@ -179,7 +192,7 @@ def test_nobody_hears_of_an_address_whose_row_could_not_be_written(state: FakeSt
 
     state.engine.kernel.fault = refuse  # type: ignore[attr-defined]
     heard: list[Serving] = []
-    assert not _passes(state).look(LOOK, heard.append).offers
+    assert not _offered(_passes(state), serving=heard.append).offers
     assert not heard
 
 
@@ -203,3 +216,22 @@ def test_what_connects_from_a_prefix_that_has_waited_in_vain_is_ended(
         made.look(LOOK, _nobody)
         assert ended == ([NET] if is_in_vain else [])
         ended.clear()
+
+
+def test_a_pass_is_interrupted_when_something_is_there_for_a_source(state: FakeState) -> None:
+    hands, anything = _passes(state), lambda: True
+    assert isinstance(hands.look(LOOK, _nobody, anything), Offered), "the first one never is"
+    hands.project((replace(PREFIX, network=OTHER, spans=(OTHER,)),), {})
+    assert hands.look(LOOK, _nobody, anything) == Interrupted(Dirty.ALL)
+    for whole in (Look(Dirty.ALL, whole=True), Look(Dirty.ALL, resync=True)):
+        assert isinstance(hands.look(whole, _nobody, anything), Offered)
+
+
+def test_links_are_told_to_sources_while_a_pass_goes_on(
+    state: FakeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands, told = _passes(state), list[HostState]()
+    hands.look(LOOK, _nobody)
+    monkeypatch.setattr(state.delegations, "look", told.append)
+    assert isinstance(hands.look(LOOK, _nobody, lambda: bool(told)), Interrupted)
+    assert told == [state.engine.host]

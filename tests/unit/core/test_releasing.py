@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from odm_agent.core.effects import GiveBack, Look
-from odm_agent.core.events import Offered, Serving
+from odm_agent.core.events import Interrupted, Offered, Serving
 from odm_agent.core.looking import RESYNC_S
 from odm_agent.core.model import IPAddress
 from odm_agent.core.releasing import LEAST_S
@@ -73,9 +73,11 @@ def test_a_socket_that_is_faster_keeps_its_address(
     used: list[IPAddress] = []
     original = world.look
 
-    def look(asked: Look, serving: Callable[[Serving], None]) -> Offered:
-        offered = original(asked, serving)
-        if offered.idle and not used and world.boot_s > 150:
+    def look(
+        asked: Look, serving: Callable[[Serving], None], is_wanted: Callable[[], bool]
+    ) -> Offered | Interrupted:
+        offered = original(asked, serving, is_wanted)
+        if isinstance(offered, Offered) and offered.idle and not used and world.boot_s > 150:
             maps = world.datapath.read()
             [prefix_id] = maps.choices[SESSION6]
             used.append(maps.prefixes[prefix_id].pool[0])

@@ -38,6 +38,7 @@ EVENTS = (
         ready=frozenset({3, 1}),
         to_probe=frozenset({ADDRESS}),
     ),
+    events.Interrupted(events.Dirty.KERNEL, True),
     events.Serving({WANT: ADDRESS.address}),
     events.Metered(frozenset({1}), frozenset({2})),
     events.Rotated(frozenset({3})),

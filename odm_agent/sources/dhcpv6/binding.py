@@ -23,6 +23,9 @@ from odm_agent.sources.wire_types import to_wire
 
 #: In an IAID a type is above its instance.
 _TYPE_SHIFT: Final = 24
+#: So long a network may take to lead a prefix to who has asked for it (seconds): servers answer
+#: first. Who has left within this time can't know which network does so last, and asks again.
+SETTLES_S: Final = 1.0
 
 
 def iaid_of(type_: AddressType, instance: int) -> int:
@@ -101,6 +104,10 @@ class Binding:
     confirmed: bool = False
     #: Whether its packets may leave by the interface: not from when the link is lost until then.
     attached: bool = True
+    #: When a message was last sent (boot-time seconds), and whether the host has left that network
+    #: before it can have settled.
+    sent_s: float = -NEVER
+    left_early: bool = False
     #: What was offered (`REQUESTING`) or is given back (`RELEASING`).
     prefixes: tuple[IAPrefix, ...] = ()
     #: What the best Advertise until now offers, and what the last that offers nothing lacks.
@@ -147,6 +154,17 @@ class Binding:
     def detach(self) -> None:
         """It is not known any more where the host is attached."""
         self.confirmed = self.attached = False
+
+    def leave(self, now_s: float) -> None:
+        """The link is lost."""
+        self.left_early = now_s < self.sent_s + SETTLES_S
+
+    def settling(self, given: Held, now_s: float) -> Held:
+        """What a network gives: it is renewed soon if another one was asked just before."""
+        if not self.left_early:
+            return given
+        self.left_early = False
+        return replace(given, t1_s=min(given.t1_s, now_s + SETTLES_S))
 
     def deprecate(self, now_s: float) -> None:
         """It is to be given to no socket any more."""

@@ -274,6 +274,10 @@ class DelegationSource:
             came = _of_another_network(binding, came, given)
         if (after := TRANSITIONS[binding.state].get(came)) is None:
             return []
+        if came is Came.LINK_DOWN:
+            binding.leave(now_s)
+        elif Do.GRANT in after.do and given is not None:
+            given = binding.settling(given, now_s)
         said: list[Output] = []
         why, before, was_attached = found or binding.misfit, binding.held, binding.attached
         binding.note(came, found, given)

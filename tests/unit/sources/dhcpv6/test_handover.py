@@ -434,3 +434,29 @@ def test_what_came_and_is_not_kept_is_given_back_once() -> None:
     link.servers[0].twist = gives_another(5)
     sent, _ = since(link, lambda: elsewhere(link, 60.0))
     assert [each.kind for each in sent].count(Kind.RELEASE) == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_who_leaves_before_a_network_has_settled_asks_the_next_one_again(answered: bool) -> None:
+    """That one leads the prefix to itself a moment after its answer, perhaps last of all."""
+    link = bound(FIXED, SESSION)
+    servers = link.servers
+    link.servers = servers if answered else []
+    elsewhere(link, 0.05)
+    link.servers = servers
+    link.link(False)
+    sent, said = since(link, lambda: attached(link, "w0"))
+    assert {each.kind for each in sent} == {Kind.REBIND} and grants(said).keys() == {FIXED, SESSION}
+    sent, _ = since(link, lambda: link.advance(2.0))
+    assert [each.kind for each in sent] == [Kind.RENEW] * 2
+    sent, _ = since(link, lambda: link.advance(100.0))
+    assert not sent, "once"
+
+
+def test_who_has_stayed_does_not_ask_again() -> None:
+    link = bound(FIXED, SESSION)
+    elsewhere(link, 5.0)
+    link.link(False)
+    attached(link, "w0")
+    sent, _ = since(link, lambda: link.advance(100.0))
+    assert not sent

@@ -88,7 +88,7 @@ class Engine:
     interrupted: bool = False
     #: Adds what the kernel doesn't tell to what it has told.
     hinted: Callable[[HostState], HostState] = lambda host: host
-    #: Whether `host` is what was found in the kernel, and what was done there since.
+    #: Whether `host` is not all that was read: it has what was done since, and lacks what is news.
     _assumed: bool = False
     #: Whether this pass plans for what is there only when it has been done.
     _foresees: bool = False
@@ -195,7 +195,7 @@ class Engine:
             # Rows of maps change nothing of what the kernel holds.
             asked = [action for action in actions if isinstance(action, KernelAction)]
             if gives_way():
-                self.has_news()  # among them are those of what was just done
+                self._assumed |= self.has_news()  # as a rule those of what was just done
                 self._assume(asked)
                 self.interrupted = True
                 return changed

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from odm_agent.core import tables
 from odm_agent.core.actions import KernelAction, RemoveRule
 from odm_agent.core.errors import KernelError
 from odm_agent.prefixes.table import PrefixTable
@@ -64,6 +65,19 @@ def test_what_was_wrongly_taken_to_be_there_is_put_right_in_the_end() -> None:
     made.has_news = lambda: False
     assert made.converge()
     assert kernel.rules and made.is_at_rest
+
+
+def test_news_that_came_while_rows_alone_were_written_are_looked_at() -> None:
+    made, kernel, maps = engine(HOME6)
+    made.converge()
+    maps.apply(tables.PREFIXES.drop(1))
+    made.has_news = lambda: True
+    made.converge(_nobody, _nth(3), anew=False)
+    assert made.interrupted and maps.read().prefixes
+    seen = looks(made, kernel)
+    made.has_news = lambda: False
+    assert not made.converge(anew=False)
+    assert seen == ["read"]
 
 
 def test_what_was_taken_away_is_taken_to_be_gone() -> None:

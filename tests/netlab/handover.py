@@ -28,13 +28,12 @@ from tests.netlab.plan import CORE
 from tests.netlab.route_changes import RouteChanges
 from tests.netlab.stock import StockHost
 from tests.netlab.streams import Stream
-from tests.netlab.travelling import Move, Order, Traveller
+from tests.netlab.travelling import REST_S, Move, Order, Traveller
 
 KINDS: Final = ("ssh", "iperf3", "mptcp")
 _BOUND_S: Final = 60.0
 _STREAM_S: Final = 16.0
 _SETTLES_S: Final = 1.5
-_REST_S: Final = 10.0
 #: They log so, unlike those of the tests.
 _AS_AGENTS_DO: Final = {"log_level": "info"}
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "handover.md"
@@ -106,7 +105,7 @@ def _measured(folder: Path, rounds: int) -> list[str]:
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
         f"Graceful-replacement: {failed} of {made} new connections failed, tried every 20 ms "
-        "from ten seconds before the loss of the link on.",
+        f"from {REST_S:.0f} seconds before the loss of the link on.",
         "",
         'Nonpersistent, `on_handover = "end"`: the application is told '
         f"{median(told) * 1e3:.0f} ms (longest {max(told) * 1e3:.0f}) after the link was lost.",
@@ -141,10 +140,8 @@ def _kept(traveller: Traveller, type: AddressType, order: Order, rounds: int) ->
 
 @contextmanager
 def _moving(traveller: Traveller, order: Order) -> Iterator[Move]:
-    """Move after a while of rest, as a client may send 20 messages in 20 seconds (RFC 8415, section
-    14.1; `sources.dhcpv6.timing`).
-    """
-    time.sleep(_REST_S)
+    """Move after a while of rest."""
+    time.sleep(REST_S)
     with traveller.moving(order) as move:
         yield move
 

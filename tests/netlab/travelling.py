@@ -33,6 +33,9 @@ CLASSES: Final = {
 }
 _WORDS: Final = [type.word for type in TYPES]
 _DELEGATION: Final = {"interface": ["w0", "w1"], "types": _WORDS, "at_start": _WORDS}
+#: A client may send 20 messages in 20 seconds (RFC 8415, section 14.1; `sources.dhcpv6.timing`), so
+#: who moves again after so long (seconds) waits for nothing.
+REST_S: Final = 10.0
 _ATTACHED_S: Final = 60.0
 _CALL_EVERY_S: Final = 0.02
 _CALL_S: Final = 10.0

@@ -20,7 +20,7 @@ from tests.lab.root import needs_root
 from tests.netlab.plan import CORE
 from tests.netlab.site import AccessSite
 from tests.netlab.streams import Stream
-from tests.netlab.travelling import Traveller
+from tests.netlab.travelling import REST_S, Traveller
 from tests.netlab.watch import Watch
 
 pytestmark = needs_root
@@ -153,6 +153,7 @@ def test_N3_a_handover_in_the_middle_of_another(traveller: Traveller, after_s: f
     """The next site is lost as well, and the host is back at the first one."""
     site = traveller.settled()
     streams = Streams(traveller, _KEPT)
+    time.sleep(REST_S)
     site.unplug()
     time.sleep(after_s)
     with _lost(traveller.other(site)):

@@ -23,8 +23,8 @@ from odm_agent.sources.wire_types import to_wire
 
 #: In an IAID a type is above its instance.
 _TYPE_SHIFT: Final = 24
-#: So long a network may take to lead a prefix to who has asked for it (seconds): servers answer
-#: first. Who has left within this time can't know which network does so last, and asks again.
+#: So long a network may take to lead a prefix to who has asked for it (seconds). Who has left it
+#: before it had answered can't know whether it or the next one does so last, and asks again.
 SETTLES_S: Final = 1.0
 
 
@@ -104,9 +104,7 @@ class Binding:
     confirmed: bool = False
     #: Whether its packets may leave by the interface: not from when the link is lost until then.
     attached: bool = True
-    #: When a message was last sent (boot-time seconds), and whether the host has left that network
-    #: before it can have settled.
-    sent_s: float = -NEVER
+    #: Whether the host has left a network that was asked, and that had not answered.
     left_early: bool = False
     #: What was offered (`REQUESTING`) or is given back (`RELEASING`).
     prefixes: tuple[IAPrefix, ...] = ()
@@ -155,12 +153,12 @@ class Binding:
         """It is not known any more where the host is attached."""
         self.confirmed = self.attached = False
 
-    def leave(self, now_s: float) -> None:
+    def leave(self) -> None:
         """The link is lost."""
-        self.left_early = now_s < self.sent_s + SETTLES_S
+        self.left_early = self.schedule is not None and self.schedule.sent > 0
 
     def settling(self, given: Held, now_s: float) -> Held:
-        """What a network gives: it is renewed soon if another one was asked just before."""
+        """What a network gives; it is renewed soon if another one may have given it, too."""
         if not self.left_early:
             return given
         self.left_early = False

@@ -141,7 +141,6 @@ class Bindings:
             message = message_of(binding, settings, client, now_s)
             if message is not None and binding.schedule is not None:
                 binding.schedule = binding.schedule.after_sending(now_s, self._random)
-                binding.sent_s = now_s
                 self._limit.note(now_s)
                 yield message
 

@@ -275,7 +275,7 @@ class DelegationSource:
         if (after := TRANSITIONS[binding.state].get(came)) is None:
             return []
         if came is Came.LINK_DOWN:
-            binding.leave(now_s)
+            binding.leave()
         elif Do.GRANT in after.do and given is not None:
             given = binding.settling(given, now_s)
         said: list[Output] = []

@@ -306,7 +306,7 @@ def test_the_server_that_does_not_know_a_binding_is_asked_to_make_it() -> None:
     """After a link change it is another one than before."""
     link = Link()
     link.ask(AddressType.NONPERSISTENT)
-    link.advance(2.0)
+    link.advance(0.1)
     link.servers[:] = [other := Server(2)]
     link.link(False)
     link.link(True)

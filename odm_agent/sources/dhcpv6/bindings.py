@@ -6,7 +6,7 @@ from random import Random
 from typing import Final
 
 from odm_agent.core.clock import NEVER
-from odm_agent.core.handover import HANDOVER, Old
+from odm_agent.core.handover import HANDOVER, Old, waits
 from odm_agent.core.model import AddressType
 from odm_agent.sources.dhcpv6 import timing
 from odm_agent.sources.dhcpv6.answers import Judged
@@ -114,8 +114,11 @@ class Bindings:
 
     def next_s(self, seen_s: float) -> float:
         """When one has something to do; `seen_s` is when it was last asked (boot-time seconds)."""
-        free_s = self._limit.free_s
-        return min((each.next_s(free_s, seen_s) for each in self), default=NEVER)
+        return min((each.next_s(self._free_s(each), seen_s) for each in self), default=NEVER)
+
+    def _free_s(self, binding: Binding) -> float:
+        """From when on something may be sent about it (boot-time seconds)."""
+        return self._limit.free_s(kept=waits(binding.type))
 
     def refusal(
         self, binding: Binding, found: Judged, client: bytes, now_s: float
@@ -124,7 +127,7 @@ class Bindings:
         limit is reached, and they lapse.
         """
         prefixes = found.prefixes or ((found.prefix,) if found.prefix else ())
-        if not prefixes or self._limit.free_s > now_s:
+        if not prefixes or self._limit.free_s(kept=False) > now_s:
             return None
         self._limit.note(now_s)
         return release_of(binding, found.message.server, prefixes, client, self._new_xid())
@@ -136,8 +139,8 @@ class Bindings:
         to learn it soon.
         """
         for binding in sorted(self, key=_turn):
-            if binding.send_s > now_s or self._limit.free_s > now_s:
-                return
+            if binding.send_s > now_s or self._free_s(binding) > now_s:
+                continue
             message = message_of(binding, settings, client, now_s)
             if message is not None and binding.schedule is not None:
                 binding.schedule = binding.schedule.after_sending(now_s, self._random)

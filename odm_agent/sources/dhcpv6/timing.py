@@ -80,15 +80,19 @@ class RateLimit:
 
     MESSAGES: Final = 20
     SECONDS: Final = 20.0
+    #: So many are sent about what sockets are to keep alone: they hang until that is confirmed.
+    OF_KEPT: Final = 8
 
     def __init__(self) -> None:
         """Nothing has been sent yet."""
         self._sent: deque[float] = deque(maxlen=self.MESSAGES)
 
-    @property
-    def free_s(self) -> float:
-        """From when on a message may be sent (boot-time seconds)."""
-        return self._sent[0] + self.SECONDS if len(self._sent) == self.MESSAGES else 0.0
+    def free_s(self, *, kept: bool) -> float:
+        """From when on a message may be sent (boot-time seconds); `kept`: about what waits for a
+        network that serves it.
+        """
+        most = self.MESSAGES if kept else self.MESSAGES - self.OF_KEPT
+        return self._sent[-most] + self.SECONDS if len(self._sent) >= most else 0.0
 
     def note(self, now_s: float) -> None:
         """One has been sent."""

@@ -451,6 +451,19 @@ def test_who_leaves_a_network_before_it_has_answered_asks_the_next_one_again() -
     assert not sent, "once"
 
 
+def test_what_is_kept_is_confirmed_at_once_though_the_host_moves_often() -> None:
+    """20 messages in 20 seconds at an interface: of each move more are sent than of these two."""
+    link = bound(*TYPES)
+    link.advance(100.0)
+    for number in range(7):
+        _, said = since(link, lambda: elsewhere(link, 1.0))
+        assert {FIXED, SESSION} <= grants(said).keys(), f"at move {number}"
+        link.link(False)
+        _, said = since(link, lambda: attached(link, "w0"))
+        link.advance(1.0)
+        assert {FIXED, SESSION} <= grants(said).keys(), f"back from move {number}"
+
+
 def test_who_was_answered_does_not_ask_again() -> None:
     link = bound(FIXED, SESSION)
     elsewhere(link, 0.05)

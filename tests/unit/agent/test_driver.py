@@ -428,4 +428,5 @@ def test_what_comes_for_a_source_interrupts_a_look_and_is_taken_in_the_same_run(
     world.driver.put(Changed(Dirty.KERNEL))
     world.advance(BURST_S)
     assert _kinds(world) == [Look, Record, Project, Look]
+    assert sum("Interrupted(" in line for line in world.log.lines) == 1
     assert world.engine.is_at_rest

@@ -59,10 +59,10 @@ def test_when_it_is_done_the_next_one_takes_it_to_be_there_and_reads_all_in_the_
 
 def test_what_was_wrongly_taken_to_be_there_is_put_right_in_the_end() -> None:
     made, kernel, _ = engine(HOME6)
+    made.has_news = lambda: False
     made.converge(_nobody, _nth(3))
     assert made.interrupted and kernel.rules
     kernel.rules.clear()
-    made.has_news = lambda: False
     assert made.converge()
     assert kernel.rules and made.is_at_rest
 

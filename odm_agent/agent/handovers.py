@@ -94,10 +94,9 @@ class Handovers:
         }
         lost: dict[int, str] = {}
         for id_, row in rows.items():
-            if row.prefix.lingering:
-                if id_ in self._left:
-                    lost[id_] = "the network to which the host is attached now does not serve it"
-            elif (why := absence(row, host)) is not None:
+            if id_ in self._left:  # it lingers, or stands in
+                lost[id_] = "the network to which the host is attached now does not serve it"
+            elif not row.prefix.lingering and (why := absence(row, host)) is not None:
                 lost[id_] = why
         held = (row.prefix for row in table if not row.prefix.lingering)
         return Seen(

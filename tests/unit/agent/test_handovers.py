@@ -9,7 +9,8 @@ import pytest
 from odm_agent.agent.handover_book import HandoverBook
 from odm_agent.agent.handovers import Handovers
 from odm_agent.core.clock import Moment
-from odm_agent.core.grants import Want
+from odm_agent.core.grants import Grant, GrantKey, Want
+from odm_agent.core.leases import Lease
 from odm_agent.core.model import TypedPrefix
 from odm_agent.core.outages import Seen
 from odm_agent.prefixes.table import PrefixTable
@@ -79,3 +80,24 @@ def test_what_is_given_no_more_and_then_again_serves_since_then(told: list[Told]
     made.serving({WANT: address}, _at(2.0))
     made.look(frozenset(), _at(3.0))
     assert told == [(1.0, {WANT: 2.0})]
+
+
+def test_what_a_handover_has_left_is_lost_also_where_it_stands_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its loss and its successor may come in one look, as passes between are interrupted."""
+    state, seen = FakeState(), list[Seen]()
+
+    def look(_: object, found: Seen, *rest: object) -> list[object]:
+        seen.append(found)
+        return []
+
+    monkeypatch.setattr(HandoverBook, "look", look)
+    made = _handovers(state)
+    grant = Grant(GrantKey("isp", "1"), PREFIX)
+    for handover in (False, True):
+        _table(state, [replace(PREFIX, stands_in=True)])
+        state.engine.host = state.engine.kernel.read()
+        made.lease(PREFIX.id, Lease(grant, handover=handover))
+        made.look(frozenset(), _at(1.0))
+    assert [each.lost.keys() for each in seen] == [set(), {PREFIX.id}]

@@ -172,7 +172,7 @@ class Engine:
                 self._vanished += vanished(rest, goal, now)
                 rest = None
             actions = self._unless_unprobed(plan(goal, now, self.host))
-            if not actions and (added or self._assumed):
+            if not actions and self._assumed:
                 added, look = [], True  # what was done was taken to be there: now all is looked at
                 continue
             if not actions:

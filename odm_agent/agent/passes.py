@@ -31,7 +31,6 @@ from odm_agent.sources.base import Noted, Send
 log = logging.getLogger(__name__)
 
 #: What goes wrong there.
-_CONVERGING: Final = "putting things right"
 _ASKING: Final = "asking networks for prefixes"
 #: So long a pass stops when somebody is answered within it (seconds): other threads tell him, and
 #: would have to fight for their turn while this one computes.
@@ -109,17 +108,15 @@ class Passes:
 
         def gives_way() -> bool:
             nonlocal gave_way
+            if not self._begun:
+                return False
             self._ask_networks()
             gave_way = not (look.resync or look.whole) and is_wanted()
             return gave_way
 
-        own_fault = False
-        if self._begun:
-            own_fault = self._fails_by_own_fault(
-                _CONVERGING, lambda: state.converge(look.dirty, tell, gives_way)
-            )
-        else:
-            state.converge(look.dirty, tell)
+        own_fault = self._do(
+            "putting things right", lambda: state.converge(look.dirty, tell, gives_way)
+        )
         if gave_way:
             return look.interrupted
         jobs: dict[str, Callable[[], object]] = {
@@ -135,11 +132,7 @@ class Passes:
             jobs["reading meters"] = self._read_meters
         if not self._begun:
             self._fails_by_own_fault("finding MPTCP endpoints", self._endpoints.find)
-        if self._begun:
-            own_fault |= any([self._fails_by_own_fault(what, job) for what, job in jobs.items()])
-        else:
-            for job in jobs.values():
-                job()
+        own_fault |= any([self._do(what, job) for what, job in jobs.items()])
         self._begun = True
         # A port that somebody else has must not keep the agent from starting.
         own_fault |= self._ask_networks()
@@ -267,6 +260,13 @@ class Passes:
                 self._state.requests.granted(grant, self.now())
             case Failed():
                 self._state.requests.failed(said, self.now())
+
+    def _do(self, what: str, job: Callable[[], object]) -> bool:
+        """Do a job of a pass, as `_fails_by_own_fault`; in the first pass it must work."""
+        if self._begun:
+            return self._fails_by_own_fault(what, job)
+        job()
+        return False
 
     def _fails_by_own_fault(self, what: str, job: Callable[[], object]) -> bool:
         """Do it. What goes wrong is an alarm until it works again, and logged once."""

@@ -25,7 +25,7 @@ from odm_agent.sources.wire_types import to_wire
 _TYPE_SHIFT: Final = 24
 #: So long a network may take to lead a prefix to who has asked for it (seconds). Who has left it
 #: before it had answered can't know whether it or the next one does so last, and asks again.
-SETTLES_S: Final = 1.0
+_SETTLES_S: Final = 1.0
 
 
 def iaid_of(type_: AddressType, instance: int) -> int:
@@ -162,7 +162,7 @@ class Binding:
         if not self.left_early:
             return given
         self.left_early = False
-        return replace(given, t1_s=min(given.t1_s, now_s + SETTLES_S))
+        return replace(given, t1_s=min(given.t1_s, now_s + _SETTLES_S))
 
     def deprecate(self, now_s: float) -> None:
         """It is to be given to no socket any more."""
